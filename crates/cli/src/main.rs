@@ -1,0 +1,3 @@
+//! The `lavant` program.
+
+fn main() {}

@@ -1,0 +1,155 @@
+//! What goes first when a store is full.
+//!
+//! Expired segments go before all others, by their deadline. After them the order is: lowest
+//! priority, then most copies known elsewhere, then oldest; within one content the last segment
+//! goes first, so that what stays plays from the start. Pinned segments never go.
+
+use crate::content::Priority;
+use crate::time::Time;
+
+/// What the policy looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Priority of the segment's content.
+    pub priority: Priority,
+    /// On how many other nodes it is known to be.
+    pub copies: u16,
+    /// When it was made.
+    pub created: Time,
+    /// Its position in the rendition.
+    pub sequence: u64,
+    /// Whether the operator wants it kept.
+    pub pinned: bool,
+}
+
+/// A place in the queue of eviction; the smallest goes first. Its bytes sort as it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EvictionRank {
+    priority: u8,
+    copies_inverse: u16,
+    created: u64,
+    sequence_inverse: u64,
+}
+
+impl EvictionRank {
+    /// Length of [`EvictionRank::to_bytes`].
+    pub const BYTES: usize = 19;
+
+    /// The rank of a holding; none when it is pinned.
+    #[must_use]
+    pub fn of(holding: &Holding) -> Option<Self> {
+        (!holding.pinned).then_some(Self {
+            priority: holding.priority.rank(),
+            copies_inverse: u16::MAX - holding.copies,
+            created: holding.created.0,
+            sequence_inverse: u64::MAX - holding.sequence,
+        })
+    }
+
+    /// Whether room for a segment of `incoming` priority may be made with this one: never with one
+    /// of higher priority.
+    #[must_use]
+    pub const fn yields_to(&self, incoming: Priority) -> bool {
+        self.priority <= incoming.rank()
+    }
+
+    /// Big-endian bytes, in the order of the ranks.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[0] = self.priority;
+        bytes[1..3].copy_from_slice(&self.copies_inverse.to_be_bytes());
+        bytes[3..11].copy_from_slice(&self.created.to_be_bytes());
+        bytes[11..].copy_from_slice(&self.sequence_inverse.to_be_bytes());
+        bytes
+    }
+
+    /// The inverse of [`EvictionRank::to_bytes`].
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let number = |from: usize| {
+            let mut eight = [0; 8];
+            eight.copy_from_slice(&bytes[from..from + 8]);
+            u64::from_be_bytes(eight)
+        };
+        Self {
+            priority: bytes[0],
+            copies_inverse: u16::from_be_bytes([bytes[1], bytes[2]]),
+            created: number(3),
+            sequence_inverse: number(11),
+        }
+    }
+}
+
+/// How many bytes must go before `incoming` more bytes fit into `limit`.
+///
+/// `None` when they can never fit, however much goes.
+#[must_use]
+pub const fn bytes_to_free(used: u64, incoming: u64, limit: u64) -> Option<u64> {
+    if incoming > limit {
+        return None;
+    }
+    Some(used.saturating_add(incoming).saturating_sub(limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn holding(priority: Priority, copies: u16, created: u64, sequence: u64) -> Holding {
+        Holding { priority, copies, created: Time(created), sequence, pinned: false }
+    }
+
+    #[test]
+    fn the_order_is_priority_copies_age_then_the_tail() {
+        use Priority::{Live, NearLive, Vod};
+        let queue = [
+            holding(Vod, 3, 50, 0),
+            holding(Vod, 1, 10, 9),
+            holding(Vod, 1, 10, 8),
+            holding(Vod, 1, 20, 0),
+            holding(Vod, 0, 1, 0),
+            holding(NearLive, 9, 1, 0),
+            holding(Live, 9, 1, 0),
+        ];
+        let ranks = queue.map(|holding| EvictionRank::of(&holding).unwrap());
+        assert!(ranks.is_sorted(), "{ranks:?}");
+        assert!(ranks.map(EvictionRank::to_bytes).is_sorted());
+    }
+
+    #[test]
+    fn pinned_never_goes_and_higher_priority_never_yields() {
+        let mut pinned = holding(Priority::Vod, 0, 0, 0);
+        pinned.pinned = true;
+        assert_eq!(EvictionRank::of(&pinned), None);
+        let live = EvictionRank::of(&holding(Priority::Live, 0, 0, 0)).unwrap();
+        assert!(!live.yields_to(Priority::Vod));
+        assert!(live.yields_to(Priority::Live));
+    }
+
+    #[test]
+    fn room_is_counted_without_overflow() {
+        assert_eq!(bytes_to_free(90, 20, 100), Some(10));
+        assert_eq!(bytes_to_free(10, 20, 100), Some(0));
+        assert_eq!(bytes_to_free(0, 101, 100), None);
+        assert_eq!(bytes_to_free(u64::MAX, 5, u64::MAX), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_round_trip_and_sort_like_ranks(
+            a in (0u8..3, any::<u16>(), any::<u64>(), any::<u64>()),
+            b in (0u8..3, any::<u16>(), any::<u64>(), any::<u64>()),
+        ) {
+            let rank = |(p, copies, created, sequence)| {
+                EvictionRank::of(&holding(
+                    Priority::from_rank(p).unwrap(), copies, created, sequence)).unwrap()
+            };
+            let (a, b) = (rank(a), rank(b));
+            prop_assert_eq!(EvictionRank::from_bytes(&a.to_bytes()), a);
+            prop_assert_eq!(a.cmp(&b), a.to_bytes().cmp(&b.to_bytes()));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Why a segment is kept or dropped.
+
+pub mod evict;

@@ -1,0 +1,1 @@
+//! lavant-sim
