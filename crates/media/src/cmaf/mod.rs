@@ -1,0 +1,15 @@
+//! Fragmented MP4 (ISO/IEC 14496-12, CMAF): a segmenter and an inspector.
+//!
+//! The init segment is `ftyp` and `moov`; a segment is one or more fragments (`moof` and `mdat`)
+//! whose first sample of the reference track is a key frame. Boxes that would be wrong in another
+//! file (`sidx`, `mfra`, `styp` of single fragments) are left out.
+
+mod boxes;
+mod entry;
+mod fragment;
+mod init;
+mod inspect;
+mod segmenter;
+
+pub use inspect::{inspect, inspect_init};
+pub use segmenter::Segmenter;

@@ -1,0 +1,91 @@
+//! HEVC sequence parameter sets.
+
+use super::StreamInfo;
+use super::bits::{Bits, unescape};
+
+/// Profile, tier and level, as in a parameter set and in an MP4 configuration (12 bytes).
+pub(crate) fn codec(ptl: &[u8; 12]) -> String {
+    let [head, c0, c1, c2, c3, constraints @ .., level] = *ptl;
+    let space = ["", "A", "B", "C"][usize::from(head >> 6)];
+    let tier = if head & 0x20 == 0 { 'L' } else { 'H' };
+    let profile = head & 0x1f;
+    let compatible = u32::from_be_bytes([c0, c1, c2, c3]).reverse_bits();
+    let mut codec = format!("hvc1.{space}{profile}.{compatible:X}.{tier}{level}");
+    let used = constraints
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    for byte in constraints.iter().take(used) {
+        codec.push_str(&format!(".{byte:X}"));
+    }
+    codec
+}
+
+/// Finds the parameter set in a byte stream.
+pub(crate) fn find(stream: &[u8]) -> Option<StreamInfo> {
+    let is_set = |unit: &&[u8]| unit.first().is_some_and(|byte| byte >> 1 & 0x3f == 33);
+    super::units(stream).find(is_set).and_then(parse)
+}
+
+/// Reads a sequence parameter set, from its two header bytes on.
+pub(crate) fn parse(unit: &[u8]) -> Option<StreamInfo> {
+    let set = unescape(unit);
+    let [_, _, layers, rest @ ..] = set.as_slice() else {
+        return None;
+    };
+    let (ptl, rest) = rest.split_first_chunk::<12>()?;
+    let info = StreamInfo::video(codec(ptl));
+    Some(
+        match size(usize::from(layers >> 1 & 7), &mut Bits::new(rest)) {
+            Some((width, height)) => info.size(width, height),
+            None => info,
+        },
+    )
+}
+
+fn size(layers: usize, bits: &mut Bits<'_>) -> Option<(u32, u32)> {
+    let mut skip = 0;
+    for _ in 0..layers {
+        skip += if bits.bit()? { 88 } else { 0 };
+        skip += if bits.bit()? { 8 } else { 0 };
+    }
+    if layers > 0 {
+        bits.skip(2 * (8 - layers))?;
+    }
+    bits.skip(skip)?;
+    bits.ue()?;
+    let chroma = bits.ue()?;
+    let separate = chroma == 3 && bits.bit()?;
+    let (width, height) = (bits.ue()?, bits.ue()?);
+    if !bits.bit()? {
+        return Some((width, height));
+    }
+    let unit_x = if matches!(chroma, 1 | 2) && !separate {
+        2
+    } else {
+        1
+    };
+    let unit_y = if chroma == 1 { 2 } else { 1 };
+    let x = bits.ue()?.checked_add(bits.ue()?)?.checked_mul(unit_x)?;
+    let y = bits.ue()?.checked_add(bits.ue()?)?.checked_mul(unit_y)?;
+    Some((width.checked_sub(x)?, height.checked_sub(y)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_main_profile() {
+        let ptl = [1, 0x60, 0, 0, 0, 0xb0, 0, 0, 0, 0, 0, 93];
+        assert_eq!(codec(&ptl), "hvc1.1.6.L93.B0");
+        let high = [0x62, 0x20, 0, 0, 0, 0x90, 0, 1, 0, 0, 0, 120];
+        assert_eq!(codec(&high), "hvc1.A2.4.H120.90.0.1");
+    }
+
+    #[test]
+    fn a_short_set_is_refused() {
+        assert_eq!(parse(&[0x42, 1, 1, 1]), None);
+        assert_eq!(find(&[0, 0, 1, 0x42]), None);
+    }
+}

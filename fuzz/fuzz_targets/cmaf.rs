@@ -1,0 +1,37 @@
+//! Cuts and inspects arbitrary bytes as fragmented MP4; the division into pieces must not matter.
+#![no_main]
+
+use lavant_media::{Config, Error, Event, Format, cmaf};
+use libfuzzer_sys::fuzz_target;
+
+const MAX_INPUT: usize = 256 << 10;
+const CONFIG: Config = Config {
+    target: 90_000,
+    max_duration: 900_000,
+    max_bytes: 128 << 10,
+};
+
+fn cut(data: &[u8], piece: usize) -> (Vec<Event>, Result<(), Error>) {
+    let mut segmenter = Format::Cmaf.segmenter(CONFIG);
+    let mut events = Vec::new();
+    for bytes in data.chunks(piece.max(1)) {
+        let result = segmenter.push(bytes);
+        events.extend(std::iter::from_fn(|| segmenter.pop()));
+        if result.is_err() {
+            return (events, result);
+        }
+    }
+    let result = segmenter.finish();
+    events.extend(std::iter::from_fn(|| segmenter.pop()));
+    (events, result)
+}
+
+fuzz_target!(|data: &[u8]| {
+    let data = data.get(..MAX_INPUT).unwrap_or(data);
+    let (events, result) = cut(data, data.len());
+    let (divided, other) = cut(data, 97);
+    assert_eq!(result.is_ok(), other.is_ok());
+    assert!(events == divided, "the division changes the segments");
+    let _ = cmaf::inspect_init(data);
+    let _ = cmaf::inspect(None, data);
+});
