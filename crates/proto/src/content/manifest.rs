@@ -9,7 +9,8 @@ use super::record::{
 use super::{MimeType, Priority, Unverified, Verified};
 use crate::ids::{ContentKey, KeyError, Rendition, Signature, SigningKey};
 use crate::limits::{
-    CODECS_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_RECORDS_MAX, RENDITIONS_MAX, TTL_SECONDS_MAX,
+    CODECS_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_RECORDS_MAX, RENDITIONS_MAX, SEQUENCE_MAX,
+    TTL_SECONDS_MAX,
 };
 use crate::time::Time;
 use crate::wire::{DecodeError, Reader, Writer};
@@ -40,7 +41,9 @@ pub struct RenditionInfo {
     pub frame_rate_milli: u32,
     /// How many init segments it has.
     pub inits: u64,
-    /// How many segments it has; they are numbered from 0.
+    /// Sequence of its first segment: 0 but for a stream whose start had expired when it ended.
+    pub first: u64,
+    /// How many segments it has, numbered without gaps from the first.
     pub segments: u64,
     /// Sum of their durations, in ticks of 90 kHz.
     pub duration: u64,
@@ -190,7 +193,8 @@ impl RenditionInfo {
         w.number(self.bandwidth).number(self.average_bandwidth).text(&self.codecs);
         w.number(u64::from(self.width)).number(u64::from(self.height));
         w.number(u64::from(self.frame_rate_milli));
-        w.number(self.inits).number(self.segments).number(self.duration).number(self.bytes);
+        w.number(self.inits).number(self.first).number(self.segments);
+        w.number(self.duration).number(self.bytes);
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -204,6 +208,7 @@ impl RenditionInfo {
             height: r.number("height", PIXELS_MAX)? as u32,
             frame_rate_milli: r.number("frame rate", 1_000_000)? as u32,
             inits: r.number("inits", MANIFEST_RECORDS_MAX as u64)?,
+            first: r.number("first", SEQUENCE_MAX)?,
             segments: r.number("segments", MANIFEST_RECORDS_MAX as u64)?,
             duration: r.number("duration", u64::MAX)?,
             bytes: r.number("bytes", u64::MAX)?,
@@ -242,6 +247,7 @@ mod tests {
                 height: 720,
                 frame_rate_milli: 25_000,
                 inits: 0,
+                first: 0,
                 segments: count,
                 duration: count * 540_000,
                 bytes: count * 1234,

@@ -1,0 +1,3 @@
+//! What the chores of the workspace are made of; a library, so that `cargo test` runs them too.
+
+pub mod tidy;
