@@ -1,0 +1,146 @@
+/**
+ * Typed client of the node's HTTP API: the shapes of its JSON and one function per call.
+ *
+ * A REF is the percent-encoded `CONTENT_ID` or `PUBLISHER/CONTENT_ID` as it stands in a path.
+ */
+
+/** How urgently a content is delivered, and for how long it is kept by default. */
+export type Priority = 'live' | 'near_live' | 'vod';
+
+/** One encoding of a content. */
+export interface Rendition {
+  name: string;
+  mime_type: string;
+  segment_count: number;
+  bandwidth: number | null;
+  codecs: string | null;
+  width: number | null;
+  height: number | null;
+  frame_rate: number | null;
+}
+
+/** What a viewer picks: a stream or a title. */
+export interface CatalogEntry {
+  content_id: string;
+  title: string;
+  priority: Priority;
+  segment_count: number;
+  expires_at: string | null;
+  publisher: string;
+  version: number;
+  state: 'open' | 'finished';
+  complete: boolean;
+  created: string;
+  duration_seconds: number;
+  bytes: number;
+  pinned: boolean;
+  play_url: string;
+  renditions: Rendition[];
+}
+
+/** A content that is being ingested right now. */
+export interface Upload {
+  upload_id: string;
+  content_id: string;
+  title: string;
+  segments: number;
+  bytes: number;
+  duration_seconds: number;
+  expected_seconds: number | null;
+  idle_seconds: number;
+}
+
+/** The store of a node. */
+export interface StoreStatus {
+  path: string;
+  bytes: number;
+  limit_bytes: number | null;
+  segments: number;
+  contents: number;
+  hot_bytes: number;
+  disk_free_bytes: number | null;
+}
+
+/** How the node is doing. */
+export interface Status {
+  node_id: string;
+  version: string;
+  publisher: string;
+  uptime_seconds: number;
+  store: StoreStatus;
+  uploads: Upload[];
+  read_only: boolean;
+  warnings: string[];
+  auth_required: boolean;
+}
+
+/** A call that the node refused, or that did not reach it (`status` 0). */
+export class ApiError extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super(message);
+    this.name = 'ApiError';
+  }
+}
+
+/** Nothing on this page waits for the node longer than this. */
+const TIMEOUT_MS = 10_000;
+
+async function refusal(response: Response): Promise<string> {
+  try {
+    const body: unknown = await response.json();
+    if (body && typeof body === 'object' && 'error' in body && typeof body.error === 'string') {
+      return body.error;
+    }
+  } catch {
+    // A proxy between the page and the node answers with HTML; its status is all there is to say.
+  }
+  return `The node answered with status ${response.status}.`;
+}
+
+async function call<T>(method: string, path: string, token?: string | null): Promise<T> {
+  let response: Response;
+  try {
+    response = await fetch(path, {
+      method,
+      cache: 'no-store',
+      headers: token ? { Authorization: `Bearer ${token}` } : {},
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+  } catch {
+    throw new ApiError('The node did not answer. Check that it is running.', 0);
+  }
+  if (!response.ok) throw new ApiError(await refusal(response), response.status);
+  return (await response.json()) as T;
+}
+
+/** All contents of the node. */
+export const fetchCatalog = () => call<CatalogEntry[]>('GET', '/catalog');
+
+/** How the node is doing. */
+export const fetchStatus = () => call<Status>('GET', '/status');
+
+/** One content with the details of its renditions. */
+export const fetchContent = (ref: string) => call<CatalogEntry>('GET', `/content/${ref}`);
+
+/** Deletes a content and its segments from this node. */
+export const deleteContent = (ref: string, token: string | null) =>
+  call<{ deleted_segments: number; freed_bytes: number }>('DELETE', `/content/${ref}`, token);
+
+/** Keeps a content past its expiry, or lets it expire again. */
+export const pinContent = (ref: string, pinned: boolean, token: string | null) =>
+  call<{ pinned: boolean }>(pinned ? 'PUT' : 'DELETE', `/content/${ref}/pin`, token);
+
+/** The REF of a content, taken from its `play_url`, which names the publisher where it must. */
+export function refOf(entry: CatalogEntry): string {
+  const path = /^\/play\/(.+?)(?:\/index\.m3u8)?$/.exec(entry.play_url)?.[1];
+  return path ?? `${entry.publisher}/${encodeURIComponent(entry.content_id)}`;
+}
+
+/** The absolute address of a content's playlist, for other players. */
+export function playUrl(entry: CatalogEntry): string {
+  // An apostrophe is legal in a URL but would end the quoted argument of a copied command.
+  return new URL(`/play/${refOf(entry)}/index.m3u8`, location.origin).href.replaceAll("'", '%27');
+}

@@ -1,0 +1,2 @@
+/** Svelte options shared by the build and svelte-check. */
+export default {};
