@@ -1,1 +1,22 @@
-//! lavant-node
+//! A node: everything of lavant that has IO, as a library.
+//!
+//! | question | place |
+//! |---|---|
+//! | what can be configured | [`config`] |
+//! | how bytes reach disk | [`store`] |
+//! | how a file becomes segments | [`ingest`] |
+//! | what a player is told | [`playlist`] |
+//! | which path does what | [`http`] |
+//! | who this node is | [`identity`] |
+//! | how the shell talks to a node | [`client`] |
+
+pub mod client;
+pub mod config;
+pub mod doctor;
+pub mod http;
+pub mod identity;
+pub mod ingest;
+pub mod playlist;
+pub mod run;
+pub mod signals;
+pub mod store;

@@ -28,7 +28,14 @@ fn main() -> ExitCode {
 }
 
 fn simulate(args: &[String]) -> Result<(), String> {
-    let (mut options, mut seeds) = (Options { seed: 0, steps: 2000, limit: 1_000_000 }, 100);
+    let (mut options, mut seeds) = (
+        Options {
+            seed: 0,
+            steps: 2000,
+            limit: 1_000_000,
+        },
+        100,
+    );
     let mut rest = match args {
         [command, rest @ ..] if command == "retention" => rest,
         [command, seed, rest @ ..] if command == "replay" => {
@@ -59,5 +66,6 @@ fn simulate(args: &[String]) -> Result<(), String> {
 }
 
 fn number(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a number\n\n{HELP}"))
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a number\n\n{HELP}"))
 }

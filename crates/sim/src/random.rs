@@ -22,6 +22,10 @@ impl Random {
 
     /// A number below `end`; 0 when `end` is 0.
     pub const fn below(&mut self, end: u64) -> u64 {
-        if end == 0 { 0 } else { (self.next() as u128 * end as u128 >> 64) as u64 }
+        if end == 0 {
+            0
+        } else {
+            (self.next() as u128 * end as u128 >> 64) as u64
+        }
     }
 }

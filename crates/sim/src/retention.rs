@@ -44,12 +44,20 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "arrived {}, refused {}", self.arrived, self.refused)?;
-        writeln!(f, "{:<10}{:>10}{:>10}{:>10}", "priority", "expired", "evicted", "held")?;
+        writeln!(
+            f,
+            "{:<10}{:>10}{:>10}{:>10}",
+            "priority", "expired", "evicted", "held"
+        )?;
         for priority in Priority::ALL {
             let rank = usize::from(priority.rank());
             let (expired, evicted, held) =
                 (self.expired[rank], self.evicted[rank], self.held[rank]);
-            writeln!(f, "{:<10}{expired:>10}{evicted:>10}{held:>10}", priority.as_str())?;
+            writeln!(
+                f,
+                "{:<10}{expired:>10}{evicted:>10}{held:>10}",
+                priority.as_str()
+            )?;
         }
         write!(f, "trace {}", self.trace)
     }
@@ -101,7 +109,11 @@ pub fn run(options: Options) -> Result<Report, Broken> {
     };
     for step in 0..options.steps {
         let outcome = model.step(step).and_then(|()| model.check());
-        outcome.map_err(|rule| Broken { seed: options.seed, step, rule })?;
+        outcome.map_err(|rule| Broken {
+            seed: options.seed,
+            step,
+            rule,
+        })?;
     }
     for held in model.segments.values() {
         model.report.held[usize::from(held.holding.priority.rank())] += 1;
@@ -112,7 +124,9 @@ pub fn run(options: Options) -> Result<Report, Broken> {
 
 impl Model {
     fn step(&mut self, id: u64) -> Result<(), String> {
-        self.now = self.now.after(Duration::from_millis(self.random.below(60_000)));
+        self.now = self
+            .now
+            .after(Duration::from_millis(self.random.below(60_000)));
         self.expire();
         let rank = self.random.below(3) as u8;
         let priority = Priority::from_rank(rank).ok_or("no such priority")?;
@@ -182,7 +196,11 @@ impl Model {
             if freed >= needed || !EvictionRank::from_bytes(rank).yields_to(priority) {
                 break;
             }
-            freed += self.segments.get(id).ok_or("the queue names what is not held")?.length;
+            freed += self
+                .segments
+                .get(id)
+                .ok_or("the queue names what is not held")?
+                .length;
             victims.push(*id);
         }
         if freed < needed {
@@ -204,13 +222,20 @@ impl Model {
 
     fn check(&self) -> Result<(), String> {
         if self.used > self.options.limit {
-            return Err(format!("{} bytes are held, the limit is {}", self.used, self.options.limit));
+            return Err(format!(
+                "{} bytes are held, the limit is {}",
+                self.used, self.options.limit
+            ));
         }
         let sum: u64 = self.segments.values().map(|held| held.length).sum();
         if sum != self.used {
             return Err(format!("{} bytes are counted, {sum} are held", self.used));
         }
-        let waiting = self.segments.values().filter(|held| !held.holding.pinned).count();
+        let waiting = self
+            .segments
+            .values()
+            .filter(|held| !held.holding.pinned)
+            .count();
         if self.queue.len() != waiting || self.deadlines.len() != waiting {
             return Err("the queues do not name what is held".into());
         }
@@ -233,14 +258,26 @@ mod tests {
     #[test]
     fn the_rules_hold_over_many_seeds() {
         for seed in 0..200 {
-            let report = run(Options { seed, steps: 400, limit: 100_000 }).unwrap();
-            assert!(report.evicted.iter().sum::<u64>() > 0, "seed {seed} was never under pressure");
+            let report = run(Options {
+                seed,
+                steps: 400,
+                limit: 100_000,
+            })
+            .unwrap();
+            assert!(
+                report.evicted.iter().sum::<u64>() > 0,
+                "seed {seed} was never under pressure"
+            );
         }
     }
 
     #[test]
     fn one_seed_is_one_run() {
-        let options = Options { seed: 7, steps: 2000, limit: 100_000 };
+        let options = Options {
+            seed: 7,
+            steps: 2000,
+            limit: 100_000,
+        };
         assert_eq!(run(options), run(options));
         let other = run(Options { seed: 8, ..options }).unwrap();
         assert_ne!(run(options).unwrap().trace, other.trace);
@@ -248,7 +285,12 @@ mod tests {
 
     #[test]
     fn live_outlasts_on_demand_under_pressure() {
-        let report = run(Options { seed: 1, steps: 5000, limit: 50_000 }).unwrap();
+        let report = run(Options {
+            seed: 1,
+            steps: 5000,
+            limit: 50_000,
+        })
+        .unwrap();
         assert!(report.held[2] > 2 * report.held[0], "{report}");
     }
 }

@@ -139,7 +139,10 @@ impl Manifest {
     /// How many records it vouches for.
     #[must_use]
     pub fn record_count(&self) -> u64 {
-        let counts = self.renditions.iter().map(|r| r.inits.saturating_add(r.segments));
+        let counts = self
+            .renditions
+            .iter()
+            .map(|r| r.inits.saturating_add(r.segments));
         counts.fold(0, u64::saturating_add)
     }
 
@@ -183,17 +186,26 @@ impl Unverified<Manifest> {
         if !counted || merkle_root(&leaves) != manifest.records_root {
             return Err(ManifestError::Leaves);
         }
-        Ok(Verified(SignedManifest { manifest, signature, leaves }))
+        Ok(Verified(SignedManifest {
+            manifest,
+            signature,
+            leaves,
+        }))
     }
 }
 
 impl RenditionInfo {
     fn encode(&self, w: &mut Writer) {
         w.text(self.name.as_str()).byte(self.mime.code());
-        w.number(self.bandwidth).number(self.average_bandwidth).text(&self.codecs);
-        w.number(u64::from(self.width)).number(u64::from(self.height));
+        w.number(self.bandwidth)
+            .number(self.average_bandwidth)
+            .text(&self.codecs);
+        w.number(u64::from(self.width))
+            .number(u64::from(self.height));
         w.number(u64::from(self.frame_rate_milli));
-        w.number(self.inits).number(self.first).number(self.segments);
+        w.number(self.inits)
+            .number(self.first)
+            .number(self.segments);
         w.number(self.duration).number(self.bytes);
     }
 

@@ -28,7 +28,9 @@ pub fn merkle_root(leaves: &[Leaf]) -> Leaf {
 }
 
 fn parent(children: &[Leaf]) -> Leaf {
-    let [left, right] = children else { return children[0] };
+    let [left, right] = children else {
+        return children[0];
+    };
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[1]).update(left).update(right);
     *hasher.finalize().as_bytes()
@@ -55,7 +57,11 @@ mod tests {
     fn root_follows_the_standard_for_every_small_count() {
         for count in 1..40u8 {
             let leaves: Vec<Leaf> = (0..count).map(|i| leaf(&[i])).collect();
-            assert_eq!(merkle_root(&leaves), by_definition(&leaves), "{count} leaves");
+            assert_eq!(
+                merkle_root(&leaves),
+                by_definition(&leaves),
+                "{count} leaves"
+            );
         }
     }
 

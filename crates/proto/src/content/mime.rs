@@ -72,10 +72,17 @@ impl std::str::FromStr for MimeType {
     /// Case and parameters (`; codecs=...`) do not matter; the older name `video/iso.segment`
     /// is taken for `video/mp4`.
     fn from_str(text: &str) -> Result<Self, MimeError> {
-        let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let essence = text
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         let known = Self::ALL.into_iter().find(|mime| mime.as_str() == essence);
         let older = (essence == "video/iso.segment").then_some(Self::Mp4);
-        known.or(older).ok_or_else(|| MimeError(text.chars().take(60).collect()))
+        known
+            .or(older)
+            .ok_or_else(|| MimeError(text.chars().take(60).collect()))
     }
 }
 

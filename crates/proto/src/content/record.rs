@@ -95,7 +95,11 @@ impl SegmentRecord {
         write_content_key(&mut w, &self.content);
         w.text(&self.title).text(self.rendition.as_str());
         w.number(self.sequence).number(self.duration);
-        w.byte(if self.discontinuity { FLAG_DISCONTINUITY } else { 0 });
+        w.byte(if self.discontinuity {
+            FLAG_DISCONTINUITY
+        } else {
+            0
+        });
         w.number(self.init.map_or(0, |init| init + 1));
         w.byte(self.mime.code()).byte(self.priority.rank());
         w.number(self.created.0).number(self.ttl.as_secs());
@@ -166,7 +170,10 @@ impl Unverified<SegmentRecord> {
     /// Checks the publisher's signature over the record.
     pub fn verify(self, signature: &Signature) -> Result<Verified<SegmentRecord>, KeyError> {
         let record = self.0;
-        record.content.publisher.verify(DOMAIN, &record.encode(), signature)?;
+        record
+            .content
+            .publisher
+            .verify(DOMAIN, &record.encode(), signature)?;
         Ok(Verified(record))
     }
 
@@ -181,7 +188,10 @@ impl Unverified<SegmentRecord> {
 /// it is cut to [`TITLE_BYTES_MAX`] bytes at a character's boundary.
 #[must_use]
 pub fn clean_title(title: &str) -> String {
-    let visible = title.chars().map(|c| if is_hidden(c) { ' ' } else { c }).collect::<String>();
+    let visible = title
+        .chars()
+        .map(|c| if is_hidden(c) { ' ' } else { c })
+        .collect::<String>();
     let mut clean = visible.split_whitespace().collect::<Vec<_>>().join(" ");
     while clean.len() > TITLE_BYTES_MAX {
         clean.pop();
@@ -196,7 +206,9 @@ fn is_hidden(c: char) -> bool {
 }
 
 pub(super) fn write_content_key(w: &mut Writer, key: &ContentKey) {
-    w.bytes(&key.publisher.0).text(key.content_id.as_str()).number(u64::from(key.version));
+    w.bytes(&key.publisher.0)
+        .text(key.content_id.as_str())
+        .number(u64::from(key.version));
 }
 
 pub(super) fn read_content_key(r: &mut Reader<'_>) -> Result<ContentKey, DecodeError> {
@@ -204,7 +216,11 @@ pub(super) fn read_content_key(r: &mut Reader<'_>) -> Result<ContentKey, DecodeE
     let id = r.text("content_id", CONTENT_ID_BYTES_MAX)?;
     let content_id = ContentId::new(id).map_err(|_| DecodeError::Invalid("content_id"))?;
     let version = r.number("version", u64::from(u32::MAX))? as u32;
-    Ok(ContentKey { publisher, content_id, version })
+    Ok(ContentKey {
+        publisher,
+        content_id,
+        version,
+    })
 }
 
 pub(super) fn read_title(r: &mut Reader<'_>) -> Result<String, DecodeError> {
@@ -261,14 +277,19 @@ pub(super) mod tests {
     fn signed_record_round_trips() {
         let key = SigningKey::from_seed(&[1; 32]);
         let (record, proof) = record(&key, 3).sign(&key).unwrap();
-        let Proof::Signature(signature) = proof else { panic!("no signature") };
+        let Proof::Signature(signature) = proof else {
+            panic!("no signature")
+        };
         let decoded = SegmentRecord::decode(&record.encode()).unwrap();
         assert_eq!(decoded.verify(&signature).unwrap(), record);
     }
 
     #[test]
     fn another_key_cannot_sign_or_vouch() {
-        let (key, other) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
+        let (key, other) = (
+            SigningKey::from_seed(&[1; 32]),
+            SigningKey::from_seed(&[2; 32]),
+        );
         assert!(record(&key, 0).sign(&other).is_err());
         let forged = other.sign(DOMAIN, &record(&key, 0).encode());
         let decoded = SegmentRecord::decode(&record(&key, 0).encode()).unwrap();

@@ -110,8 +110,7 @@ impl ContentId {
             head.push(c);
         }
         let head = head.trim_end_matches(['_', '-', '.']);
-        Self::new(&format!("{head}-{suffix}"))
-            .unwrap_or_else(|_| Self(format!("content-{suffix}")))
+        Self::new(&format!("{head}-{suffix}")).unwrap_or_else(|_| Self(format!("content-{suffix}")))
     }
 
     /// The id as text.
@@ -125,7 +124,9 @@ impl ContentId {
     #[must_use]
     pub fn skeleton(&self) -> String {
         let lower = self.0.to_lowercase();
-        unicode_security::skeleton(&lower).filter(|c| !matches!(c, '_' | '-' | '.')).collect()
+        unicode_security::skeleton(&lower)
+            .filter(|c| !matches!(c, '_' | '-' | '.'))
+            .collect()
     }
 
     /// The id percent-encoded for one segment of a URL path (RFC 3986 section 2.3).
@@ -176,9 +177,15 @@ mod tests {
         let cases = [
             ("My Film", "my_film"),
             ("  Caf\u{e9} -- M\u{fc}nchen! ", "caf\u{e9}_m\u{fc}nchen"),
-            ("\u{41a}\u{438}\u{43d}\u{43e} 2", "\u{43a}\u{438}\u{43d}\u{43e}_2"),
+            (
+                "\u{41a}\u{438}\u{43d}\u{43e} 2",
+                "\u{43a}\u{438}\u{43d}\u{43e}_2",
+            ),
             ("\u{6620}\u{753b}", "\u{6620}\u{753b}"),
-            ("\u{0939}\u{093f}\u{0928}\u{094d}\u{0926}\u{0940}", "\u{0939}\u{093f}\u{0928}\u{094d}\u{0926}\u{0940}"),
+            (
+                "\u{0939}\u{093f}\u{0928}\u{094d}\u{0926}\u{0940}",
+                "\u{0939}\u{093f}\u{0928}\u{094d}\u{0926}\u{0940}",
+            ),
             ("\u{ff21}\u{ff22}\u{ff23}", "abc"),
             ("../../etc/passwd", "etc_passwd"),
             ("a\0b\u{202e}c", "a_b_c"),
@@ -234,12 +241,18 @@ mod tests {
         assert_eq!(skeleton("my_film"), skeleton("My-Film"));
         assert_ne!(skeleton("film1"), skeleton("film2"));
         let id = ContentId::new("film").unwrap();
-        assert_ne!(id.distinguished("a").skeleton(), id.distinguished("b").skeleton());
+        assert_ne!(
+            id.distinguished("a").skeleton(),
+            id.distinguished("b").skeleton()
+        );
     }
 
     #[test]
     fn urls_are_percent_encoded() {
-        assert_eq!(ContentId::new("caf\u{e9}.1").unwrap().to_url(), "caf%C3%A9.1");
+        assert_eq!(
+            ContentId::new("caf\u{e9}.1").unwrap().to_url(),
+            "caf%C3%A9.1"
+        );
     }
 
     proptest! {

@@ -186,7 +186,10 @@ mod tests {
         assert_eq!(key.to_string().parse(), Ok(key));
         assert!(PublisherKey::is_form(&key.to_string()));
         assert_eq!("abc".parse::<PublisherKey>(), Err(KeyError::NotHex));
-        assert_eq!("zz".repeat(32).parse::<PublisherKey>(), Err(KeyError::NotHex));
+        assert_eq!(
+            "zz".repeat(32).parse::<PublisherKey>(),
+            Err(KeyError::NotHex)
+        );
         let signature = SigningKey::from_seed(&[7; 32]).sign(b"a", b"b");
         assert_eq!(signature.to_string().parse(), Ok(signature));
         assert_eq!("00".repeat(63).parse::<Signature>(), Err(KeyError::NotHex));

@@ -99,7 +99,13 @@ mod tests {
     use super::*;
 
     fn holding(priority: Priority, copies: u16, created: u64, sequence: u64) -> Holding {
-        Holding { priority, copies, created: Time(created), sequence, pinned: false }
+        Holding {
+            priority,
+            copies,
+            created: Time(created),
+            sequence,
+            pinned: false,
+        }
     }
 
     #[test]

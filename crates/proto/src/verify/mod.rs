@@ -52,7 +52,10 @@ pub struct Seal {
 #[must_use]
 pub fn seal(payload: &[u8]) -> Seal {
     let made = PreOrderMemOutboard::create(payload, BLOCK_SIZE);
-    Seal { root: Root(*made.root.as_bytes()), outboard: made.data }
+    Seal {
+        root: Root(*made.root.as_bytes()),
+        outboard: made.data,
+    }
 }
 
 /// Hashes a payload of `length` bytes as it is read, with memory for its outboard alone.
@@ -62,7 +65,10 @@ pub fn seal_reader(payload: impl io::Read, length: u64) -> io::Result<Seal> {
     let outboard = bao_tree::io::outboard::PreOrderOutboard::<Vec<u8>>::create_sized(
         payload, length, BLOCK_SIZE,
     )?;
-    Ok(Seal { root: Root(*outboard.root.as_bytes()), outboard: outboard.data })
+    Ok(Seal {
+        root: Root(*outboard.root.as_bytes()),
+        outboard: outboard.data,
+    })
 }
 
 /// Whether `payload` is what `root` names.
@@ -85,8 +91,16 @@ mod tests {
             let payload = payload(length);
             let sealed = seal(&payload);
             assert!(matches_root(&payload, &sealed.root), "{length}");
-            assert_eq!(sealed.outboard.len() as u64, outboard_length(length as u64), "{length}");
-            assert_eq!(seal_reader(&payload[..], length as u64).unwrap(), sealed, "{length}");
+            assert_eq!(
+                sealed.outboard.len() as u64,
+                outboard_length(length as u64),
+                "{length}"
+            );
+            assert_eq!(
+                seal_reader(&payload[..], length as u64).unwrap(),
+                sealed,
+                "{length}"
+            );
         }
     }
 

@@ -31,7 +31,10 @@ impl HaveRanges {
     /// The groups from 0 up to `count`.
     #[must_use]
     pub fn full(count: u64) -> Self {
-        let all = GroupRange { start: 0, end: count };
+        let all = GroupRange {
+            start: 0,
+            end: count,
+        };
         Self(if count == 0 { Vec::new() } else { vec![all] })
     }
 
@@ -42,9 +45,12 @@ impl HaveRanges {
         }
         let first = self.0.partition_point(|run| run.end < start);
         let last = self.0.partition_point(|run| run.start <= end);
-        let merged = self.0[first..last].iter().fold(GroupRange { start, end }, |all, run| {
-            GroupRange { start: all.start.min(run.start), end: all.end.max(run.end) }
-        });
+        let merged = self.0[first..last]
+            .iter()
+            .fold(GroupRange { start, end }, |all, run| GroupRange {
+                start: all.start.min(run.start),
+                end: all.end.max(run.end),
+            });
         if first == last && self.0.len() >= HAVE_INTERVALS_MAX {
             return Err(RangesError);
         }
@@ -78,12 +84,18 @@ impl HaveRanges {
         let mut from = 0;
         for run in &self.0 {
             if run.start.min(count) > from {
-                gaps.push(GroupRange { start: from, end: run.start.min(count) });
+                gaps.push(GroupRange {
+                    start: from,
+                    end: run.start.min(count),
+                });
             }
             from = run.end;
         }
         if from < count {
-            gaps.push(GroupRange { start: from, end: count });
+            gaps.push(GroupRange {
+                start: from,
+                end: count,
+            });
         }
         Self(gaps)
     }

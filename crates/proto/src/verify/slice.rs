@@ -81,8 +81,11 @@ pub fn encode_slice(
     length: u64,
     groups: &HaveRanges,
 ) -> Result<Vec<u8>, SliceError> {
-    let outboard =
-        PreOrderOutboard { root: blake3::Hash::from_bytes(root.0), tree: tree(length), data: outboard };
+    let outboard = PreOrderOutboard {
+        root: blake3::Hash::from_bytes(root.0),
+        tree: tree(length),
+        data: outboard,
+    };
     let mut slice = Vec::new();
     encode_ranges_validated(payload, &outboard, &chunk_ranges(groups), &mut slice).map_err(
         |error| match error {
@@ -108,19 +111,30 @@ pub fn decode_slice(
     for item in DecodeResponseIter::new(root, tree, &mut rest, &ranges) {
         match item.map_err(refused)? {
             BaoContentItem::Parent(parent) => {
-                let Some(index) = tree.pre_order_offset(parent.node) else { continue };
+                let Some(index) = tree.pre_order_offset(parent.node) else {
+                    continue;
+                };
                 let mut pair = [0; 64];
                 pair[..32].copy_from_slice(parent.pair.0.as_bytes());
                 pair[32..].copy_from_slice(parent.pair.1.as_bytes());
-                items.push(VerifiedItem::Outboard { offset: index * 64, pair });
+                items.push(VerifiedItem::Outboard {
+                    offset: index * 64,
+                    pair,
+                });
             }
             BaoContentItem::Leaf(leaf) => {
-                items.push(VerifiedItem::Payload { offset: leaf.offset, bytes: leaf.data.to_vec() });
+                items.push(VerifiedItem::Payload {
+                    offset: leaf.offset,
+                    bytes: leaf.data.to_vec(),
+                });
             }
         }
     }
     if rest.is_empty() {
-        Ok(VerifiedSlice { items, groups: groups.clone() })
+        Ok(VerifiedSlice {
+            items,
+            groups: groups.clone(),
+        })
     } else {
         Err(SliceError::Mismatch)
     }
@@ -175,12 +189,19 @@ mod tests {
         let sealed = seal(&whole);
         let length = whole.len() as u64;
         let count = group_count(length);
-        let (mut got, mut outboard) =
-            (vec![0; whole.len()], vec![0; outboard_length(length) as usize]);
+        let (mut got, mut outboard) = (
+            vec![0; whole.len()],
+            vec![0; outboard_length(length) as usize],
+        );
         for group in [5, 0, 12, 3].into_iter().chain(0..count) {
             let wanted = groups(group, group + 1);
-            let slice =
-                encode_slice(&whole[..], &sealed.outboard[..], &sealed.root, length, &wanted);
+            let slice = encode_slice(
+                &whole[..],
+                &sealed.outboard[..],
+                &sealed.root,
+                length,
+                &wanted,
+            );
             let slice = decode_slice(&slice.unwrap(), &sealed.root, length, &wanted).unwrap();
             apply(&slice, &mut got, &mut outboard);
         }
@@ -194,7 +215,13 @@ mod tests {
         let sealed = seal(&whole);
         let (mut got, mut outboard) = (vec![0; 200_000], vec![0; sealed.outboard.len()]);
         let held = groups(2, 5);
-        let slice = encode_slice(&whole[..], &sealed.outboard[..], &sealed.root, 200_000, &held);
+        let slice = encode_slice(
+            &whole[..],
+            &sealed.outboard[..],
+            &sealed.root,
+            200_000,
+            &held,
+        );
         let slice = decode_slice(&slice.unwrap(), &sealed.root, 200_000, &held).unwrap();
         apply(&slice, &mut got, &mut outboard);
         let pass = |wanted| encode_slice(&got[..], &outboard[..], &sealed.root, 200_000, &wanted);

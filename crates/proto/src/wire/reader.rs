@@ -22,7 +22,10 @@ impl<'a> Reader<'a> {
 
     /// `N` bytes of the field `what`.
     pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
-        let (head, rest) = self.0.split_first_chunk().ok_or(DecodeError::Truncated(what))?;
+        let (head, rest) = self
+            .0
+            .split_first_chunk()
+            .ok_or(DecodeError::Truncated(what))?;
         self.0 = rest;
         Ok(*head)
     }
@@ -53,15 +56,21 @@ impl<'a> Reader<'a> {
     /// A string of at most `max` bytes.
     pub fn text(&mut self, what: &'static str, max: usize) -> Result<&'a str, DecodeError> {
         let length = self.number(what, max as u64)? as usize;
-        let (text, rest) =
-            self.0.split_at_checked(length).ok_or(DecodeError::Truncated(what))?;
+        let (text, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(DecodeError::Truncated(what))?;
         self.0 = rest;
         std::str::from_utf8(text).map_err(|_| DecodeError::Invalid(what))
     }
 
     /// Refuses what is left over.
     pub const fn end(&self) -> Result<(), DecodeError> {
-        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError::Trailing)
+        }
     }
 }
 
@@ -90,12 +99,21 @@ mod tests {
         assert_eq!(read(&[0x80, 0x00]), Err(DecodeError::Invalid("n")));
         assert_eq!(read(&[0x80]), Err(DecodeError::Truncated("n")));
         assert_eq!(read(&[0xff; 11]), Err(DecodeError::Limit("n")));
-        assert_eq!(Reader::new(&[9]).number("n", 8), Err(DecodeError::Limit("n")));
+        assert_eq!(
+            Reader::new(&[9]).number("n", 8),
+            Err(DecodeError::Limit("n"))
+        );
     }
 
     #[test]
     fn a_length_beyond_the_bytes_is_refused() {
-        assert_eq!(Reader::new(&[5, b'a']).text("t", 9), Err(DecodeError::Truncated("t")));
-        assert_eq!(Reader::new(&[1, 0xff]).text("t", 9), Err(DecodeError::Invalid("t")));
+        assert_eq!(
+            Reader::new(&[5, b'a']).text("t", 9),
+            Err(DecodeError::Truncated("t"))
+        );
+        assert_eq!(
+            Reader::new(&[1, 0xff]).text("t", 9),
+            Err(DecodeError::Invalid("t"))
+        );
     }
 }

@@ -1,0 +1,314 @@
+//! Commands about contents: catalog, status, get, play, rm, pin, unpin.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use lavant_node::client::{Client, encode, find_player};
+use lavant_node::http::{CatalogEntry, StatusReply};
+use serde_json::Value;
+
+use crate::output;
+
+/// Which node, and with what token.
+#[derive(clap::Args)]
+pub(crate) struct NodeArgs {
+    /// The node to talk to
+    #[arg(
+        long,
+        env = "LAVANT_DAEMON",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7777"
+    )]
+    daemon: String,
+    /// The node's API token, when it asks for one
+    #[arg(
+        long,
+        env = "LAVANT_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl NodeArgs {
+    fn client(&self) -> Client {
+        Client::new(&self.daemon, self.token.clone())
+    }
+}
+
+/// Arguments of `lavant catalog`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  lavant catalog\n  lavant catalog --json | jq '.[].title'")]
+pub(crate) struct CatalogArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+pub(crate) fn catalog(args: &CatalogArgs) -> anyhow::Result<ExitCode> {
+    let entries: Vec<CatalogEntry> = args.node.client().get("/catalog")?;
+    if args.node.json {
+        output::json(&entries)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if entries.is_empty() {
+        output::line("nothing is here yet; put something in with 'lavant ingest FILE'");
+    }
+    for entry in &entries {
+        let state = match (entry.state.as_str(), entry.complete) {
+            ("open", _) => "growing",
+            (_, true) => "complete",
+            _ => "partly here",
+        };
+        output::line(format_args!(
+            "{:<24} {:>9} {:>9}  {:<9} {:<11} {}",
+            entry.content_id,
+            output::duration(entry.duration_seconds),
+            output::bytes(entry.bytes),
+            entry.priority,
+            state,
+            entry.title
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Arguments of `lavant status`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  lavant status\n  lavant status --daemon http://10.0.0.5:7777 --json"
+)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let status: StatusReply = args.node.client().get("/status")?;
+    if args.node.json {
+        output::json(&status)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let store = &status.store;
+    let limit = store.limit_bytes.map_or("no limit".into(), |limit| {
+        format!("limit {}", output::bytes(limit))
+    });
+    output::line(format_args!(
+        "node      {} (lavant {})",
+        status.node_id, status.version
+    ));
+    output::line(format_args!("key       {}", status.publisher));
+    output::line(format_args!(
+        "up        {}",
+        output::duration(status.uptime_seconds)
+    ));
+    output::line(format_args!(
+        "store     {}: {} in {} segments of {} contents ({limit}, {} free on disk)",
+        store.path,
+        output::bytes(store.bytes),
+        store.segments,
+        store.contents,
+        output::bytes(store.disk_free_bytes)
+    ));
+    for upload in &status.uploads {
+        output::line(format_args!(
+            "upload    {}: {} segments, {} of {}",
+            upload.content_id,
+            upload.segments,
+            output::duration(upload.duration_seconds),
+            upload.expected_seconds.map_or("?".into(), output::duration)
+        ));
+    }
+    for warning in &status.warnings {
+        output::line(format_args!("warning   {warning}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Arguments of `lavant rm`, `pin` and `unpin`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  lavant rm my_film\n  lavant pin 9f3c...e1/my_film")]
+pub(crate) struct RefArgs {
+    /// CONTENT_ID, or PUBLISHER/CONTENT_ID
+    reference: String,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+pub(crate) fn remove(args: &RefArgs) -> anyhow::Result<ExitCode> {
+    let path = format!("/content/{}", encode(&args.reference));
+    let gone: Value = args.node.client().call("DELETE", &path)?;
+    if args.node.json {
+        output::json(&gone)?;
+    } else {
+        let number = |key| gone.get(key).and_then(Value::as_u64).unwrap_or_default();
+        output::line(format_args!(
+            "removed {}: {} segments, {}",
+            args.reference,
+            number("deleted_segments"),
+            output::bytes(number("freed_bytes"))
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn pin(args: &RefArgs, pinned: bool) -> anyhow::Result<ExitCode> {
+    let path = format!("/content/{}/pin", encode(&args.reference));
+    let method = if pinned { "PUT" } else { "DELETE" };
+    let answer: Value = args.node.client().call(method, &path)?;
+    if args.node.json {
+        output::json(&answer)?;
+    } else {
+        let word = if pinned { "pinned" } else { "no longer pinned" };
+        output::line(format_args!("{} is {word}", args.reference));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Arguments of `lavant get`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  lavant get my_film\n  lavant get my_film -o film.ts\n  \
+    lavant get my_film -o - | mpv -"
+)]
+pub(crate) struct GetArgs {
+    /// CONTENT_ID, or PUBLISHER/CONTENT_ID
+    reference: String,
+    /// The file to write, or - for standard output [default: CONTENT_ID.ts or .mp4]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The rendition [default: the one with the highest bit rate]
+    #[arg(long, value_name = "NAME")]
+    rendition: Option<String>,
+    /// Leave out what the node does not have
+    #[arg(long)]
+    gaps: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+pub(crate) fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
+    let client = args.node.client();
+    let to_stdout = args.output.as_deref() == Some(Path::new("-"));
+    let path = match &args.output {
+        Some(path) => path.clone(),
+        None => default_name(&client, args)?,
+    };
+    if !to_stdout && path.exists() {
+        bail!(
+            "{} exists; name another file with -o, or remove it",
+            path.display()
+        );
+    }
+    let bar = progress_bar();
+    let mut progress = |done: usize, total: usize, bytes: u64| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        bar.set_message(output::bytes(bytes));
+    };
+    let mut download = |output: &mut dyn Write| {
+        client.download(
+            &args.reference,
+            args.rendition.as_deref(),
+            args.gaps,
+            output,
+            &mut progress,
+        )
+    };
+    let bytes = if to_stdout {
+        download(&mut std::io::stdout().lock())?
+    } else {
+        let part = path.with_added_extension("part");
+        let mut file = File::create(&part).with_context(|| part.display().to_string())?;
+        let outcome = download(&mut file).map_err(anyhow::Error::from);
+        let outcome = outcome.and_then(|bytes| {
+            std::fs::rename(&part, &path)?;
+            Ok(bytes)
+        });
+        if outcome.is_err() {
+            let _ = std::fs::remove_file(&part);
+        }
+        outcome?
+    };
+    bar.finish_and_clear();
+    if args.node.json && !to_stdout {
+        output::json(&serde_json::json!({ "file": path, "bytes": bytes }))?;
+    } else if !to_stdout {
+        output::line(format_args!("{}: {}", path.display(), output::bytes(bytes)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn default_name(client: &Client, args: &GetArgs) -> anyhow::Result<PathBuf> {
+    let path = format!("/content/{}", encode(&args.reference));
+    let entry: CatalogEntry = client.get(&path)?;
+    let rendition = entry.renditions.iter().find(|rendition| {
+        args.rendition
+            .as_ref()
+            .is_none_or(|name| *name == rendition.name)
+    });
+    let stream = rendition.is_none_or(|rendition| rendition.mime_type == "video/mp2t");
+    Ok(PathBuf::from(format!(
+        "{}.{}",
+        entry.content_id,
+        if stream { "ts" } else { "mp4" }
+    )))
+}
+
+fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{bar:30} {pos}/{len} segments, {msg}, {eta} left";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
+}
+
+/// Arguments of `lavant play`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  lavant play my_film\n  lavant play my_film --player mpv\n\n\
+    Without a player the URL is printed; any HLS player can open it."
+)]
+pub(crate) struct PlayArgs {
+    /// CONTENT_ID, or PUBLISHER/CONTENT_ID
+    reference: String,
+    /// The program to play with [default: mpv, vlc or ffplay, whichever is there]
+    #[arg(long, value_name = "PROGRAM")]
+    player: Option<String>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+pub(crate) fn play(args: &PlayArgs) -> anyhow::Result<ExitCode> {
+    let client = args.node.client();
+    let entry: CatalogEntry = client.get(&format!("/content/{}", encode(&args.reference)))?;
+    let url = client.url(&entry.play_url);
+    if args.node.json {
+        output::json(&serde_json::json!({ "url": url }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(player) = args
+        .player
+        .clone()
+        .or_else(|| find_player().map(str::to_owned))
+    else {
+        output::line(&url);
+        output::note("no player is installed (mpv, vlc, ffplay); open the URL in any HLS player");
+        return Ok(ExitCode::from(4));
+    };
+    let status = std::process::Command::new(&player).arg(&url).status();
+    let status = status.with_context(|| format!("{player} could not be started"))?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,104 @@
+//! `lavant key`: secret keys of nodes and publishers.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Subcommand;
+use lavant_node::config::DEFAULT_STORE;
+use lavant_node::identity;
+use lavant_node::store::Layout;
+
+use crate::output;
+
+/// Arguments of `lavant key`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    lavant key show                          the node's public key\n  \
+    lavant key export backup.key             a copy of the secret key, mode 0600\n  \
+    lavant key import backup.key --store new make it the key of another node\n  \
+    lavant key new publisher.key             a key to publish as (lavant ingest --publish-as)")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// Folder of the node's store
+    #[arg(long, env = "LAVANT_STORE", value_name = "FOLDER", default_value = DEFAULT_STORE, global = true)]
+    store: PathBuf,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the public key of the node, or of a key file
+    Show {
+        /// A key file
+        file: Option<PathBuf>,
+    },
+    /// Make a key file for publishing
+    New {
+        /// The file to make
+        file: PathBuf,
+    },
+    /// Copy the node's secret key to a file that only you can read
+    Export {
+        /// The file to make
+        file: PathBuf,
+    },
+    /// Take a key file as the key of a node that has none yet
+    Import {
+        /// The key file
+        file: PathBuf,
+    },
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let own = Layout::new(&args.store).node_key();
+    let (key, done) = match args.command {
+        Command::Show { file } => (identity::read_key(&file.unwrap_or(own))?, None),
+        Command::New { file } => {
+            let key = identity::new_key()?;
+            identity::write_key(&file, &key)?;
+            (key, Some(format!("a new key is in {}", file.display())))
+        }
+        Command::Export { file } => {
+            let key = identity::read_key(&own)?;
+            identity::write_key(&file, &key)?;
+            (
+                key,
+                Some(format!(
+                    "the node's secret key is in {}; keep it safe",
+                    file.display()
+                )),
+            )
+        }
+        Command::Import { file } => {
+            if own.exists() {
+                bail!(
+                    "{} has a key already, and what it signed stays signed by that; give a node \
+                     without one by --store, or move {} away",
+                    args.store.display(),
+                    own.display()
+                );
+            }
+            let key = identity::read_key(&file)?;
+            std::fs::create_dir_all(&args.store)?;
+            identity::write_key(&own, &key)?;
+            (
+                key,
+                Some(format!("{} now has this key", args.store.display())),
+            )
+        }
+    };
+    let public = key.publisher().to_string();
+    if args.json {
+        output::json(&serde_json::json!({ "publisher": public }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(public);
+    if let Some(done) = done {
+        output::note(done);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,233 @@
+//! `lavant serve` and `lavant doctor`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lavant_node::config::{Config, Layer, Size, Span};
+use lavant_node::run::Ready;
+use lavant_node::{doctor, run, signals};
+
+use crate::output;
+
+/// What a node can be told; `lavant.example.toml` explains every key.
+#[derive(clap::Args)]
+pub(crate) struct ConfigArgs {
+    /// Configuration file (TOML)
+    #[arg(long, env = "LAVANT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Port of the API, the page and the playlists [default: 7777]
+    #[arg(long, env = "LAVANT_PORT")]
+    port: Option<u16>,
+    /// Address to listen on; beyond loopback, changes need a token [default: 127.0.0.1]
+    #[arg(long, env = "LAVANT_BIND")]
+    bind: Option<IpAddr>,
+    /// Folder of the store [default: .lavant/store]
+    #[arg(long, env = "LAVANT_STORE", value_name = "FOLDER")]
+    store: Option<PathBuf>,
+    /// Name of the node, shown to people [default: name of the machine]
+    #[arg(long, env = "LAVANT_NODE_ID", value_name = "NAME")]
+    node_id: Option<String>,
+    /// Most bytes that segments may take, such as 20G; 0 for no limit [default: 0]
+    #[arg(long, env = "LAVANT_STORE_LIMIT", value_name = "SIZE")]
+    store_limit: Option<Size>,
+    /// Bytes of the disk that stay free [default: 64MiB]
+    #[arg(long, env = "LAVANT_MIN_FREE", value_name = "SIZE")]
+    min_free: Option<Size>,
+    /// Memory for the newest live segments [default: 32MiB]
+    #[arg(long, env = "LAVANT_HOT_MEMORY", value_name = "SIZE")]
+    hot_memory: Option<Size>,
+    /// Largest segment that is accepted [default: 64MiB]
+    #[arg(long, env = "LAVANT_SEGMENT_LIMIT", value_name = "SIZE")]
+    segment_limit: Option<Size>,
+    /// Memory for all segments on their way in [default: 256MiB]
+    #[arg(long, env = "LAVANT_INGEST_MEMORY", value_name = "SIZE")]
+    ingest_memory: Option<Size>,
+    /// Time to live of live segments [default: 30m]
+    #[arg(long, env = "LAVANT_TTL_LIVE", value_name = "TIME")]
+    ttl_live: Option<Span>,
+    /// Time to live of near-live segments [default: 6h]
+    #[arg(long, env = "LAVANT_TTL_NEAR_LIVE", value_name = "TIME")]
+    ttl_near_live: Option<Span>,
+    /// Time to live of on-demand segments [default: 30d]
+    #[arg(long, env = "LAVANT_TTL_VOD", value_name = "TIME")]
+    ttl_vod: Option<Span>,
+    /// When an upload to which nothing comes is rolled back [default: 1h]
+    #[arg(long, env = "LAVANT_UPLOAD_IDLE", value_name = "TIME")]
+    upload_idle: Option<Span>,
+    /// When a growing on-demand content to which nothing comes is finished [default: 5m]
+    #[arg(long, env = "LAVANT_FINISH_AFTER", value_name = "TIME")]
+    finish_after: Option<Span>,
+    /// Token that callers must send to change anything
+    #[arg(
+        long,
+        env = "LAVANT_API_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    api_token: Option<String>,
+    /// A further host name that the node answers to (repeat)
+    #[arg(
+        long,
+        env = "LAVANT_ALLOW_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    allow_host: Option<Vec<String>>,
+    /// A web origin whose pages may use the API, such as https://example.org (repeat)
+    #[arg(
+        long,
+        env = "LAVANT_ALLOW_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    allow_origin: Option<Vec<String>>,
+    /// Most connections at a time [default: 4096]
+    #[arg(long, env = "LAVANT_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: Option<usize>,
+}
+
+impl ConfigArgs {
+    /// Flags and environment over the file over the defaults.
+    pub(crate) fn resolve(self) -> anyhow::Result<Config> {
+        let file = match &self.config {
+            Some(path) => Layer::read(path)?,
+            None => Layer::default(),
+        };
+        let flags = Layer {
+            port: self.port,
+            bind: self.bind,
+            store: self.store,
+            node_id: self.node_id,
+            store_limit: self.store_limit,
+            min_free: self.min_free,
+            hot_memory: self.hot_memory,
+            segment_limit: self.segment_limit,
+            ingest_memory: self.ingest_memory,
+            ttl_live: self.ttl_live,
+            ttl_near_live: self.ttl_near_live,
+            ttl_vod: self.ttl_vod,
+            upload_idle: self.upload_idle,
+            finish_after: self.finish_after,
+            api_token: self.api_token,
+            allow_host: self.allow_host,
+            allow_origin: self.allow_origin,
+            max_connections: self.max_connections,
+        };
+        Ok(flags.over(file).resolve()?)
+    }
+}
+
+/// Arguments of `lavant serve`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    lavant serve\n  \
+    lavant serve --port 8080 --store /var/lib/lavant --store-limit 100G\n  \
+    lavant serve --config lavant.toml\n  \
+    lavant serve --bind 0.0.0.0 --api-token \"$(cat token)\"\n\n\
+    Ctrl-C or SIGTERM ends it; open requests get three seconds.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Say that it is ready as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = args.config.resolve()?;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LAVANT_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new("lavant=info,lavant_node=info,warn")
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let (store, json) = (config.store.clone(), args.json);
+    let runtime = run::runtime()?;
+    runtime.block_on(run::run(
+        config,
+        |ready| announce(ready, &store, json),
+        signals::stop(),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
+    let url = page_url(ready.address);
+    if json {
+        output::line(serde_json::json!({
+            "address": ready.address.to_string(),
+            "url": url,
+            "publisher": ready.publisher.to_string(),
+            "auth_required": ready.auth_required,
+            "warnings": ready.warnings,
+        }));
+        return;
+    }
+    output::line(format_args!(
+        "lavant {} is ready",
+        env!("CARGO_PKG_VERSION")
+    ));
+    output::line(format_args!("  page   {url}"));
+    output::line(format_args!("  store  {}", store.display()));
+    output::line(format_args!("  key    {}", ready.publisher));
+    if ready.auth_required {
+        let file = store.join("api.token");
+        let hint = if file.exists() {
+            format!("in {}", file.display())
+        } else {
+            "as given".into()
+        };
+        output::line(format_args!("  token  {hint} (needed to change anything)"));
+    }
+    for warning in &ready.warnings {
+        output::note(format_args!("warning: {warning}"));
+    }
+}
+
+/// The address as a browser on this machine can open it.
+fn page_url(address: std::net::SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        format!("http://localhost:{}/", address.port())
+    } else {
+        format!("http://{address}/")
+    }
+}
+
+/// Arguments of `lavant doctor`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  lavant doctor\n  lavant doctor --port 8080 --json\n\n\
+    Exit code 1 when something that a node needs is missing."
+)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn doctor(args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    let findings = doctor::examine(&args.config.resolve()?);
+    if args.json {
+        output::json(&findings)?;
+    } else {
+        for found in &findings {
+            let mark = match (found.ok, found.optional) {
+                (true, _) => "ok     ",
+                (false, true) => "missing",
+                (false, false) => "WRONG  ",
+            };
+            output::line(format_args!("{mark}  {:<9} {}", found.what, found.detail));
+        }
+    }
+    let healthy = findings.iter().all(|found| found.ok || found.optional);
+    Ok(if healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,260 @@
+//! Talking to a node over its HTTP API, for the shell.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use lavant_media::hls::{MediaPlaylist, Playlist};
+use serde::de::DeserializeOwned;
+use ureq::{Agent, http};
+
+/// Longest JSON answer or playlist that is read.
+const ANSWER_MAX: u64 = 64 << 20;
+/// How long an answer may take to begin.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// Why a call to a node failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers.
+    #[error(
+        "no node answers at {url} ({reason}); start one with 'lavant serve', or name another with \
+         --daemon"
+    )]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// The reason given.
+        reason: String,
+    },
+    /// The node refused.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The node's sentence.
+        message: String,
+    },
+    /// The answer is not what a node says.
+    #[error("{url} does not answer like a lavant node: {reason}")]
+    Strange {
+        /// Where.
+        url: String,
+        /// What is odd.
+        reason: String,
+    },
+    /// A segment is not what its root says.
+    #[error("segment {0} does not match its BLAKE3 root; the node or the way to it is broken")]
+    Damaged(String),
+    /// A part is missing.
+    #[error("segment {0} is not on the node (a gap); give --gaps to leave it out")]
+    Gap(String),
+    /// The output failed.
+    #[error("the output could not be written: {0}")]
+    Output(std::io::Error),
+}
+
+/// A node, as seen from outside.
+#[derive(Clone, Debug)]
+pub struct Client {
+    agent: Agent,
+    base: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// The node at `base`, such as `http://127.0.0.1:7777`.
+    #[must_use]
+    pub fn new(base: &str, token: Option<String>) -> Self {
+        let config = Agent::config_builder()
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .timeout_recv_response(Some(ANSWER_TIME))
+            .http_status_as_error(false)
+            .build();
+        let base = base.trim_end_matches('/').to_owned();
+        Self {
+            agent: config.new_agent(),
+            base,
+            token,
+        }
+    }
+
+    /// The absolute URL of a path.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// `GET` of a JSON answer.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.call("GET", path)
+    }
+
+    /// A call without a body whose answer is JSON.
+    pub fn call<T: DeserializeOwned>(&self, method: &str, path: &str) -> Result<T, ClientError> {
+        let text = self.text(method, path)?;
+        serde_json::from_str(&text).map_err(|error| self.strange(error.to_string()))
+    }
+
+    fn text(&self, method: &str, path: &str) -> Result<String, ClientError> {
+        let mut answer = self.send(method, path)?;
+        answer
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_MAX)
+            .read_to_string()
+            .map_err(|error| self.strange(error.to_string()))
+    }
+
+    fn send(&self, method: &str, path: &str) -> Result<http::Response<ureq::Body>, ClientError> {
+        let unreachable = |reason: String| ClientError::Unreachable {
+            url: self.base.clone(),
+            reason,
+        };
+        let mut request = http::Request::builder().method(method).uri(self.url(path));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request
+            .body(())
+            .map_err(|error| unreachable(error.to_string()))?;
+        let mut answer = self
+            .agent
+            .run(request)
+            .map_err(|error| unreachable(error.to_string()))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let body = answer
+            .body_mut()
+            .with_config()
+            .limit(64 * 1024)
+            .read_to_string();
+        let message = body.ok().and_then(|text| {
+            let json: serde_json::Value = serde_json::from_str(&text).ok()?;
+            Some(json.get("error")?.as_str()?.to_owned())
+        });
+        let message = message.unwrap_or_else(|| format!("{} answered {status}", self.base));
+        Err(ClientError::Refused {
+            status: status.as_u16(),
+            message,
+        })
+    }
+
+    fn strange(&self, reason: String) -> ClientError {
+        ClientError::Strange {
+            url: self.base.clone(),
+            reason,
+        }
+    }
+
+    /// Fetches a content's segments in order and writes them to `output`, each checked against its
+    /// root. `progress` is told how many of how many segments, and how many bytes, are done.
+    pub fn download(
+        &self,
+        reference: &str,
+        rendition: Option<&str>,
+        skip_gaps: bool,
+        output: &mut dyn Write,
+        progress: &mut dyn FnMut(usize, usize, u64),
+    ) -> Result<u64, ClientError> {
+        let playlist = self.playlist(reference, rendition)?;
+        let total = playlist.segments.len();
+        let mut init = None;
+        let mut bytes = 0;
+        for (done, segment) in playlist.segments.iter().enumerate() {
+            progress(done, total, bytes);
+            if segment.gap {
+                if skip_gaps {
+                    continue;
+                }
+                return Err(ClientError::Gap(segment.uri.clone()));
+            }
+            if segment.init != init {
+                init.clone_from(&segment.init);
+                if let Some(uri) = &init {
+                    bytes += self.copy(uri, output)?;
+                }
+            }
+            bytes += self.copy(&segment.uri, output)?;
+        }
+        progress(total, total, bytes);
+        output.flush().map_err(ClientError::Output)?;
+        Ok(bytes)
+    }
+
+    /// The media playlist of a rendition; of the one with the highest bandwidth when none is named.
+    fn playlist(
+        &self,
+        reference: &str,
+        rendition: Option<&str>,
+    ) -> Result<MediaPlaylist, ClientError> {
+        let reference = encode(reference);
+        let first = match rendition {
+            Some(name) => format!("/play/{reference}/{}.m3u8", encode(name)),
+            None => format!("/play/{reference}/index.m3u8"),
+        };
+        match self.parse(&first)? {
+            Playlist::Media(playlist) => Ok(playlist),
+            Playlist::Master(master) => {
+                let best = master
+                    .variants
+                    .iter()
+                    .max_by_key(|variant| variant.bandwidth);
+                let best = best.ok_or_else(|| self.strange("a master playlist is empty".into()))?;
+                match self.parse(&best.uri)? {
+                    Playlist::Media(playlist) => Ok(playlist),
+                    Playlist::Master(_) => Err(self.strange("a playlist names another".into())),
+                }
+            }
+        }
+    }
+
+    fn parse(&self, path: &str) -> Result<Playlist, ClientError> {
+        Playlist::parse(&self.text("GET", path)?).map_err(|error| self.strange(error.to_string()))
+    }
+
+    fn copy(&self, uri: &str, output: &mut dyn Write) -> Result<u64, ClientError> {
+        let mut answer = self.send("GET", uri)?;
+        let etag = answer
+            .headers()
+            .get("etag")
+            .and_then(|tag| tag.to_str().ok());
+        let root = etag.unwrap_or_default().trim_matches('"').to_owned();
+        let limit = lavant_proto::limits::SEGMENT_BYTES_MAX;
+        let mut bytes = Vec::new();
+        let mut reader = answer.body_mut().with_config().limit(limit).reader();
+        reader
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.strange(error.to_string()))?;
+        if blake3::hash(&bytes).to_hex().as_str() != root {
+            return Err(ClientError::Damaged(uri.to_owned()));
+        }
+        output.write_all(&bytes).map_err(ClientError::Output)?;
+        Ok(bytes.len() as u64)
+    }
+}
+
+/// A reference as it stands in a URL path: every byte that is not plain is percent-encoded.
+#[must_use]
+pub fn encode(reference: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let mut url = String::new();
+    for byte in reference.bytes() {
+        if plain(byte) {
+            url.push(char::from(byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url
+}
+
+/// The first player program that is installed.
+#[must_use]
+pub fn find_player() -> Option<&'static str> {
+    let folders = std::env::var_os("PATH")?;
+    ["mpv", "vlc", "ffplay"]
+        .into_iter()
+        .find(|name| std::env::split_paths(&folders).any(|folder| folder.join(name).is_file()))
+}

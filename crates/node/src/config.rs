@@ -1,0 +1,432 @@
+//! Configuration: defaults, then the file, then `LAVANT_*`, then flags.
+//!
+//! A [`Layer`] holds what one of these places says; layers are laid over each other and become a
+//! [`Config`], in which everything has a value. `lavant.example.toml` lists every key.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration file {path} cannot be read: {reason}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The reason given.
+        reason: String,
+    },
+    /// The file is not what it should be.
+    #[error("the configuration file {path} is wrong: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
+    /// A size that is no size.
+    #[error("{0:?} is not a size; write for example 500M, 20G or 1T (units of 1000), or 0")]
+    Size(String),
+    /// A duration that is no duration.
+    #[error("{0:?} is not a duration; write for example 30s, 30m, 6h or 30d")]
+    Duration(String),
+    /// A value that makes no sense.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// A number of bytes, written as `500M` or `20GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl std::str::FromStr for Size {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let bad = || ConfigError::Size(text.to_owned());
+        let (digits, unit) = split_number(text).ok_or_else(bad)?;
+        let unit: u64 = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kb" => 1000,
+            "m" | "mb" => 1_000_000,
+            "g" | "gb" => 1_000_000_000,
+            "t" | "tb" => 1_000_000_000_000,
+            "kib" => 1 << 10,
+            "mib" => 1 << 20,
+            "gib" => 1 << 30,
+            "tib" => 1 << 40,
+            _ => return Err(bad()),
+        };
+        scale(digits, unit).map(Self).ok_or_else(bad)
+    }
+}
+
+/// A length of time, written as `30m` or `6h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl std::str::FromStr for Span {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let bad = || ConfigError::Duration(text.to_owned());
+        let (digits, unit) = split_number(text).ok_or_else(bad)?;
+        let unit = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" | "min" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(bad()),
+        };
+        let span = scale(digits, unit)
+            .map(Duration::from_millis)
+            .ok_or_else(bad)?;
+        let longest = Duration::from_secs(lavant_proto::limits::TTL_SECONDS_MAX);
+        if span > longest {
+            Err(bad())
+        } else {
+            Ok(Self(span))
+        }
+    }
+}
+
+fn split_number(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim();
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    (end > 0).then(|| (&text[..end], text[end..].trim()))
+}
+
+/// A decimal number of units, without going through floating point for whole ones.
+fn scale(digits: &str, unit: u64) -> Option<u64> {
+    if let Ok(whole) = digits.parse::<u64>() {
+        return whole.checked_mul(unit);
+    }
+    let number: f64 = digits.parse().ok()?;
+    let scaled = number * unit as f64;
+    (scaled.is_finite() && scaled < 1e18).then_some(scaled as u64)
+}
+
+macro_rules! from_text {
+    ($($type:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+from_text!(Size, Span);
+
+/// What one place says; absent keys leave the value to the place below.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// Port of the HTTP API.
+    pub port: Option<u16>,
+    /// Address that the HTTP API listens on.
+    pub bind: Option<IpAddr>,
+    /// Folder of the store.
+    pub store: Option<PathBuf>,
+    /// Name of the node shown to people.
+    pub node_id: Option<String>,
+    /// Most bytes that the store may take.
+    pub store_limit: Option<Size>,
+    /// Bytes of the disk that stay free.
+    pub min_free: Option<Size>,
+    /// Memory for recent live segments.
+    pub hot_memory: Option<Size>,
+    /// Largest segment that is accepted.
+    pub segment_limit: Option<Size>,
+    /// Memory for all segments on their way in.
+    pub ingest_memory: Option<Size>,
+    /// Time to live of live segments.
+    pub ttl_live: Option<Span>,
+    /// Time to live of near-live segments.
+    pub ttl_near_live: Option<Span>,
+    /// Time to live of on-demand segments.
+    pub ttl_vod: Option<Span>,
+    /// When an upload to which nothing comes is rolled back.
+    pub upload_idle: Option<Span>,
+    /// When a growing on-demand content to which nothing comes is taken as finished.
+    pub finish_after: Option<Span>,
+    /// What a caller must send to change anything.
+    pub api_token: Option<String>,
+    /// Further host names that the node answers to.
+    pub allow_host: Option<Vec<String>>,
+    /// Web origins whose pages may use the API.
+    pub allow_origin: Option<Vec<String>>,
+    /// Most connections at a time.
+    pub max_connections: Option<usize>,
+}
+
+impl Layer {
+    /// Reads a TOML file; unknown keys are refused.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Self::parse(&text).map_err(|reason| ConfigError::Parse {
+            path: path.to_owned(),
+            reason,
+        })
+    }
+
+    /// Parses TOML; the error names line, key and reason.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+    }
+
+    /// This layer laid over `below`.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        Self {
+            port: self.port.or(below.port),
+            bind: self.bind.or(below.bind),
+            store: self.store.or(below.store),
+            node_id: self.node_id.or(below.node_id),
+            store_limit: self.store_limit.or(below.store_limit),
+            min_free: self.min_free.or(below.min_free),
+            hot_memory: self.hot_memory.or(below.hot_memory),
+            segment_limit: self.segment_limit.or(below.segment_limit),
+            ingest_memory: self.ingest_memory.or(below.ingest_memory),
+            ttl_live: self.ttl_live.or(below.ttl_live),
+            ttl_near_live: self.ttl_near_live.or(below.ttl_near_live),
+            ttl_vod: self.ttl_vod.or(below.ttl_vod),
+            upload_idle: self.upload_idle.or(below.upload_idle),
+            finish_after: self.finish_after.or(below.finish_after),
+            api_token: self.api_token.or(below.api_token),
+            allow_host: self.allow_host.or(below.allow_host),
+            allow_origin: self.allow_origin.or(below.allow_origin),
+            max_connections: self.max_connections.or(below.max_connections),
+        }
+    }
+
+    /// Fills in the defaults and checks the values against each other.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let mib = |n: u64| Size(n << 20);
+        let config = Config {
+            listen: SocketAddr::new(
+                self.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                self.port.unwrap_or(DEFAULT_PORT),
+            ),
+            store: self.store.unwrap_or_else(|| PathBuf::from(DEFAULT_STORE)),
+            node_id: self.node_id.unwrap_or_else(host_name),
+            store_limit: self.store_limit.filter(|size| size.0 > 0),
+            min_free: self.min_free.unwrap_or(mib(64)),
+            hot_memory: self.hot_memory.unwrap_or(mib(32)),
+            segment_limit: self.segment_limit.unwrap_or(mib(64)),
+            ingest_memory: self.ingest_memory.unwrap_or(mib(256)),
+            ttl: [
+                ("ttl_vod", self.ttl_vod, 30 * 86_400),
+                ("ttl_near_live", self.ttl_near_live, 6 * 3600),
+                ("ttl_live", self.ttl_live, 30 * 60),
+            ]
+            .map(|(_, span, default)| span.map_or(Duration::from_secs(default), |span| span.0)),
+            upload_idle: self
+                .upload_idle
+                .map_or(Duration::from_secs(3600), |span| span.0),
+            finish_after: self
+                .finish_after
+                .map_or(Duration::from_secs(300), |span| span.0),
+            api_token: self.api_token,
+            allow_hosts: self.allow_host.unwrap_or_default(),
+            allow_origins: self.allow_origin.unwrap_or_default(),
+            max_connections: self.max_connections.unwrap_or(4096),
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// Port of the HTTP API unless configured.
+pub const DEFAULT_PORT: u16 = 7777;
+/// Folder of the store unless configured.
+pub const DEFAULT_STORE: &str = ".lavant/store";
+
+/// Everything that a node needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the HTTP API listens.
+    pub listen: SocketAddr,
+    /// Folder of the store.
+    pub store: PathBuf,
+    /// Name of the node shown to people.
+    pub node_id: String,
+    /// Most bytes that the store may take.
+    pub store_limit: Option<Size>,
+    /// Bytes of the disk that stay free.
+    pub min_free: Size,
+    /// Memory for recent live segments.
+    pub hot_memory: Size,
+    /// Largest segment that is accepted.
+    pub segment_limit: Size,
+    /// Memory for all segments on their way in.
+    pub ingest_memory: Size,
+    /// Time to live by rank of priority: on demand, near live, live.
+    pub ttl: [Duration; 3],
+    /// When an upload to which nothing comes is rolled back.
+    pub upload_idle: Duration,
+    /// When a growing on-demand content to which nothing comes is taken as finished.
+    pub finish_after: Duration,
+    /// What a caller must send to change anything.
+    pub api_token: Option<String>,
+    /// Further host names that the node answers to.
+    pub allow_hosts: Vec<String>,
+    /// Web origins whose pages may use the API.
+    pub allow_origins: Vec<String>,
+    /// Most connections at a time.
+    pub max_connections: usize,
+}
+
+impl Config {
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |what: String| Err(ConfigError::Value(what));
+        if self.node_id.is_empty() || self.node_id.len() > 64 {
+            return wrong("node_id must have 1 to 64 bytes".into());
+        }
+        if self.segment_limit.0 == 0
+            || self.segment_limit.0 > lavant_proto::limits::SEGMENT_BYTES_MAX
+        {
+            return wrong("segment_limit must be between 1 byte and 1 GiB".into());
+        }
+        if self.ingest_memory < self.segment_limit {
+            return wrong("ingest_memory must be at least segment_limit".into());
+        }
+        if self.ttl.iter().any(|ttl| *ttl < Duration::from_secs(1)) {
+            return wrong("a time to live must be at least 1s".into());
+        }
+        if self.max_connections == 0 {
+            return wrong("max_connections must be at least 1".into());
+        }
+        let bad = |origin: &&String| !is_origin(origin);
+        if let Some(origin) = self.allow_origins.iter().find(bad) {
+            return wrong(format!(
+                "allow_origin {origin:?} is not an origin; write for example https://example.org"
+            ));
+        }
+        if self
+            .api_token
+            .as_ref()
+            .is_some_and(|token| token.len() < 16)
+        {
+            return wrong("api_token must have at least 16 characters".into());
+        }
+        Ok(())
+    }
+}
+
+fn is_origin(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*']))
+}
+
+/// The machine's name, or a stand-in.
+#[must_use]
+pub fn host_name() -> String {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    if name.is_empty() || name.len() > 64 {
+        "lavant-node".into()
+    } else {
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans() {
+        assert_eq!("500M".parse::<Size>().unwrap(), Size(500_000_000));
+        assert_eq!("1.5 GiB".parse::<Size>().unwrap(), Size(3 << 29));
+        assert_eq!("0".parse::<Size>().unwrap(), Size(0));
+        assert_eq!("90s".parse::<Span>().unwrap().0, Duration::from_secs(90));
+        assert_eq!(
+            "30d".parse::<Span>().unwrap().0,
+            Duration::from_secs(30 * 86_400)
+        );
+        for bad in ["", "G", "-1G", "5x", "1e9", "99999999999T"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+        for bad in ["5", "h", "1y", "9999999d"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_example_file_lists_every_key_at_its_default() {
+        let text = include_str!("../../../lavant.example.toml");
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix("#! ").unwrap_or(line))
+            .fold(String::new(), |all, line| all + line + "\n");
+        let layer = Layer::parse(&uncommented).unwrap();
+        let all = format!("{layer:?}");
+        assert!(
+            !all.contains("None"),
+            "a key is missing in lavant.example.toml: {all}"
+        );
+        let named = layer.resolve().unwrap();
+        let default = Layer::default().resolve().unwrap();
+        assert_eq!(named.listen, default.listen);
+        assert_eq!(named.store, default.store);
+        assert_eq!(named.ttl, default.ttl);
+        assert_eq!(named.segment_limit, default.segment_limit);
+        assert_eq!(named.ingest_memory, default.ingest_memory);
+        assert_eq!(named.min_free, default.min_free);
+        assert_eq!(named.hot_memory, default.hot_memory);
+        assert_eq!(named.upload_idle, default.upload_idle);
+        assert_eq!(named.finish_after, default.finish_after);
+        assert_eq!(named.max_connections, default.max_connections);
+        Layer::parse(text).unwrap();
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let error = Layer::parse("prot = 1").unwrap_err();
+        assert!(error.contains("prot"), "{error}");
+        let error = Layer::parse("store_limit = \"many\"").unwrap_err();
+        assert!(error.contains("500M"), "{error}");
+        let layer = Layer {
+            ingest_memory: Some(Size(1)),
+            ..Layer::default()
+        };
+        assert!(
+            layer
+                .resolve()
+                .unwrap_err()
+                .to_string()
+                .contains("ingest_memory")
+        );
+    }
+
+    #[test]
+    fn the_upper_layer_wins() {
+        let upper = Layer {
+            port: Some(1),
+            ..Layer::default()
+        };
+        let below = Layer {
+            port: Some(2),
+            node_id: Some("n".into()),
+            ..Layer::default()
+        };
+        let both = upper.over(below);
+        assert_eq!((both.port, both.node_id.as_deref()), (Some(1), Some("n")));
+    }
+}

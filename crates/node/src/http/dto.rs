@@ -1,0 +1,485 @@
+//! What the API says and takes, as JSON.
+
+use lavant_proto::ids::PublisherKey;
+use lavant_proto::time::{Time, ticks_to_seconds};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::playlist::reference;
+use crate::store::{Catalog, Content, RenditionState, State, UploadInfo, UploadProgress};
+
+/// A content in the catalogue.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CatalogEntry {
+    /// Name of the content.
+    pub content_id: String,
+    /// Title for people.
+    pub title: String,
+    /// `live`, `near_live` or `vod`.
+    pub priority: String,
+    /// Segments that are here, of all renditions.
+    pub segment_count: u64,
+    /// When the last segment expires (RFC 3339).
+    pub expires_at: String,
+    /// Key of the publisher, 64 hex digits.
+    pub publisher: String,
+    /// 1 for the first publication under this id.
+    pub version: u32,
+    /// `open` or `finished`.
+    pub state: String,
+    /// Whether it is finished and all of it is here.
+    pub complete: bool,
+    /// When it was made (RFC 3339).
+    pub created: String,
+    /// Playing time that is here, in seconds.
+    pub duration_seconds: f64,
+    /// Bytes that are here.
+    pub bytes: u64,
+    /// Whether it is kept from eviction and expiry.
+    pub pinned: bool,
+    /// Path of its playlist.
+    pub play_url: String,
+    /// Its renditions.
+    pub renditions: Vec<RenditionEntry>,
+}
+
+/// A rendition in the catalogue.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RenditionEntry {
+    /// Name of the rendition.
+    pub name: String,
+    /// Media type of its segments.
+    pub mime_type: String,
+    /// Segments that are here.
+    pub segment_count: u64,
+    /// Highest bit rate in bit/s.
+    pub bandwidth: Option<u64>,
+    /// RFC 6381 codec strings.
+    pub codecs: Option<String>,
+    /// Pixels across.
+    pub width: Option<u32>,
+    /// Pixels down.
+    pub height: Option<u32>,
+    /// Pictures a second.
+    pub frame_rate: Option<f64>,
+}
+
+impl CatalogEntry {
+    pub(crate) fn of(catalog: &Catalog, content: &Content) -> Self {
+        let longest = content.renditions.iter().map(|r| r.present_duration).max();
+        Self {
+            content_id: content.key.content_id.to_string(),
+            title: content.title.clone(),
+            priority: content.priority.to_string(),
+            segment_count: content.segment_count(),
+            expires_at: rfc3339(content.expires),
+            publisher: content.key.publisher.to_string(),
+            version: content.key.version,
+            state: if content.state == State::Open {
+                "open"
+            } else {
+                "finished"
+            }
+            .into(),
+            complete: content.is_complete(),
+            created: rfc3339(content.created),
+            duration_seconds: ticks_to_seconds(longest.unwrap_or_default()),
+            bytes: content.bytes(),
+            pinned: content.pinned,
+            play_url: format!("/play/{}/index.m3u8", reference(catalog, content)),
+            renditions: content.renditions.iter().map(RenditionEntry::of).collect(),
+        }
+    }
+}
+
+impl RenditionEntry {
+    fn of(state: &RenditionState) -> Self {
+        let info = &state.info;
+        let video = info.width > 0;
+        Self {
+            name: info.name.to_string(),
+            mime_type: info.mime.to_string(),
+            segment_count: state.present,
+            bandwidth: (info.bandwidth > 0).then_some(info.bandwidth),
+            codecs: (!info.codecs.is_empty()).then(|| info.codecs.clone()),
+            width: video.then_some(info.width),
+            height: video.then_some(info.height),
+            frame_rate: (info.frame_rate_milli > 0)
+                .then(|| f64::from(info.frame_rate_milli) / 1000.0),
+        }
+    }
+}
+
+/// `GET /status`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StatusReply {
+    /// Name of the node.
+    pub node_id: String,
+    /// Version of the program.
+    pub version: String,
+    /// Key of the node.
+    pub publisher: String,
+    /// Time since the start.
+    pub uptime_seconds: f64,
+    /// The store.
+    pub store: StoreStatus,
+    /// Uploads that are running.
+    pub uploads: Vec<UploadStatus>,
+    /// Whether nothing can be added.
+    pub read_only: bool,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+    /// Whether changing anything needs a token.
+    pub auth_required: bool,
+}
+
+/// The store, in numbers.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StoreStatus {
+    /// Its folder.
+    pub path: String,
+    /// Bytes of segments.
+    pub bytes: u64,
+    /// Most bytes allowed.
+    pub limit_bytes: Option<u64>,
+    /// Segments.
+    pub segments: u64,
+    /// Contents.
+    pub contents: u64,
+    /// Bytes of live segments in memory.
+    pub hot_bytes: u64,
+    /// Free bytes of the disk.
+    pub disk_free_bytes: u64,
+}
+
+/// An upload that is running.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct UploadStatus {
+    /// Its name.
+    pub upload_id: String,
+    /// Id of the content that it will be.
+    pub content_id: String,
+    /// Title of that.
+    pub title: String,
+    /// Segments that came.
+    pub segments: u64,
+    /// Bytes that came.
+    pub bytes: u64,
+    /// Playing time that came.
+    pub duration_seconds: f64,
+    /// Playing time that is expected.
+    pub expected_seconds: Option<f64>,
+    /// Time since the last segment.
+    pub idle_seconds: f64,
+}
+
+impl UploadStatus {
+    pub(crate) fn of(progress: UploadProgress) -> Self {
+        Self {
+            upload_id: progress.id,
+            content_id: progress.content_id.to_string(),
+            title: progress.title,
+            segments: progress.segments,
+            bytes: progress.bytes,
+            duration_seconds: progress.seconds,
+            expected_seconds: progress.expected_seconds,
+            idle_seconds: progress.idle.as_secs_f64(),
+        }
+    }
+}
+
+/// `POST /ingest` as JSON; the first six fields are cosmosd's.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(super) struct IngestBody {
+    /// Name of the content.
+    pub content_id: String,
+    /// Title of the content.
+    pub content_title: Option<String>,
+    /// Position in the rendition.
+    pub sequence: u64,
+    /// Media type; `video/mp2t` when absent.
+    pub mime_type: Option<String>,
+    /// `live`, `near_live` or `vod`; `vod` when absent.
+    pub priority: Option<String>,
+    /// The segment in base64.
+    pub payload_b64: String,
+    /// The rest.
+    #[serde(flatten)]
+    #[schema(inline)]
+    pub more: IngestMore,
+}
+
+/// What a segment by `POST /ingest` may have beyond cosmosd's fields.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+pub(super) struct IngestMore {
+    /// Name of the rendition; `main` when absent.
+    pub rendition: Option<String>,
+    /// Length in seconds; measured when absent.
+    pub duration: Option<f64>,
+    /// Whether timestamps or coding break before it.
+    pub discontinuity: Option<bool>,
+    /// `media`, or `init` for the header of CMAF segments.
+    pub kind: Option<String>,
+    /// The init segment that it needs; 0 when absent.
+    pub init: Option<u64>,
+    /// Ceiling of durations in seconds, for the first segment of a content.
+    pub target_duration: Option<u32>,
+    /// Whether this is the last segment of its content.
+    pub last: Option<bool>,
+}
+
+/// Query parameters of `POST /ingest` with a raw body.
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+pub(super) struct IngestQuery {
+    /// Name of the content.
+    pub content_id: String,
+    /// Title of the content.
+    pub content_title: Option<String>,
+    /// Position in the rendition.
+    pub sequence: u64,
+    /// `live`, `near_live` or `vod`.
+    pub priority: Option<String>,
+    /// Name of the rendition.
+    pub rendition: Option<String>,
+    /// Length in seconds.
+    pub duration: Option<f64>,
+    /// Whether timestamps or coding break before it.
+    pub discontinuity: Option<bool>,
+    /// `media` or `init`.
+    pub kind: Option<String>,
+    /// The init segment that it needs.
+    pub init: Option<u64>,
+    /// Ceiling of durations in seconds.
+    pub target_duration: Option<u32>,
+    /// Whether this is the last segment of its content.
+    pub last: Option<bool>,
+}
+
+/// Answer to `POST /ingest`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct IngestReply {
+    /// `content_id/sequence`, the sequence with at least five digits.
+    pub bundle_id: String,
+    /// Whether it was new.
+    pub stored: bool,
+}
+
+/// `POST /uploads`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(super) struct BeginUpload {
+    /// Name wanted; made from the title when absent.
+    pub content_id: Option<String>,
+    /// Title of the content.
+    pub title: String,
+    /// `live`, `near_live` or `vod`.
+    pub priority: Option<String>,
+    /// Key of who will sign; the node when absent.
+    pub publisher: Option<String>,
+    /// Fingerprint of the source and how it is encoded.
+    #[serde(default)]
+    pub source: String,
+    /// Playing time that is expected.
+    pub expected_seconds: Option<f64>,
+    /// Names and types of the renditions.
+    pub renditions: Vec<BeginRendition>,
+    /// Whether to pin the content.
+    #[serde(default)]
+    pub pin: bool,
+}
+
+/// A rendition of `POST /uploads`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(super) struct BeginRendition {
+    /// Its name.
+    pub name: String,
+    /// Media type of its segments.
+    pub mime_type: String,
+}
+
+/// Answer to `POST /uploads` and `GET /uploads/{id}`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct UploadReply {
+    /// Its name.
+    pub upload_id: String,
+    /// Id that the content will have.
+    pub content_id: String,
+    /// Version that the content will have.
+    pub version: u32,
+    /// Key of who signs.
+    pub publisher: String,
+    /// When it is said to be made, in microseconds since 1970.
+    pub created_us: u64,
+    /// Time to live in seconds.
+    pub ttl_seconds: u64,
+    /// Title as it will be shown.
+    pub title: String,
+    /// Priority.
+    pub priority: String,
+    /// Whether an unfinished upload was taken up again.
+    pub resumed: bool,
+    /// What is held already.
+    pub segments: Vec<StagedEntry>,
+}
+
+/// A segment that an upload holds.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct StagedEntry {
+    /// Name of its rendition.
+    pub rendition: String,
+    /// `0`, `1`, ... or `init-0`, `init-1`, ...
+    pub name: String,
+    /// Length in ticks of 90 kHz.
+    pub duration: u64,
+    /// Whether timestamps or coding break before it.
+    pub discontinuity: bool,
+    /// The init segment that it needs.
+    pub init: Option<u64>,
+    /// Bytes.
+    pub length: u64,
+    /// BLAKE3 root, 64 hex digits.
+    pub root: String,
+}
+
+impl UploadReply {
+    pub(crate) fn of(info: UploadInfo) -> Self {
+        let segments = info.segments.into_iter().map(|staged| {
+            let record = staged.record;
+            let init = record.kind == lavant_proto::content::Kind::Init;
+            StagedEntry {
+                rendition: staged.rendition.to_string(),
+                name: format!("{}{}", if init { "init-" } else { "" }, record.sequence),
+                duration: record.duration,
+                discontinuity: record.discontinuity,
+                init: record.init,
+                length: record.length,
+                root: record.root.to_string(),
+            }
+        });
+        Self {
+            segments: segments.collect(),
+            upload_id: info.id,
+            content_id: info.content.content_id.to_string(),
+            version: info.content.version,
+            publisher: info.content.publisher.to_string(),
+            created_us: info.created.0,
+            ttl_seconds: info.ttl.as_secs(),
+            title: info.title,
+            priority: info.priority.to_string(),
+            resumed: info.resumed,
+        }
+    }
+}
+
+/// Answer to `PUT /uploads/{id}/segments/{rendition}/{name}`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct StagedReply {
+    /// BLAKE3 root, 64 hex digits.
+    pub root: String,
+    /// Bytes.
+    pub length: u64,
+    /// Whether it was new.
+    pub stored: bool,
+}
+
+/// `POST /uploads/{id}/commit`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(super) struct CommitBody {
+    /// Ceiling of durations in whole seconds.
+    pub target_duration: u32,
+    /// The renditions, in the order of the upload.
+    pub renditions: Vec<CommitEntry>,
+    /// The publisher's signature of the manifest, 128 hex digits, unless the node signs.
+    pub signature: Option<String>,
+}
+
+/// A rendition of a commit.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(super) struct CommitEntry {
+    /// Its name.
+    pub name: String,
+    /// Highest bit rate in bit/s.
+    pub bandwidth: u64,
+    /// Mean bit rate in bit/s.
+    pub average_bandwidth: u64,
+    /// RFC 6381 codec strings with commas between.
+    #[serde(default)]
+    pub codecs: String,
+    /// Pixels across.
+    #[serde(default)]
+    pub width: u32,
+    /// Pixels down.
+    #[serde(default)]
+    pub height: u32,
+    /// Pictures in 1000 seconds.
+    #[serde(default)]
+    pub frame_rate_milli: u32,
+    /// Number of init segments.
+    #[serde(default)]
+    pub inits: u64,
+    /// Number of segments.
+    pub segments: u64,
+}
+
+/// An error.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct ErrorReply {
+    /// What was wrong and what to do.
+    pub error: String,
+}
+
+/// A publisher's key from its text form.
+pub(crate) fn parse_publisher(text: &str) -> Result<PublisherKey, super::ApiError> {
+    text.parse().map_err(|_| {
+        super::ApiError::bad_request(format!("publisher {text:?} is not 64 hexadecimal digits"))
+    })
+}
+
+/// RFC 3339 in UTC, to the second.
+pub(crate) fn rfc3339(time: Time) -> String {
+    let seconds = time.seconds();
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
+}
+
+/// The proleptic Gregorian date of a day since 1970-01-01, counted in eras of 400 years that
+/// begin in March.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_by_rfc_3339() {
+        let cases = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_700_000_000, "2023-11-14T22:13:20Z"),
+            (4_102_444_799, "2099-12-31T23:59:59Z"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(rfc3339(Time::from_seconds(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `/events`: the catalogue and the status, pushed when they change (Server-Sent Events).
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Sse;
+use axum::response::sse::{Event, KeepAlive};
+use futures_util::stream::{self, Stream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{App, catalog, status};
+
+/// Shortest time between two events of one kind.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Longest time between two status events.
+const BEAT: Duration = Duration::from_secs(2);
+
+struct Feed {
+    app: App,
+    changes: watch::Receiver<u64>,
+    stopping: watch::Receiver<bool>,
+    catalog: String,
+    next: Instant,
+    queued: Option<Event>,
+}
+
+#[utoipa::path(get, path = "/events", responses((status = 200, content_type = "text/event-stream")))]
+pub(super) async fn events(
+    State(app): State<App>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let mut changes = app.store.changes();
+    changes.mark_changed();
+    let feed = Feed {
+        changes,
+        stopping: app.stopping.clone(),
+        app,
+        catalog: String::new(),
+        next: Instant::now(),
+        queued: None,
+    };
+    Sse::new(stream::unfold(feed, step)).keep_alive(KeepAlive::default())
+}
+
+/// Waits for a change or the next beat; a new catalogue goes before the status.
+async fn step(mut feed: Feed) -> Option<(Result<Event, Infallible>, Feed)> {
+    if let Some(event) = feed.queued.take() {
+        return Some((Ok(event), feed));
+    }
+    sleep_until(feed.next).await;
+    tokio::select! {
+        _ = feed.stopping.wait_for(|stop| *stop) => return None,
+        _ = timeout(BEAT - PAUSE, feed.changes.changed()) => {}
+    }
+    feed.changes.mark_unchanged();
+    feed.next = Instant::now() + PAUSE;
+    let status = json(&status::of(&feed.app));
+    let status = Event::default().event("status").data(status);
+    let catalog = json(&catalog::entries(&feed.app));
+    if catalog == feed.catalog {
+        return Some((Ok(status), feed));
+    }
+    feed.catalog = catalog.clone();
+    feed.queued = Some(status);
+    Some((Ok(Event::default().event("catalog").data(catalog)), feed))
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

@@ -1,0 +1,118 @@
+//! The HTTP API: one file a resource, no logic of delivery.
+
+mod body;
+mod catalog;
+mod dto;
+mod error;
+mod events;
+mod guard;
+mod ingest;
+mod metrics;
+mod openapi;
+mod page;
+mod play;
+mod range;
+mod reference;
+mod segment;
+mod sendfile;
+mod serve;
+mod status;
+mod uploads;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use dto::rfc3339;
+pub use dto::{CatalogEntry, RenditionEntry, StatusReply, StoreStatus, UploadStatus};
+pub use error::ApiError;
+pub use ingest::fuzz_body;
+pub use openapi::document as openapi_document;
+pub use serve::{ServeError, Server};
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::routing::{get, post, put};
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::playlist::Ready;
+use crate::store::{Store, StoreError};
+
+/// What every handler can reach.
+pub struct AppState {
+    pub(crate) store: Store,
+    pub(crate) config: Config,
+    pub(crate) started: Instant,
+    pub(crate) auth_required: bool,
+    ready: Ready,
+    counters: metrics::Counters,
+    /// One permit for each KiB of a segment on its way in.
+    ingest_memory: Arc<Semaphore>,
+    stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+type App = Arc<AppState>;
+
+impl AppState {
+    pub(crate) fn new(
+        store: Store,
+        config: Config,
+        auth_required: bool,
+        stopping: tokio::sync::watch::Receiver<bool>,
+    ) -> Self {
+        let permits = usize::try_from(config.ingest_memory.0 / 1024).unwrap_or(usize::MAX);
+        Self {
+            store,
+            started: Instant::now(),
+            auth_required,
+            ready: Ready::default(),
+            counters: metrics::Counters::default(),
+            ingest_memory: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            config,
+            stopping,
+        }
+    }
+
+    /// Runs what waits for the disk apart from the tasks that serve.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let store = self.store.clone();
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.unwrap_or(Err(StoreError::Closed))
+            .map_err(ApiError::from)
+    }
+}
+
+/// All paths of the API.
+pub(crate) fn router(state: App) -> Router {
+    Router::new()
+        .route("/health", get(status::health))
+        .route("/status", get(status::status))
+        .route("/events", get(events::events))
+        .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/catalog", get(catalog::list))
+        .route(
+            "/content/{*path}",
+            get(catalog::show).delete(catalog::remove).put(catalog::pin),
+        )
+        .route("/play/{*path}", get(play::play))
+        .route("/segment/{*path}", get(segment::segment))
+        .route("/ingest", post(ingest::ingest))
+        .route("/ingest/{*path}", post(ingest::finish))
+        .route("/uploads", get(uploads::list).post(uploads::begin))
+        .route("/uploads/{id}", get(uploads::show).delete(uploads::abort))
+        .route(
+            "/uploads/{id}/segments/{rendition}/{name}",
+            put(uploads::stage),
+        )
+        .route("/uploads/{id}/commit", post(uploads::commit))
+        .route("/", get(page::index))
+        .fallback(get(page::asset))
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .with_state(state)
+}

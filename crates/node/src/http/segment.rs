@@ -1,0 +1,204 @@
+//! `/segment/...`: the bytes that players fetch.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use lavant_proto::content::Kind;
+
+use super::App;
+use super::error::ApiError;
+use super::range::{self, Wanted};
+use super::reference::Reference;
+use super::sendfile::{FileBody, FileQueue};
+use crate::store::{Content, PayloadFile, Segment, StoreError};
+
+/// The longest time that a segment may be taken from a cache: it never changes, but it expires.
+const MAX_AGE_SECONDS: u64 = 365 * 86_400;
+
+#[utoipa::path(
+    get, path = "/segment/{reference}/{version}/{rendition}/{name}",
+    params(
+        ("reference" = String, Path, description = "CONTENT_ID or PUBLISHER/CONTENT_ID"),
+        ("version" = u32, Path, description = "Version of the content"),
+        ("rendition" = String, Path, description = "Name of the rendition"),
+        ("name" = String, Path, description = "0.ts, 0.m4s or init-0.mp4"),
+    ),
+    responses(
+        (status = 200, description = "The segment"), (status = 206, description = "A range of it"),
+        (status = 404, body = super::dto::ErrorReply)
+    )
+)]
+pub(super) async fn segment(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (content, found, immutable) = find(&app, &path)?;
+    let headers = request.headers();
+    let length = found.row.length;
+    let etag = format!("\"{}\"", found.row.root);
+    if headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|tag| tag.as_bytes() == etag.as_bytes())
+    {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let (status, from, to) = match wanted(headers, &etag, length) {
+        Wanted::Whole => (StatusCode::OK, 0, length),
+        Wanted::Part(part) => (StatusCode::PARTIAL_CONTENT, part.start, part.end),
+        Wanted::Unsatisfiable => return Ok(unsatisfiable(length)),
+    };
+    let hot = app.store.hot(&found.row.root);
+    let head = *request.method() == Method::HEAD;
+    let queue = request.extensions().get::<Arc<FileQueue>>().cloned();
+    let body = match hot {
+        Some(bytes) => Body::from(bytes.slice(from as usize..to as usize)),
+        None => cold(&app, &found, from..to, queue, head).await?,
+    };
+    app.counters.segments.add(1);
+    app.counters
+        .segment_bytes
+        .add(if head { 0 } else { to - from });
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let mime = found.mime.as_str();
+    let left = content
+        .expires
+        .since(app.store.settings().clock.now())
+        .as_secs();
+    fields(
+        response.headers_mut(),
+        mime,
+        &etag,
+        immutable.then_some(left),
+    );
+    set(
+        response.headers_mut(),
+        header::CONTENT_LENGTH,
+        &(to - from).to_string(),
+    );
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {from}-{}/{length}", to - 1);
+        set(response.headers_mut(), header::CONTENT_RANGE, &range);
+    }
+    Ok(response)
+}
+
+fn wanted(headers: &HeaderMap, etag: &str, length: u64) -> Wanted {
+    let matches = |tag: &HeaderValue| tag.as_bytes() == etag.as_bytes();
+    if !headers.get(header::IF_RANGE).is_none_or(matches) {
+        return Wanted::Whole;
+    }
+    range::parse(
+        headers
+            .get(header::RANGE)
+            .and_then(|value| value.to_str().ok()),
+        length,
+    )
+}
+
+fn unsatisfiable(length: u64) -> Response {
+    let error = ApiError::new(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        format!("the range lies outside of the segment's {length} bytes"),
+    );
+    let mut response = error.into_response();
+    set(
+        response.headers_mut(),
+        header::CONTENT_RANGE,
+        &format!("bytes */{length}"),
+    );
+    response
+}
+
+/// The segment that a path names, and whether the path can never mean another one.
+fn find(app: &App, path: &str) -> Result<(Arc<Content>, Segment, bool), ApiError> {
+    let catalog = app.store.catalog();
+    let reference = Reference::parse(path)?;
+    let unknown = || ApiError::not_found("a segment is /segment/REF/VERSION/RENDITION/SEQUENCE.ts");
+    let (version, rendition, name) = match reference.rest.as_slice() {
+        [name] => (None, None, *name),
+        [version, rendition, name] => (
+            Some(version.parse().map_err(|_| unknown())?),
+            Some(*rendition),
+            *name,
+        ),
+        _ => return Err(unknown()),
+    };
+    let content = reference.find(&catalog, version)?;
+    let stem = name.split('.').next().unwrap_or_default();
+    let (kind, number) = match stem.strip_prefix("init-") {
+        Some(number) => (Kind::Init, number),
+        None => (Kind::Media, stem),
+    };
+    let sequence: u64 = number.parse().map_err(|_| unknown())?;
+    let rendition_no = match rendition {
+        None => Some(0),
+        Some(rendition) => content.rendition_no(rendition),
+    };
+    let found = match rendition_no {
+        Some(no) => app.store.segment(&content, no, kind, sequence)?,
+        None => None,
+    };
+    let found = found.ok_or_else(|| {
+        let id = content.key.content_id.as_str();
+        ApiError::not_found(format!("segment {stem} of {id:?} is not here"))
+    })?;
+    Ok((content, found, version.is_some()))
+}
+
+/// A body from the file: by `sendfile` where the connection can, else in large reads.
+async fn cold(
+    app: &App,
+    found: &Segment,
+    range: std::ops::Range<u64>,
+    queue: Option<Arc<FileQueue>>,
+    head: bool,
+) -> Result<Body, ApiError> {
+    let file = app.store.open_payload(found)?;
+    if head {
+        return Ok(Body::empty());
+    }
+    if let Some(queue) = queue {
+        return Ok(Body::new(FileBody::new(file.file, range, queue)));
+    }
+    let bytes = app.blocking(move |_| read(&file, range)).await?;
+    Ok(Body::from(bytes))
+}
+
+fn read(file: &PayloadFile, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+    let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    file.read(range.start, length)
+        .map_err(|error| StoreError::NotFound(format!("the segment could not be read: {error};")))
+}
+
+fn fields(headers: &mut HeaderMap, mime: &'static str, etag: &str, left: Option<u64>) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    set(headers, header::ETAG, etag);
+    match left {
+        Some(left) => {
+            let age = left.min(MAX_AGE_SECONDS);
+            set(
+                headers,
+                header::CACHE_CONTROL,
+                &format!("public, max-age={age}, immutable"),
+            );
+        }
+        None => set(headers, header::CACHE_CONTROL, "no-cache"),
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}

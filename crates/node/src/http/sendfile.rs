@@ -1,0 +1,248 @@
+//! Sending payload files without reading them into memory.
+//!
+//! A response body is made of placeholder bytes that stand for ranges of a file. The connection
+//! knows the placeholder's memory: where hyper asks it to write from there, it calls `sendfile(2)`
+//! with the next range instead. Bytes of other memory are written as they are. The order of the
+//! ranges is the order of the bodies on the connection, which HTTP/1.1 keeps.
+//!
+//! The placeholder holds zeros, so a body must only be given to a connection of this module;
+//! handlers see by the [`FileQueue`] among a request's extensions that they may.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+/// Bytes of a file in one frame of a body.
+const FRAME: usize = 512 * 1024;
+
+static PLACEHOLDER: [u8; FRAME] = [0; FRAME];
+
+/// How long a reader may take nothing before the connection is given up.
+const STALL_MAX: Duration = Duration::from_secs(120);
+
+/// The file ranges that a connection is to send, in order.
+#[derive(Debug, Default)]
+pub(super) struct FileQueue(Mutex<VecDeque<FileRange>>);
+
+#[derive(Clone, Debug)]
+struct FileRange {
+    file: Arc<File>,
+    offset: u64,
+    length: usize,
+}
+
+impl FileQueue {
+    fn push(&self, range: FileRange) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(range);
+    }
+
+    fn front(&self) -> Option<FileRange> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .front()
+            .cloned()
+    }
+
+    /// Takes `sent` bytes off the front range.
+    fn advance(&self, sent: usize) {
+        let mut ranges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(front) = ranges.front_mut() else {
+            return;
+        };
+        front.offset += sent as u64;
+        front.length -= sent;
+        if front.length == 0 {
+            ranges.pop_front();
+        }
+    }
+}
+
+/// A response body that is a range of a file.
+#[derive(Debug)]
+pub(super) struct FileBody {
+    file: Arc<File>,
+    range: Range<u64>,
+    queue: Arc<FileQueue>,
+}
+
+impl FileBody {
+    /// `range` of `file`, for the connection that `queue` belongs to.
+    pub(super) const fn new(file: Arc<File>, range: Range<u64>, queue: Arc<FileQueue>) -> Self {
+        Self { file, range, queue }
+    }
+
+    const fn remaining(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let length = self.remaining().min(FRAME as u64) as usize;
+        if length == 0 {
+            return Poll::Ready(None);
+        }
+        let range = FileRange {
+            file: self.file.clone(),
+            offset: self.range.start,
+            length,
+        };
+        self.queue.push(range);
+        self.range.start += length as u64;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(
+            &PLACEHOLDER[..length],
+        )))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining() == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining())
+    }
+}
+
+/// A TCP connection that sends files for placeholders, and gives up readers that stall.
+pub(super) struct Connection {
+    stream: TcpStream,
+    queue: Arc<FileQueue>,
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, queue: Arc<FileQueue>) -> Self {
+        Self {
+            stream,
+            queue,
+            stall: None,
+        }
+    }
+
+    /// Passes a write's outcome on; a write that waits for too long is an error.
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stall = None;
+            return outcome;
+        }
+        let until = Instant::now() + STALL_MAX;
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        ready!(stall.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Sends at most `length` bytes of the front range.
+    fn poll_sendfile(&self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        let Some(range) = self.queue.front() else {
+            return Poll::Ready(Err(io::Error::other("a file body without its file")));
+        };
+        let count = length.min(range.length);
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let mut offset = range.offset;
+            let sent = self.stream.try_io(Interest::WRITABLE, || {
+                rustix::fs::sendfile(&self.stream, &*range.file, Some(&mut offset), count)
+                    .map_err(io::Error::from)
+            });
+            match sent {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Ok(sent) => {
+                    self.queue.advance(sent);
+                    return Poll::Ready(Ok(sent));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+/// Whether these bytes stand for a file: hyper never copies or cuts out of other memory.
+fn is_placeholder(bytes: &[u8]) -> bool {
+    let memory = PLACEHOLDER.as_ptr_range();
+    memory.contains(&bytes.as_ptr())
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = if is_placeholder(bytes) {
+            self.poll_sendfile(cx, bytes.len())
+        } else {
+            Pin::new(&mut self.stream).poll_write(cx, bytes)
+        };
+        self.watch(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let filled = |slice: &&IoSlice<'_>| !slice.is_empty();
+        let outcome = match slices.iter().find(filled) {
+            None => Poll::Ready(Ok(0)),
+            Some(first) if is_placeholder(first) => self.poll_sendfile(cx, first.len()),
+            Some(_) => {
+                let memory = slices
+                    .iter()
+                    .take_while(|slice| !is_placeholder(slice))
+                    .count();
+                Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..memory])
+            }
+        };
+        self.watch(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,202 @@
+//! Listening: connections, their limits, and a clean end.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use super::guard::Guard;
+use super::sendfile::{Connection, FileQueue};
+use super::{App, AppState, router};
+use crate::config::Config;
+use crate::identity::{self, IdentityError};
+use crate::store::Store;
+
+/// How long open requests may take to end after the node was told to stop.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long a caller may take for the head of a request, and stay silent between requests.
+const HEAD_MAX: Duration = Duration::from_secs(60);
+/// Pause after a failed `accept`, which happens when no file can be opened any more.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the API could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The port is taken.
+    #[error(
+        "{0} is in use: another node or program listens there; stop it, or choose another with \
+         --port"
+    )]
+    InUse(SocketAddr),
+    /// The address cannot be used.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// The token file cannot be used.
+    #[error(transparent)]
+    Token(#[from] IdentityError),
+}
+
+/// The API, listening.
+pub struct Server {
+    listener: TcpListener,
+    app: App,
+    guard: Arc<Guard>,
+    router: Router,
+    stop: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Binds the address. Beyond loopback a token is asked for; one is made when none is set.
+    pub async fn bind(config: Config, store: Store) -> Result<Self, ServeError> {
+        let address = config.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::AddrInUse => ServeError::InUse(address),
+                _ => ServeError::Listen(address, error),
+            })?;
+        let token = match &config.api_token {
+            Some(token) => Some(token.clone()),
+            None if address.ip().is_loopback() => None,
+            None => Some(identity::token_at(&store.settings().layout.api_token())?),
+        };
+        let guard = Arc::new(Guard::new(&config, token.as_deref()));
+        let (stop, stopping) = watch::channel(false);
+        let app = Arc::new(AppState::new(store, config, token.is_some(), stopping));
+        Ok(Self {
+            listener,
+            router: router(app.clone()),
+            app,
+            guard,
+            stop,
+        })
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Whether changing anything needs a token.
+    #[must_use]
+    pub fn auth_required(&self) -> bool {
+        self.app.auth_required
+    }
+
+    /// Serves until `stop` is done, then lets open requests end for a few seconds.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let limit = Arc::new(Semaphore::new(self.app.config.max_connections));
+        let mut connections = JoinSet::new();
+        tokio::pin!(stop);
+        loop {
+            let permit = tokio::select! {
+                () = &mut stop => break,
+                permit = limit.clone().acquire_owned() => permit,
+            };
+            let accepted = tokio::select! {
+                () = &mut stop => break,
+                accepted = self.listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let serving = self.serve(stream);
+                    connections.spawn(async move {
+                        serving.await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(self.listener);
+        let _ = self.stop.send(true);
+        let ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, ended).await.is_err() {
+            tracing::warn!("open requests were cut off");
+        }
+        connections.shutdown().await;
+    }
+
+    /// Serves one connection.
+    fn serve(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+        let (router, guard) = (self.router.clone(), self.guard.clone());
+        let app = self.app.clone();
+        let mut stopping = app.stopping.clone();
+        async move {
+            let _ = stream.set_nodelay(true);
+            let queue = Arc::new(FileQueue::default());
+            let io = TokioIo::new(Connection::new(stream, queue.clone()));
+            let service = service_fn(move |request| {
+                answer(
+                    router.clone(),
+                    guard.clone(),
+                    app.clone(),
+                    queue.clone(),
+                    request,
+                )
+            });
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_MAX)
+                .max_buf_size(64 * 1024);
+            let connection = builder.serve_connection(io, service);
+            tokio::pin!(connection);
+            let told = tokio::select! {
+                _ = connection.as_mut() => return,
+                told = stopping.wait_for(|stop| *stop) => told.is_ok(),
+            };
+            if told {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
+    }
+}
+
+/// Checks a request, passes it to its handler, and completes the answer's headers.
+async fn answer(
+    router: Router,
+    guard: Arc<Guard>,
+    app: App,
+    queue: Arc<FileQueue>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let cors = guard.cors(request.headers());
+    let checked = guard.check(request.method(), request.uri(), request.headers());
+    let mut response = match checked {
+        Err(refused) => refused.into_response(),
+        Ok(()) if *request.method() == Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
+        Ok(()) => {
+            request.extensions_mut().insert(queue);
+            let Ok(response) = router.oneshot(request.map(Body::new)).await;
+            response
+        }
+    };
+    app.counters.responses(response.status());
+    let headers = response.headers_mut();
+    for (name, value) in cors {
+        headers.insert(name, value);
+    }
+    headers
+        .entry(header::X_CONTENT_TYPE_OPTIONS)
+        .or_insert_with(|| HeaderValue::from_static("nosniff"));
+    Ok(response)
+}

@@ -1,0 +1,186 @@
+//! Secret keys and tokens, and the files that hold them.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use lavant_proto::ids::{Root, SigningKey};
+
+/// Why a key or token file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason given.
+        source: io::Error,
+    },
+    /// Not a key.
+    #[error("{0} does not hold a secret key: 64 hexadecimal digits on one line are expected")]
+    NotAKey(PathBuf),
+    /// Others can read it.
+    #[error("{path} can be read by other users (mode {mode:o}); run: chmod 600 {path}")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It is there already.
+    #[error("{0} exists already; a key is never overwritten: move it away first")]
+    Exists(PathBuf),
+}
+
+/// Reads a secret key that only its owner can read.
+pub fn read_key(path: &Path) -> Result<SigningKey, IdentityError> {
+    let failed = |source| IdentityError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(IdentityError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let text = fs::read_to_string(path).map_err(failed)?;
+    parse_key(&text).ok_or_else(|| IdentityError::NotAKey(path.to_owned()))
+}
+
+/// A secret key from its text form, 64 hex digits.
+#[must_use]
+pub fn parse_key(text: &str) -> Option<SigningKey> {
+    let seed: Root = text.trim().parse().ok()?;
+    Some(SigningKey::from_seed(&seed.0))
+}
+
+/// The text form of a secret key.
+#[must_use]
+pub fn key_text(key: &SigningKey) -> String {
+    Root(key.seed()).to_string()
+}
+
+/// Writes a secret key to a new file of mode 0600.
+pub fn write_key(path: &Path, key: &SigningKey) -> Result<(), IdentityError> {
+    write_secret(path, &key_text(key))
+}
+
+/// A fresh key.
+pub fn new_key() -> Result<SigningKey, IdentityError> {
+    Ok(SigningKey::from_seed(&random()?))
+}
+
+/// Reads the key at `path`, or makes one there.
+pub fn key_at(path: &Path) -> Result<SigningKey, IdentityError> {
+    match read_key(path) {
+        Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|source| IdentityError::Io {
+            path: folder.to_owned(),
+            source,
+        })?;
+    }
+    let key = new_key()?;
+    match write_key(path, &key) {
+        Err(IdentityError::Exists(_)) => read_key(path),
+        written => written.map(|()| key),
+    }
+}
+
+/// Reads the API token at `path`, or makes one there.
+pub fn token_at(path: &Path) -> Result<String, IdentityError> {
+    let failed = |source| IdentityError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    match fs::read_to_string(path) {
+        Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let token = Root(random()?).to_string();
+    write_secret(path, &token)?;
+    Ok(token)
+}
+
+/// 32 hex digits that nobody can guess.
+pub fn random_id() -> Result<String, IdentityError> {
+    let mut id = Root(random()?).to_string();
+    id.truncate(32);
+    Ok(id)
+}
+
+fn random() -> Result<[u8; 32], IdentityError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| IdentityError::Io {
+        path: PathBuf::from("the system's random generator"),
+        source: io::Error::other(error.to_string()),
+    })?;
+    Ok(bytes)
+}
+
+fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
+    let written = (|| {
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        writeln!(file, "{text}")?;
+        file.sync_all()
+    })();
+    written.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => IdentityError::Exists(path.to_owned()),
+        _ => IdentityError::Io {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_only_its_owner_can_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/node.key");
+        let key = key_at(&path).unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(key_at(&path).unwrap().publisher(), key.publisher());
+        assert!(matches!(
+            write_key(&path, &key),
+            Err(IdentityError::Exists(_))
+        ));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let text = key_at(&path).unwrap_err().to_string();
+        assert!(text.contains("chmod 600"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k");
+        write_secret(&path, "not a key").unwrap();
+        assert!(matches!(key_at(&path), Err(IdentityError::NotAKey(_))));
+    }
+
+    #[test]
+    fn a_token_stays_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let token = token_at(&path).unwrap();
+        assert_eq!(token.len(), 64);
+        assert_eq!(token_at(&path).unwrap(), token);
+    }
+}

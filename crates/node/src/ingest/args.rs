@@ -1,0 +1,277 @@
+//! The command line of ffmpeg for a plan. Pure.
+
+use std::ffi::OsString;
+
+use super::plan::{Audio, Container, Encode, Plan, RenditionPlan, Video};
+
+/// Length of a fragment where no key frame divides the stream, in microseconds.
+const AUDIO_FRAGMENT: &str = "2000000";
+
+/// Where ffmpeg reads and writes.
+pub(super) struct Ends<'a> {
+    /// What stands after `-i`.
+    pub(super) input: &'a OsString,
+    /// The descriptor that progress is written to.
+    pub(super) progress: i32,
+    /// The descriptor of the first rendition; the others follow.
+    pub(super) first_output: i32,
+}
+
+/// All arguments.
+pub(super) fn arguments(plan: &Plan, segment_seconds: u32, ends: &Ends<'_>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = Vec::new();
+    let mut add = |words: &[&str]| args.extend(words.iter().map(OsString::from));
+    add(&[
+        "-nostdin",
+        "-hide_banner",
+        "-loglevel",
+        "error",
+        "-nostats",
+        "-y",
+    ]);
+    add(&[
+        "-stats_period",
+        "0.5",
+        "-progress",
+        &format!("pipe:{}", ends.progress),
+    ]);
+    add(&["-fflags", "+genpts", "-i"]);
+    args.push(ends.input.clone());
+    let graph = filter_graph(plan);
+    if let Some(graph) = &graph {
+        args.extend(["-filter_complex", graph].map(OsString::from));
+    }
+    for (number, rendition) in plan.renditions.iter().enumerate() {
+        let output = format!("pipe:{}", ends.first_output + number as i32);
+        let words = output_arguments(plan, rendition, number, segment_seconds);
+        args.extend(words.into_iter().map(OsString::from));
+        args.push(output.into());
+    }
+    args
+}
+
+/// One decoding feeds all renditions.
+fn filter_graph(plan: &Plan) -> Option<String> {
+    let index = plan.video_index?;
+    let encodes: Vec<&Encode> = plan.renditions.iter().filter_map(encode).collect();
+    let first = encodes.first()?;
+    let mut graph = format!("[0:{index}]");
+    if first.deinterlace {
+        graph.push_str("yadif=deint=interlaced,");
+    }
+    graph.push_str(&format!("split={}", encodes.len()));
+    for number in 0..encodes.len() {
+        graph.push_str(&format!("[s{number}]"));
+    }
+    for (number, encode) in encodes.iter().enumerate() {
+        let filter = match encode.scale {
+            // The picture may be turned on its way here, so its sides are compared only now.
+            Some((lines, _)) => {
+                format!("scale=w='if(gte(iw,ih),-2,{lines})':h='if(gte(iw,ih),{lines},-2)'")
+            }
+            None if encode.pad => "pad=w='ceil(iw/2)*2':h='ceil(ih/2)*2'".to_owned(),
+            None => "null".to_owned(),
+        };
+        graph.push_str(&format!(";[s{number}]{filter}[v{number}]"));
+    }
+    Some(graph)
+}
+
+fn encode(rendition: &RenditionPlan) -> Option<&Encode> {
+    match &rendition.video {
+        Some(Video::Encode(encode)) => Some(encode),
+        _ => None,
+    }
+}
+
+fn output_arguments(
+    plan: &Plan,
+    rendition: &RenditionPlan,
+    number: usize,
+    segment_seconds: u32,
+) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut add = |more: &[&str]| words.extend(more.iter().map(ToString::to_string));
+    match (&rendition.video, plan.video_index) {
+        (Some(Video::Copy { tag }), Some(index)) => {
+            add(&["-map", &format!("0:{index}"), "-c:v", "copy"]);
+            if let Some(tag) = tag {
+                add(&["-tag:v", tag]);
+            }
+        }
+        (Some(Video::Encode(encode)), Some(_)) => {
+            add(&["-map", &format!("[v{number}]")]);
+            add(&[
+                "-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-pix_fmt", "yuv420p",
+            ]);
+            let keys = format!("expr:gte(t,n_forced*{segment_seconds})");
+            add(&["-force_key_frames", &keys, "-sc_threshold", "0"]);
+            match encode.uneven {
+                None => add(&["-fps_mode", "vfr"]),
+                // Pictures keep their own times; the rate that the stream tells is the average,
+                // not that of the clock.
+                Some((pictures, seconds)) => {
+                    let ticks = u64::from(pictures) * 2;
+                    let told = format!("h264_metadata=tick_rate={ticks}/{seconds}");
+                    add(&[
+                        "-fps_mode",
+                        "passthrough",
+                        "-enc_time_base:v",
+                        "-1",
+                        "-bsf:v",
+                        &told,
+                    ]);
+                }
+            }
+            if let Some((_, rate)) = encode.scale {
+                let buffer = u64::from(rate) * 2;
+                add(&[
+                    "-maxrate",
+                    &rate.to_string(),
+                    "-bufsize",
+                    &buffer.to_string(),
+                ]);
+            }
+        }
+        _ => add(&["-vn"]),
+    }
+    match (rendition.audio, plan.audio_index) {
+        (Some(Audio::Copy), Some(index)) => {
+            add(&["-map", &format!("0:{index}"), "-c:a", "copy"]);
+        }
+        (Some(Audio::Encode), Some(index)) => {
+            add(&[
+                "-map",
+                &format!("0:{index}"),
+                "-c:a",
+                "aac",
+                "-b:a",
+                "128k",
+                "-ac",
+                "2",
+            ]);
+        }
+        _ => add(&["-an"]),
+    }
+    // Titles and chapters of the source are no media: they would add streams of their own.
+    add(&["-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1"]);
+    add(&[
+        "-avoid_negative_ts",
+        "make_zero",
+        "-max_muxing_queue_size",
+        "4096",
+    ]);
+    words.extend(muxer_arguments(plan));
+    words
+}
+
+fn muxer_arguments(plan: &Plan) -> Vec<String> {
+    let mut words = vec!["-f".to_owned()];
+    match plan.container {
+        Container::Ts => {
+            words.extend(["mpegts", "-muxdelay", "0", "-muxpreload", "0"].map(str::to_owned));
+        }
+        Container::Cmaf => {
+            let mut flags = "+empty_moov+default_base_moof".to_owned();
+            if plan.video_index.is_some() {
+                flags.push_str("+frag_keyframe");
+            }
+            if plan.delay_moov {
+                flags.push_str("+delay_moov");
+            }
+            words.extend(["mp4".to_owned(), "-movflags".to_owned(), flags]);
+            // Older releases of ffmpeg call FLAC in MP4 an experiment.
+            words.extend(["-strict", "experimental"].map(str::to_owned));
+            if plan.video_index.is_none() {
+                words.extend(["-frag_duration", AUDIO_FRAGMENT].map(str::to_owned));
+            }
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{Ladder, Wish, plan};
+    use super::super::probe::{AudioTrack, Probe, VideoTrack};
+    use super::*;
+
+    fn line(probe: &Probe, wish: &Wish) -> String {
+        let input = OsString::from("file:a b.mp4");
+        let ends = Ends {
+            input: &input,
+            progress: 3,
+            first_output: 4,
+        };
+        let args = arguments(&plan(probe, wish).unwrap(), 6, &ends);
+        args.iter()
+            .map(|arg| arg.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    fn probe(codec: &str) -> Probe {
+        let pixels = "yuv420p".to_owned();
+        let video = VideoTrack {
+            codec: codec.to_owned(),
+            pixels,
+            width: 1280,
+            height: 720,
+            index: 2,
+            ..VideoTrack::default()
+        };
+        let audio = AudioTrack {
+            index: 1,
+            codec: "aac".to_owned(),
+            channels: 2,
+        };
+        Probe {
+            video: Some(video),
+            audio: Some(audio),
+            duration: None,
+        }
+    }
+
+    #[test]
+    fn copies_name_their_tracks() {
+        let copy = line(&probe("h264"), &Wish::default());
+        assert!(
+            copy.contains("-map 0:2 -c:v copy -map 0:1 -c:a copy"),
+            "{copy}"
+        );
+        assert!(
+            copy.ends_with("-f mpegts -muxdelay 0 -muxpreload 0 pipe:4"),
+            "{copy}"
+        );
+        assert!(!copy.contains("-filter_complex"), "{copy}");
+        let hevc = line(&probe("hevc"), &Wish::default());
+        assert!(hevc.contains("-tag:v hvc1"), "{hevc}");
+        assert!(hevc.contains("+frag_keyframe -strict"), "{hevc}");
+    }
+
+    #[test]
+    fn ladders_decode_once() {
+        let wish = Wish {
+            ladder: Ladder::Auto,
+            ..Wish::default()
+        };
+        let ladder = line(&probe("h264"), &wish);
+        assert_eq!(ladder.matches(" -i ").count(), 1);
+        assert!(
+            ladder.contains("[0:2]split=3[s0][s1][s2];[s0]scale="),
+            "{ladder}"
+        );
+        assert!(
+            ladder.contains("expr:gte(t,n_forced*6) -sc_threshold 0"),
+            "{ladder}"
+        );
+        assert!(
+            ladder.contains("-maxrate 3000000 -bufsize 6000000"),
+            "{ladder}"
+        );
+        assert!(
+            ladder.contains("pipe:5") && ladder.ends_with("pipe:6"),
+            "{ladder}"
+        );
+    }
+}

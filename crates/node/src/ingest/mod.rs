@@ -1,0 +1,584 @@
+//! Brings media into a node: from a file, a URL or standard input, by way of the node's uploads.
+//!
+//! | question | place |
+//! |---|---|
+//! | what does the source hold | `source.rs`, `pipe.rs`, `probe.rs` |
+//! | what is copied, what is encoded, into which container | `plan.rs`, `args.rs` |
+//! | how ffmpeg is run | `ffmpeg.rs`, `child.rs` |
+//! | how bytes become segments and reach the node | `segments.rs`, `pipeline.rs`, `upload.rs` |
+//! | who signs | `sign.rs` |
+//!
+//! A transport stream that every player can play is cut here, without ffmpeg. Everything else goes
+//! through the `ffmpeg` program. Nothing is visible in the node before the last segment is there:
+//! an ingest that fails or is cancelled is rolled back, one that is killed is resumed by the next
+//! ingest of the same file with the same options.
+
+mod args;
+mod child;
+mod error;
+mod ffmpeg;
+mod pipe;
+mod pipeline;
+mod plan;
+mod probe;
+mod segments;
+mod sign;
+mod source;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lavant_proto::ids::ContentId;
+use lavant_proto::time::ticks_to_seconds;
+use serde_json::Value;
+
+pub use error::IngestError;
+pub use lavant_proto::content::Priority;
+pub use lavant_proto::ids::SigningKey;
+pub use plan::{Ladder, Mode};
+pub use source::Input;
+
+use pipeline::{Feed, Job};
+use plan::{Plan, Refusal, Wish};
+use segments::{Cut, Summary};
+use source::Source;
+use upload::{Client, Commit, NodeSink, Opened, Opening, RenditionName, RenditionSums, Upload};
+
+/// The longest silence of a URL, and of a file.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(600));
+/// Length of segments, in seconds, where longer ones would be too large.
+const DENSE_SECONDS: u32 = 2;
+/// Lengths of segments that can be asked for, in seconds.
+pub const SEGMENT_SECONDS: std::ops::RangeInclusive<u32> = 1..=60;
+
+/// What to ingest, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The source.
+    pub input: Input,
+    /// The title; the source's name when there is none.
+    pub title: Option<String>,
+    /// The id; made from the title when there is none.
+    pub content_id: Option<String>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// The node, such as `http://127.0.0.1:7777`.
+    pub daemon: String,
+    /// The node's token, where it asks for one.
+    pub token: Option<String>,
+    /// Target length of a segment.
+    pub segment_seconds: u32,
+    /// Whether tracks are copied or encoded.
+    pub mode: Mode,
+    /// How many renditions are made.
+    pub ladder: Ladder,
+    /// Who publishes; the node itself when there is none.
+    pub publish_as: Option<SigningKey>,
+    /// Keep it when space is short.
+    pub pin: bool,
+}
+
+impl Options {
+    /// The usual options for a source.
+    #[must_use]
+    pub fn new(input: Input, daemon: &str) -> Self {
+        Self {
+            input,
+            title: None,
+            content_id: None,
+            priority: Priority::Vod,
+            daemon: daemon.to_owned(),
+            token: None,
+            segment_seconds: 6,
+            mode: Mode::Auto,
+            ladder: Ladder::Single,
+            publish_as: None,
+            pin: false,
+        }
+    }
+}
+
+/// What happens meanwhile.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress {
+    /// It is known what will be done.
+    Planned {
+        /// The id in the node.
+        content_id: String,
+        /// What is done, in words.
+        words: String,
+        /// Names of the renditions.
+        renditions: Vec<String>,
+        /// How long the source lasts.
+        expected_seconds: Option<f64>,
+        /// How large the source is.
+        size: Option<u64>,
+        /// Segments that an earlier ingest has left in the node.
+        resumed: usize,
+    },
+    /// A segment is in the node.
+    Segment {
+        /// Of which rendition.
+        rendition: String,
+        /// Its number.
+        sequence: u64,
+        /// Its size.
+        bytes: u64,
+        /// How much of the rendition is in the node now.
+        media_seconds: f64,
+        /// False when an earlier ingest has sent it.
+        is_new: bool,
+    },
+    /// ffmpeg has come this far.
+    Encoded {
+        /// Seconds of the source that are done.
+        media_seconds: f64,
+        /// Seconds of the source done in a second.
+        speed: Option<f64>,
+    },
+    /// Something that the user should know.
+    Notice(String),
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The node's catalog entry.
+    pub entry: Value,
+    /// The id in the node.
+    pub content_id: String,
+    /// Where to play it.
+    pub play_url: String,
+    /// Bytes of all segments of all renditions.
+    pub bytes: u64,
+    /// How long it lasts.
+    pub media_seconds: f64,
+    /// Number of segments of all renditions.
+    pub segments: u64,
+    /// Pieces that an earlier ingest had left in the node.
+    pub resumed: u64,
+    /// What was done, in words.
+    pub words: String,
+    /// The same file with the same options was published before: nothing was done.
+    pub already_here: bool,
+}
+
+/// Ingests a source; blocks until it is published or has failed.
+///
+/// # Errors
+/// See [`IngestError`]. What was uploaded is rolled back.
+pub fn ingest(
+    options: &Options,
+    on_progress: &mut dyn FnMut(Progress),
+    cancel: &AtomicBool,
+) -> Result<Outcome, IngestError> {
+    ingest_from(options, None, on_progress, cancel)
+}
+
+/// As [`ingest`], with a reader in the place of standard input.
+///
+/// # Errors
+/// See [`IngestError`]. What was uploaded is rolled back.
+pub fn ingest_from(
+    options: &Options,
+    stdin: Option<Box<dyn Read + Send>>,
+    on_progress: &mut dyn FnMut(Progress),
+    cancel: &AtomicBool,
+) -> Result<Outcome, IngestError> {
+    if !SEGMENT_SECONDS.contains(&options.segment_seconds) {
+        let text = "segments last 1 to 60 seconds: give another --segment-seconds";
+        return Err(IngestError::Usage(text.to_owned()));
+    }
+    if let Some(id) = &options.content_id {
+        ContentId::new(id).map_err(|e| IngestError::Usage(e.to_string()))?;
+    }
+    let client = Arc::new(Client::new(&options.daemon, options.token.as_deref())?);
+    let source = Source::open(&options.input, stdin, cancel)?;
+    let mut session = Session {
+        options,
+        client,
+        source,
+        on_progress,
+        cancel,
+    };
+    let mut way = Way {
+        segment_seconds: options.segment_seconds,
+        encode_video: None,
+    };
+    loop {
+        let prepared = session.prepare(&way)?;
+        let error = match session.attempt(&prepared) {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        let Some(other) = way.other(&error, prepared.copies_video, options.mode) else {
+            return Err(error);
+        };
+        if !session.source.can_restart() {
+            return Err(match error {
+                IngestError::Media(gap) => IngestError::GapOnStdin(gap),
+                other => other,
+            });
+        }
+        (session.on_progress)(Progress::Notice(format!("{error}; so {}", other.words())));
+        way = other;
+    }
+}
+
+/// How it is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    segment_seconds: u32,
+    /// Why the video is encoded although it could be copied.
+    encode_video: Option<&'static str>,
+}
+
+impl Way {
+    /// Another way, where an error leaves one.
+    fn other(self, error: &IngestError, copies_video: bool, mode: Mode) -> Option<Self> {
+        use lavant_media::Error::{KeyFrameGap, NoKeyFrame, SegmentTooLarge};
+        let IngestError::Media(error) = error else {
+            return None;
+        };
+        if matches!(error, SegmentTooLarge { .. }) && self.segment_seconds > DENSE_SECONDS {
+            return Some(Self {
+                segment_seconds: DENSE_SECONDS,
+                ..self
+            });
+        }
+        let reason = match error {
+            KeyFrameGap { .. } => "its key frames are too far apart",
+            SegmentTooLarge { .. } => "its bit rate is too high",
+            NoKeyFrame => "it has no key frames",
+            _ => return None,
+        };
+        let may_encode = mode == Mode::Auto && copies_video && self.encode_video.is_none();
+        may_encode.then_some(Self {
+            encode_video: Some(reason),
+            ..self
+        })
+    }
+
+    fn words(self) -> String {
+        match self.encode_video {
+            Some(_) => "the video is transcoded, from the beginning".to_owned(),
+            None => format!(
+                "segments last {} s, from the beginning",
+                self.segment_seconds
+            ),
+        }
+    }
+}
+
+/// A decision, ready to be carried out.
+struct Prepared {
+    plan: Plan,
+    /// Cut here, without ffmpeg.
+    is_native: bool,
+    copies_video: bool,
+    duration: Option<f64>,
+    segment_seconds: u32,
+}
+
+struct Session<'a> {
+    options: &'a Options,
+    client: Arc<Client>,
+    source: Source,
+    on_progress: &'a mut dyn FnMut(Progress),
+    cancel: &'a AtomicBool,
+}
+
+impl Session<'_> {
+    /// Decides what is done.
+    fn prepare(&mut self, way: &Way) -> Result<Prepared, IngestError> {
+        let Way {
+            segment_seconds,
+            encode_video,
+        } = *way;
+        if encode_video.is_none()
+            && let Some(native) = self.prepare_native(segment_seconds)
+        {
+            return Ok(native);
+        }
+        let probe = self.source.probe(self.cancel)?;
+        let options = self.options;
+        let wish = Wish {
+            mode: options.mode,
+            ladder: options.ladder.clone(),
+            encode_video,
+        };
+        let plan = plan::plan(&probe, &wish).map_err(|refusal| match refusal {
+            Refusal::Usage(text) => IngestError::Usage(text),
+            Refusal::CannotCopy { what, why } => IngestError::CannotCopy { what, why },
+        })?;
+        let copies_video = plan.copies_video();
+        Ok(Prepared {
+            plan,
+            is_native: false,
+            copies_video,
+            duration: probe.duration,
+            segment_seconds,
+        })
+    }
+
+    fn prepare_native(&mut self, segment_seconds: u32) -> Option<Prepared> {
+        let transport = self.source.transport.as_ref()?;
+        let fits = match self.options.mode {
+            Mode::Auto => source::is_playable(transport),
+            Mode::Copy => source::is_carried(transport),
+            Mode::Transcode => false,
+        };
+        if !fits || self.options.ladder != Ladder::Single {
+            return None;
+        }
+        let plan = Plan::native(&transport.codecs().unwrap_or_default());
+        let copies_video = transport.video().is_some();
+        // The length is only for the progress: without ffprobe there is none.
+        let duration = match self.source.can_restart() {
+            true => self
+                .source
+                .probe(self.cancel)
+                .ok()
+                .and_then(|probe| probe.duration),
+            false => None,
+        };
+        Some(Prepared {
+            plan,
+            is_native: true,
+            copies_video,
+            duration,
+            segment_seconds,
+        })
+    }
+
+    /// Carries a decision out; what fails is rolled back.
+    fn attempt(&mut self, prepared: &Prepared) -> Result<Outcome, IngestError> {
+        let plan = &prepared.plan;
+        let title = self.title();
+        let upload = match self.open(prepared, &title)? {
+            Opened::Upload(upload) => upload,
+            Opened::Published { content_id } => return self.published(&content_id, plan),
+        };
+        (self.on_progress)(Progress::Planned {
+            content_id: upload.content_id.clone(),
+            words: plan.words.clone(),
+            renditions: plan.renditions.iter().map(|r| r.name.clone()).collect(),
+            expected_seconds: prepared.duration,
+            size: self.source.size,
+            resumed: upload.segments.len(),
+        });
+        let id = upload.upload_id.clone();
+        let result = self.transfer(prepared, upload, &title);
+        if result.is_err()
+            && let Err(error) = self.client.delete(&id)
+        {
+            tracing::warn!(upload = %id, %error, "an upload could not be rolled back");
+        }
+        result
+    }
+
+    fn title(&self) -> String {
+        let title = self
+            .options
+            .title
+            .clone()
+            .filter(|title| !title.trim().is_empty());
+        title.unwrap_or_else(|| self.options.input.default_title())
+    }
+
+    fn open(&self, prepared: &Prepared, title: &str) -> Result<Opened, IngestError> {
+        let options = self.options;
+        let Prepared {
+            plan, is_native, ..
+        } = prepared;
+        let named = format!(
+            "{plan:?} {} {:?} {is_native}",
+            options.segment_seconds, options.mode
+        );
+        let mime_type = plan.mime();
+        let renditions = plan.renditions.iter();
+        self.client.open(&Opening {
+            content_id: options.content_id.as_deref(),
+            title,
+            priority: options.priority.as_str(),
+            publisher: options
+                .publish_as
+                .as_ref()
+                .map(|key| key.publisher().to_string()),
+            source: self.source.fingerprint(&named).unwrap_or_else(unique),
+            expected_seconds: prepared.duration,
+            renditions: renditions
+                .map(|r| RenditionName {
+                    name: &r.name,
+                    mime_type,
+                })
+                .collect(),
+            pin: options.pin,
+        })
+    }
+
+    fn transfer(
+        &mut self,
+        prepared: &Prepared,
+        mut upload: Upload,
+        title: &str,
+    ) -> Result<Outcome, IngestError> {
+        let held = std::mem::take(&mut upload.segments);
+        let sink = NodeSink::new(Arc::clone(&self.client), upload.upload_id.clone(), held);
+        let job = Job {
+            plan: &prepared.plan,
+            cut: self.cut(prepared),
+            sink: Arc::new(sink),
+            patience: match self.options.input {
+                Input::Url(_) => Some(PATIENCE.0),
+                Input::File(_) => Some(PATIENCE.1),
+                Input::Stdin => None,
+            },
+        };
+        let feed = self.feed(prepared)?;
+        let mut resumed = 0;
+        let on_progress = &mut *self.on_progress;
+        let mut count = |progress: Progress| {
+            resumed += u64::from(matches!(progress, Progress::Segment { is_new: false, .. }));
+            on_progress(progress);
+        };
+        let summaries = pipeline::run(&job, feed, &mut count, self.cancel)?;
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(IngestError::Cancelled);
+        }
+        let commit = self.commit(prepared, &upload, &summaries, title)?;
+        let entry = self.client.commit(&upload.upload_id, &commit)?;
+        let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum();
+        let longest = summaries
+            .iter()
+            .map(|summary| summary.duration)
+            .max()
+            .unwrap_or(0);
+        Ok(Outcome {
+            play_url: self.play_url(&entry),
+            entry,
+            content_id: upload.content_id,
+            bytes: sum(|summary| summary.bytes),
+            media_seconds: ticks_to_seconds(longest),
+            segments: sum(|summary| summary.counts().1),
+            resumed,
+            words: prepared.plan.words.clone(),
+            already_here: false,
+        })
+    }
+
+    fn cut(&self, prepared: &Prepared) -> Cut {
+        Cut {
+            container: prepared.plan.container,
+            target_seconds: prepared.segment_seconds,
+            patient: self.options.mode == Mode::Copy,
+        }
+    }
+
+    fn feed(&mut self, prepared: &Prepared) -> Result<Feed, IngestError> {
+        if prepared.is_native
+            && let Some(reader) = self.source.reader()?
+        {
+            return Ok(Feed::Native(reader));
+        }
+        Ok(Feed::Ffmpeg {
+            input: self.source.argument(),
+            stdin: self.source.take_pipe(),
+        })
+    }
+
+    fn commit(
+        &self,
+        prepared: &Prepared,
+        upload: &Upload,
+        summaries: &[Summary],
+        title: &str,
+    ) -> Result<Commit, IngestError> {
+        let rows = prepared.plan.renditions.iter().zip(summaries);
+        let target_duration = summaries.iter().map(Summary::target_duration).max();
+        let mut commit = Commit {
+            target_duration: target_duration.unwrap_or(1),
+            renditions: rows
+                .map(|(r, summary)| rendition_sums(&r.name, summary))
+                .collect(),
+            signature: None,
+        };
+        if let Some(key) = &self.options.publish_as {
+            let mime = prepared.plan.mime();
+            let terms = sign::Terms {
+                title,
+                priority: self.options.priority,
+                mime,
+            };
+            let signature = sign::sign(key, upload, &terms, &commit, summaries)
+                .map_err(|reason| self.client.bad_answer(reason))?;
+            commit.signature = Some(signature);
+        }
+        Ok(commit)
+    }
+
+    fn play_url(&self, entry: &Value) -> String {
+        let path = entry
+            .get("play_url")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        format!("{}{path}", self.client.base())
+    }
+
+    /// The same source is there already.
+    fn published(&self, content_id: &str, plan: &Plan) -> Result<Outcome, IngestError> {
+        let id = ContentId::new(content_id).map_err(|e| self.client.bad_answer(e))?;
+        let reference = match &self.options.publish_as {
+            Some(key) => format!("{}/{}", key.publisher(), id.to_url()),
+            None => id.to_url(),
+        };
+        let entry = self.client.content(&reference)?;
+        let number = |name: &str| entry.get(name).and_then(Value::as_u64).unwrap_or(0);
+        Ok(Outcome {
+            play_url: self.play_url(&entry),
+            content_id: content_id.to_owned(),
+            bytes: number("bytes"),
+            media_seconds: entry
+                .get("duration_seconds")
+                .and_then(Value::as_f64)
+                .unwrap_or(0.0),
+            segments: number("segment_count"),
+            resumed: 0,
+            words: plan.words.clone(),
+            already_here: true,
+            entry,
+        })
+    }
+}
+
+/// A name for a source that cannot be recognised again.
+fn unique() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    format!(
+        "once-{}-{}",
+        std::process::id(),
+        now.map_or(0, |now| now.as_nanos())
+    )
+}
+
+fn rendition_sums(name: &str, summary: &Summary) -> RenditionSums {
+    let (bandwidth, average_bandwidth) = summary.bandwidth();
+    let (codecs, width, height, frame_rate_milli) = summary.picture();
+    let (inits, segments) = summary.counts();
+    RenditionSums {
+        name: name.to_owned(),
+        bandwidth,
+        average_bandwidth,
+        codecs,
+        width,
+        height,
+        frame_rate_milli,
+        inits,
+        segments,
+    }
+}

@@ -1,0 +1,140 @@
+//! Signs a manifest with a publisher's key of the user's own, over what the user's side has seen:
+//! the node is not trusted with what it says of the segments.
+
+use std::time::Duration;
+
+use lavant_proto::content::{
+    Kind, Leaf, Manifest, MimeType, Priority, RenditionInfo, SegmentRecord, clean_title,
+    merkle_root,
+};
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition, SigningKey};
+use lavant_proto::time::Time;
+
+use super::segments::{Fact, Summary};
+use super::upload::{Commit, RenditionSums, Upload};
+
+/// What the user wishes to sign.
+pub(super) struct Terms<'a> {
+    pub(super) title: &'a str,
+    pub(super) priority: Priority,
+    pub(super) mime: &'a str,
+}
+
+/// What all records of a content have in common.
+struct Common {
+    content: ContentKey,
+    title: String,
+    priority: Priority,
+    mime: MimeType,
+    created: Time,
+    ttl: Duration,
+}
+
+/// Signs; an error is a sentence on what in the node's answer cannot be signed.
+pub(super) fn sign(
+    key: &SigningKey,
+    upload: &Upload,
+    terms: &Terms<'_>,
+    commit: &Commit,
+    summaries: &[Summary],
+) -> Result<String, String> {
+    let common = common(upload, terms)?;
+    let mut leaves: Vec<Leaf> = Vec::new();
+    let mut renditions = Vec::new();
+    for (sums, summary) in commit.renditions.iter().zip(summaries) {
+        let name = Rendition::new(&sums.name).map_err(|e| e.to_string())?;
+        let (inits, media) = summary
+            .facts
+            .iter()
+            .partition::<Vec<&Fact>, _>(|fact| fact.is_init);
+        leaves.extend(
+            inits
+                .into_iter()
+                .chain(media)
+                .map(|f| record(&common, &name, f).leaf()),
+        );
+        renditions.push(row(name, common.mime, sums, summary));
+    }
+    let manifest = Manifest {
+        content: common.content,
+        title: common.title,
+        priority: common.priority,
+        created: common.created,
+        ttl: common.ttl,
+        target_duration: commit.target_duration,
+        renditions,
+        records_root: merkle_root(&leaves),
+    };
+    let signature = manifest
+        .sign(key)
+        .map_err(|_| "it names another publisher".to_owned())?;
+    Ok(signature.to_string())
+}
+
+/// Takes the node's choices, where it has a choice.
+fn common(upload: &Upload, terms: &Terms<'_>) -> Result<Common, String> {
+    let publisher: PublisherKey = upload
+        .publisher
+        .parse()
+        .map_err(|_| "no publisher".to_owned())?;
+    let content_id = ContentId::new(&upload.content_id).map_err(|e| e.to_string())?;
+    if upload.title != clean_title(terms.title) || upload.priority != terms.priority.as_str() {
+        return Err("it changed the title or the priority".to_owned());
+    }
+    Ok(Common {
+        content: ContentKey {
+            publisher,
+            content_id,
+            version: upload.version,
+        },
+        title: upload.title.clone(),
+        priority: terms.priority,
+        mime: terms
+            .mime
+            .parse()
+            .map_err(|_| "an unknown media type".to_owned())?,
+        created: Time(upload.created_us),
+        ttl: Duration::from_secs(upload.ttl_seconds),
+    })
+}
+
+fn record(common: &Common, rendition: &Rendition, fact: &Fact) -> SegmentRecord {
+    SegmentRecord {
+        content: common.content.clone(),
+        title: common.title.clone(),
+        rendition: rendition.clone(),
+        kind: if fact.is_init {
+            Kind::Init
+        } else {
+            Kind::Media
+        },
+        sequence: fact.sequence,
+        duration: fact.duration,
+        discontinuity: fact.discontinuity,
+        init: fact.init,
+        mime: common.mime,
+        priority: common.priority,
+        created: common.created,
+        ttl: common.ttl,
+        length: fact.length,
+        root: fact.root,
+    }
+}
+
+fn row(name: Rendition, mime: MimeType, sums: &RenditionSums, summary: &Summary) -> RenditionInfo {
+    RenditionInfo {
+        name,
+        mime,
+        bandwidth: sums.bandwidth,
+        average_bandwidth: sums.average_bandwidth,
+        codecs: sums.codecs.clone(),
+        width: sums.width,
+        height: sums.height,
+        frame_rate_milli: sums.frame_rate_milli,
+        inits: sums.inits,
+        first: 0,
+        segments: sums.segments,
+        duration: summary.duration,
+        bytes: summary.bytes,
+    }
+}

@@ -1,0 +1,220 @@
+//! Playlists of stored contents, by the rules of RFC 8216bis.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use lavant_media::hls::{
+    MasterPlaylist, MediaPlaylist, MediaSegment, PlaylistError, PlaylistType, Start, Variant,
+};
+use lavant_proto::content::{Kind, Priority};
+use lavant_proto::time::TICKS_PER_SECOND;
+
+use crate::store::{Catalog, Content, RenditionState, SegmentRow, State, Store, StoreError};
+
+/// Most playlists kept ready.
+const READY_MAX: usize = 256;
+
+/// Why there is no playlist.
+#[derive(Debug, thiserror::Error)]
+pub enum Unplayable {
+    /// Nothing to list.
+    #[error("no segment of {0:?} is here yet")]
+    Empty(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The rules of playlists would be broken.
+    #[error("the playlist of {0:?} cannot be written: {1}")]
+    Render(String, PlaylistError),
+}
+
+/// A playlist, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    /// Its text.
+    pub text: Bytes,
+    /// Its entity tag, with quotes.
+    pub etag: String,
+}
+
+/// Playlists that were rendered and still hold.
+#[derive(Debug, Default)]
+pub struct Ready(Mutex<BTreeMap<(u64, Option<u16>), (u64, Rendered)>>);
+
+impl Ready {
+    /// The playlist of a rendition, or the master playlist; rendered again only after a change.
+    pub fn get(
+        &self,
+        store: &Store,
+        catalog: &Catalog,
+        content: &Content,
+        rendition_no: Option<u16>,
+    ) -> Result<Rendered, Unplayable> {
+        let key = (content.no, rendition_no);
+        let mut ready = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((generation, rendered)) = ready.get(&key)
+            && *generation == content.generation
+        {
+            return Ok(rendered.clone());
+        }
+        drop(ready);
+        let text = match rendition_no {
+            Some(no) => media(store, catalog, content, no)?,
+            None => master(catalog, content)?,
+        };
+        let hash = blake3::hash(text.as_bytes()).to_hex();
+        let etag = format!("\"{}\"", &hash[..32]);
+        let rendered = Rendered {
+            text: Bytes::from(text),
+            etag,
+        };
+        ready = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if ready.len() >= READY_MAX {
+            ready.clear();
+        }
+        ready.insert(key, (content.generation, rendered.clone()));
+        Ok(rendered)
+    }
+}
+
+/// The reference of a content in paths: its id, with the publisher before it when the plain id
+/// means another publisher's content.
+#[must_use]
+pub fn reference(catalog: &Catalog, content: &Content) -> String {
+    let id = content.key.content_id.to_url();
+    let first = catalog.find(None, &content.key.content_id, None);
+    if first.is_some_and(|first| first.key.publisher == content.key.publisher) {
+        return id;
+    }
+    format!("{}/{id}", content.key.publisher)
+}
+
+/// The path of one segment.
+#[must_use]
+pub fn segment_path(
+    reference: &str,
+    content: &Content,
+    state: &RenditionState,
+    kind: Kind,
+    sequence: u64,
+) -> String {
+    let (version, name) = (content.key.version, &state.info.name);
+    match kind {
+        Kind::Init => format!("/segment/{reference}/{version}/{name}/init-{sequence}.mp4"),
+        Kind::Media => {
+            let extension = state.info.mime.extension();
+            format!("/segment/{reference}/{version}/{name}/{sequence}.{extension}")
+        }
+    }
+}
+
+fn master(catalog: &Catalog, content: &Content) -> Result<String, Unplayable> {
+    let reference = reference(catalog, content);
+    let variants = content
+        .renditions
+        .iter()
+        .filter(|state| state.present > 0)
+        .map(|state| {
+            let info = &state.info;
+            let rate = f64::from(info.frame_rate_milli) / 1000.0;
+            Variant {
+                uri: format!("/play/{reference}/{}.m3u8", info.name),
+                bandwidth: info.bandwidth.max(1),
+                average_bandwidth: (info.average_bandwidth > 0).then_some(info.average_bandwidth),
+                codecs: (!info.codecs.is_empty()).then(|| info.codecs.clone()),
+                resolution: (info.width > 0).then_some((info.width, info.height)),
+                frame_rate: (info.frame_rate_milli > 0).then_some(rate),
+            }
+        });
+    let variants: Vec<_> = variants.collect();
+    let id = content.key.content_id.to_string();
+    if variants.is_empty() {
+        return Err(Unplayable::Empty(id));
+    }
+    let playlist = MasterPlaylist {
+        independent_segments: true,
+        variants,
+    };
+    playlist
+        .render()
+        .map_err(|error| Unplayable::Render(id, error))
+}
+
+fn media(
+    store: &Store,
+    catalog: &Catalog,
+    content: &Content,
+    rendition_no: u16,
+) -> Result<String, Unplayable> {
+    let id = content.key.content_id.to_string();
+    let state = &content.renditions[usize::from(rendition_no)];
+    let rows = store.rows(content, rendition_no, Kind::Media)?;
+    if rows.is_empty() {
+        return Err(Unplayable::Empty(id));
+    }
+    let reference = reference(catalog, content);
+    let uri = |kind, sequence| segment_path(&reference, content, state, kind, sequence);
+    let segments = entries(content, state, rows, uri);
+    let complete = content.state == State::Finished && state.is_whole();
+    let growing = content.state == State::Open;
+    let on_demand = growing && content.priority == Priority::Vod && state.first == 0;
+    let playlist = MediaPlaylist {
+        target_duration: u64::from(content.target_duration),
+        media_sequence: state.first,
+        discontinuity_sequence: state.discontinuities_gone,
+        kind: match (complete, on_demand) {
+            (true, _) => Some(PlaylistType::Vod),
+            (_, true) => Some(PlaylistType::Event),
+            _ => None,
+        },
+        // A film that is still arriving starts at its beginning, not at its end.
+        start: on_demand.then_some(Start {
+            offset: 0,
+            precise: false,
+        }),
+        independent_segments: true,
+        segments,
+        end: complete,
+    };
+    playlist
+        .render()
+        .map_err(|error| Unplayable::Render(id, error))
+}
+
+/// One entry for each sequence from the first to the last; what is not here is a gap.
+fn entries(
+    content: &Content,
+    state: &RenditionState,
+    rows: Vec<(u64, SegmentRow)>,
+    uri: impl Fn(Kind, u64) -> String,
+) -> Vec<MediaSegment> {
+    let mut nominal = rows
+        .first()
+        .map_or(TICKS_PER_SECOND, |(_, row)| row.duration);
+    let mut init = rows.first().and_then(|(_, row)| row.init);
+    let mut rows = rows.into_iter().peekable();
+    let mut segments = Vec::new();
+    for sequence in state.first..state.next {
+        while rows.next_if(|(at, _)| *at < sequence).is_some() {}
+        let row = rows.next_if(|(at, _)| *at == sequence).map(|(_, row)| row);
+        if let Some(row) = &row {
+            (nominal, init) = (row.duration, row.init);
+        }
+        let ceiling = u64::from(content.target_duration) * TICKS_PER_SECOND;
+        segments.push(MediaSegment {
+            uri: uri(Kind::Media, sequence),
+            duration: nominal.min(ceiling + TICKS_PER_SECOND / 2 - 1),
+            discontinuity: row.as_ref().is_some_and(|row| row.discontinuity),
+            gap: !row.is_some_and(|row| row.present),
+            init: init.map(|init| uri(Kind::Init, init)),
+        });
+    }
+    segments
+}

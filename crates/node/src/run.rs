@@ -1,0 +1,115 @@
+//! A node from its start to its end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lavant_proto::ids::PublisherKey;
+
+use crate::config::Config;
+use crate::http::{ServeError, Server};
+use crate::identity::{self, IdentityError};
+use crate::store::{OpenError, Settings, Store};
+
+/// How often idle uploads and contents are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(20);
+
+/// Why a node could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] IdentityError),
+    /// The API.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The runtime.
+    #[error("the node could not be started: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// What a node says of itself once it listens.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Where the API listens.
+    pub address: SocketAddr,
+    /// The node's key.
+    pub publisher: PublisherKey,
+    /// Whether changing anything needs a token, and the file that holds the one that was made.
+    pub auth_required: bool,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+pub use tokio::runtime::Runtime;
+
+/// The runtime that a node runs on: a thread for each core.
+pub fn runtime() -> Result<Runtime, StartError> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?)
+}
+
+/// How a configuration shapes the store.
+#[must_use]
+pub fn settings(config: &Config) -> Settings {
+    Settings {
+        limit: config.store_limit.map(|size| size.0),
+        min_free: config.min_free.0,
+        hot_memory: config.hot_memory.0,
+        upload_idle: config.upload_idle,
+        finish_after: config.finish_after,
+        ttl: config.ttl,
+        ..Settings::new(&config.store)
+    }
+}
+
+/// Opens the store of a configuration with the key of its node.
+pub fn open_store(config: &Config) -> Result<Store, StartError> {
+    let settings = settings(config);
+    let key = identity::key_at(&settings.layout.node_key())?;
+    Ok(Store::open(settings, key)?)
+}
+
+/// Runs a node until `stop` is done. `ready` is called once it listens.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(&Ready),
+    stop: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let opening = config.clone();
+    let store = tokio::task::spawn_blocking(move || open_store(&opening))
+        .await
+        .map_err(std::io::Error::other)??;
+    let server = Server::bind(config, store.clone()).await?;
+    ready(&Ready {
+        address: server.address()?,
+        publisher: store.publisher(),
+        auth_required: server.auth_required(),
+        warnings: store.warnings(),
+    });
+    let keeper = tokio::spawn(keep_house(store));
+    server.run(stop).await;
+    keeper.abort();
+    Ok(())
+}
+
+async fn keep_house(store: Store) {
+    let mut beat = tokio::time::interval(HOUSEKEEPING);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        let store = store.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            if !store.is_read_only() {
+                store.abort_idle_uploads();
+                store.finish_idle();
+            }
+        });
+        if work.await.is_err() {
+            tracing::error!("housekeeping failed");
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! The contents of a store, kept in memory: a catalogue is small, its segments are many.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lavant_proto::content::{MimeType, Priority, RenditionInfo};
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition};
+use lavant_proto::time::Time;
+use serde::{Deserialize, Serialize};
+
+use super::error::StoreError;
+
+/// Whether more segments may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Segments are still being added.
+    Open,
+    /// All of it is known.
+    Finished,
+}
+
+/// One version of one content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Content {
+    /// Its number in this store, in order of arrival.
+    pub no: u64,
+    /// Publisher, id, version.
+    pub key: ContentKey,
+    /// Shown to people.
+    pub title: String,
+    /// How urgent.
+    pub priority: Priority,
+    /// When it was made.
+    pub created: Time,
+    /// For how long its segments are of use.
+    pub ttl: Duration,
+    /// When its last segment expires.
+    pub expires: Time,
+    /// When all of it expires together, once it is finished or superseded.
+    pub hold_until: Option<Time>,
+    /// When its last segment came.
+    pub last_arrival: Time,
+    /// `EXT-X-TARGETDURATION`: the ceiling of its segments' durations, fixed at the start.
+    pub target_duration: u32,
+    /// Open or finished.
+    pub state: State,
+    /// Whether a later version has taken its place.
+    pub superseded: bool,
+    /// Whether the operator wants it kept.
+    pub pinned: bool,
+    /// What it was made from: a fingerprint that the ingesting program chose.
+    pub source: String,
+    /// Its renditions, first the one that a plain path means.
+    pub renditions: Vec<RenditionState>,
+    /// Grows with each change; not kept over a restart.
+    pub generation: u64,
+}
+
+/// What is known of one rendition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RenditionState {
+    /// What a master playlist says of it, and sums over the segments that were ever added.
+    pub info: RenditionInfo,
+    /// The first sequence of its playlist (`EXT-X-MEDIA-SEQUENCE`); never goes back.
+    pub first: u64,
+    /// How many discontinuities left the playlist (`EXT-X-DISCONTINUITY-SEQUENCE`).
+    pub discontinuities_gone: u64,
+    /// One more than the highest sequence.
+    pub next: u64,
+    /// How many segments are here.
+    pub present: u64,
+    /// Sum of their durations, in ticks.
+    pub present_duration: u64,
+    /// Sum of their lengths, in bytes.
+    pub present_bytes: u64,
+}
+
+impl RenditionState {
+    pub(super) fn new(name: Rendition, mime: MimeType) -> Self {
+        Self {
+            info: RenditionInfo {
+                name,
+                mime,
+                bandwidth: 0,
+                average_bandwidth: 0,
+                codecs: String::new(),
+                width: 0,
+                height: 0,
+                frame_rate_milli: 0,
+                inits: 0,
+                first: 0,
+                segments: 0,
+                duration: 0,
+                bytes: 0,
+            },
+            first: 0,
+            discontinuities_gone: 0,
+            next: 0,
+            present: 0,
+            present_duration: 0,
+            present_bytes: 0,
+        }
+    }
+
+    /// Whether every segment from the first on is here.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.present == self.next.saturating_sub(self.first)
+    }
+}
+
+impl Content {
+    /// Whether it is finished and all of it is here.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.state == State::Finished && self.renditions.iter().all(RenditionState::is_whole)
+    }
+
+    /// How many segments are here, of all renditions.
+    #[must_use]
+    pub fn segment_count(&self) -> u64 {
+        self.renditions.iter().map(|r| r.present).sum()
+    }
+
+    /// Bytes that are here, of all renditions.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.renditions.iter().map(|r| r.present_bytes).sum()
+    }
+
+    /// The number of the rendition of that name.
+    #[must_use]
+    pub fn rendition_no(&self, name: &str) -> Option<u16> {
+        let at = self
+            .renditions
+            .iter()
+            .position(|r| r.info.name.as_str() == name)?;
+        u16::try_from(at).ok()
+    }
+}
+
+/// All contents of a store at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    contents: BTreeMap<u64, Arc<Content>>,
+    /// The contents of each id. Shared between copies, since most changes leave it as it is.
+    names: Arc<BTreeMap<ContentId, Vec<u64>>>,
+    /// The ids that look like each other, by what they look like.
+    skeletons: Arc<BTreeMap<String, Vec<ContentId>>>,
+}
+
+impl Catalog {
+    /// All versions of all contents, in order of arrival.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Content>> {
+        self.contents.values()
+    }
+
+    /// The current version of every content, in order of arrival.
+    pub fn current(&self) -> impl Iterator<Item = &Arc<Content>> {
+        self.all().filter(|content| !content.superseded)
+    }
+
+    /// How many contents there are, all versions counted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.contents.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.contents.is_empty()
+    }
+
+    /// The content with that number.
+    #[must_use]
+    pub fn get(&self, no: u64) -> Option<&Arc<Content>> {
+        self.contents.get(&no)
+    }
+
+    /// The content that a path means: of the given publisher, or of the one whose content of that
+    /// name was here first; the given version, or the current one.
+    #[must_use]
+    pub fn find(
+        &self,
+        publisher: Option<&PublisherKey>,
+        id: &ContentId,
+        version: Option<u32>,
+    ) -> Option<&Arc<Content>> {
+        let named: Vec<_> = self
+            .names
+            .get(id)?
+            .iter()
+            .filter_map(|no| self.get(*no))
+            .collect();
+        let publisher = publisher.or_else(|| named.first().map(|c| &c.key.publisher))?;
+        let of_publisher = named
+            .iter()
+            .copied()
+            .filter(|c| c.key.publisher == *publisher);
+        match version {
+            Some(version) => of_publisher
+                .filter(|c| c.key.version == version)
+                .next_back(),
+            None => of_publisher
+                .filter(|c| !c.superseded)
+                .max_by_key(|c| c.key.version),
+        }
+    }
+
+    /// An id in the store that a reader could mistake for `id`.
+    #[must_use]
+    pub fn look_alike(&self, id: &ContentId) -> Option<&ContentId> {
+        self.skeletons
+            .get(&id.skeleton())?
+            .iter()
+            .find(|other| *other != id)
+    }
+
+    pub(super) fn insert(&mut self, content: Content) {
+        let (no, id) = (content.no, content.key.content_id.clone());
+        if self.contents.insert(no, Arc::new(content)).is_some() {
+            return;
+        }
+        let numbers = Arc::make_mut(&mut self.names)
+            .entry(id.clone())
+            .or_default();
+        numbers.push(no);
+        numbers.sort_unstable();
+        if numbers.len() == 1 {
+            Arc::make_mut(&mut self.skeletons)
+                .entry(id.skeleton())
+                .or_default()
+                .push(id);
+        }
+    }
+
+    pub(super) fn remove(&mut self, no: u64) {
+        let Some(content) = self.contents.remove(&no) else {
+            return;
+        };
+        let id = &content.key.content_id;
+        let names = Arc::make_mut(&mut self.names);
+        let Some(numbers) = names.get_mut(id) else {
+            return;
+        };
+        numbers.retain(|other| *other != no);
+        if !numbers.is_empty() {
+            return;
+        }
+        names.remove(id);
+        let skeletons = Arc::make_mut(&mut self.skeletons);
+        let skeleton = id.skeleton();
+        if let Some(alike) = skeletons.get_mut(&skeleton) {
+            alike.retain(|other| other != id);
+            if alike.is_empty() {
+                skeletons.remove(&skeleton);
+            }
+        }
+    }
+
+    /// The changes counted on from those of `older`, of which this was read again.
+    pub(super) fn follow(&mut self, older: &Self) {
+        for (no, content) in &mut self.contents {
+            let before = older.get(*no).map_or(0, |content| content.generation);
+            Arc::make_mut(content).generation = before + 1;
+        }
+    }
+}
+
+/// A content as it is written in the index.
+#[derive(Serialize, Deserialize)]
+struct ContentRow {
+    publisher: String,
+    content_id: String,
+    version: u32,
+    title: String,
+    priority: Priority,
+    created_us: u64,
+    ttl_seconds: u64,
+    expires_us: u64,
+    hold_until_us: Option<u64>,
+    last_arrival_us: u64,
+    target_duration: u32,
+    state: State,
+    superseded: bool,
+    pinned: bool,
+    source: String,
+    renditions: Vec<RenditionRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RenditionRow {
+    name: String,
+    mime: String,
+    bandwidth: u64,
+    average_bandwidth: u64,
+    codecs: String,
+    width: u32,
+    height: u32,
+    frame_rate_milli: u32,
+    inits: u64,
+    first_at_end: u64,
+    segments: u64,
+    duration: u64,
+    bytes: u64,
+    first: u64,
+    discontinuities_gone: u64,
+    next: u64,
+    present: u64,
+    present_duration: u64,
+    present_bytes: u64,
+}
+
+impl Content {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let row = ContentRow {
+            publisher: self.key.publisher.to_string(),
+            content_id: self.key.content_id.to_string(),
+            version: self.key.version,
+            title: self.title.clone(),
+            priority: self.priority,
+            created_us: self.created.0,
+            ttl_seconds: self.ttl.as_secs(),
+            expires_us: self.expires.0,
+            hold_until_us: self.hold_until.map(|time| time.0),
+            last_arrival_us: self.last_arrival.0,
+            target_duration: self.target_duration,
+            state: self.state,
+            superseded: self.superseded,
+            pinned: self.pinned,
+            source: self.source.clone(),
+            renditions: self.renditions.iter().map(RenditionRow::of).collect(),
+        };
+        serde_json::to_vec(&row).unwrap_or_default()
+    }
+
+    pub(super) fn decode(no: u64, bytes: &[u8]) -> Result<Self, StoreError> {
+        let damaged = |what: String| StoreError::Index(format!("content {no}: {what}"));
+        let row: ContentRow = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
+        let key = ContentKey {
+            publisher: row
+                .publisher
+                .parse()
+                .map_err(|_| damaged("publisher".into()))?,
+            content_id: ContentId::new(&row.content_id).map_err(|e| damaged(e.to_string()))?,
+            version: row.version,
+        };
+        let renditions: Result<_, _> = row.renditions.into_iter().map(RenditionRow::read).collect();
+        Ok(Self {
+            no,
+            key,
+            title: row.title,
+            priority: row.priority,
+            created: Time(row.created_us),
+            ttl: Duration::from_secs(row.ttl_seconds),
+            expires: Time(row.expires_us),
+            hold_until: row.hold_until_us.map(Time),
+            last_arrival: Time(row.last_arrival_us),
+            target_duration: row.target_duration,
+            state: row.state,
+            superseded: row.superseded,
+            pinned: row.pinned,
+            source: row.source,
+            renditions: renditions.map_err(damaged)?,
+            generation: 0,
+        })
+    }
+}
+
+impl RenditionRow {
+    fn of(state: &RenditionState) -> Self {
+        let info = &state.info;
+        Self {
+            name: info.name.to_string(),
+            mime: info.mime.to_string(),
+            bandwidth: info.bandwidth,
+            average_bandwidth: info.average_bandwidth,
+            codecs: info.codecs.clone(),
+            width: info.width,
+            height: info.height,
+            frame_rate_milli: info.frame_rate_milli,
+            inits: info.inits,
+            first_at_end: info.first,
+            segments: info.segments,
+            duration: info.duration,
+            bytes: info.bytes,
+            first: state.first,
+            discontinuities_gone: state.discontinuities_gone,
+            next: state.next,
+            present: state.present,
+            present_duration: state.present_duration,
+            present_bytes: state.present_bytes,
+        }
+    }
+
+    fn read(self) -> Result<RenditionState, String> {
+        let name = Rendition::new(&self.name).map_err(|error| error.to_string())?;
+        let mime = self.mime.parse().map_err(|_| "MIME type".to_owned())?;
+        Ok(RenditionState {
+            info: RenditionInfo {
+                name,
+                mime,
+                bandwidth: self.bandwidth,
+                average_bandwidth: self.average_bandwidth,
+                codecs: self.codecs,
+                width: self.width,
+                height: self.height,
+                frame_rate_milli: self.frame_rate_milli,
+                inits: self.inits,
+                first: self.first_at_end,
+                segments: self.segments,
+                duration: self.duration,
+                bytes: self.bytes,
+            },
+            first: self.first,
+            discontinuities_gone: self.discontinuities_gone,
+            next: self.next,
+            present: self.present,
+            present_duration: self.present_duration,
+            present_bytes: self.present_bytes,
+        })
+    }
+}

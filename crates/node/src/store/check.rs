@@ -1,0 +1,139 @@
+//! Checking and cleaning a store.
+
+use std::fs;
+
+use lavant_proto::content::Kind;
+
+use super::catalog::Content;
+use super::error::StoreError;
+use super::open::Index;
+use super::rebuild::{payload_files, root_of_path};
+use super::rows::{PAYLOADS, SegmentKey, SegmentRow};
+use super::{Store, expire};
+
+/// What [`Store::check`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Segments that were read and are what their root says.
+    pub intact: u64,
+    /// Segments whose file is torn, damaged or gone; they were dropped.
+    pub dropped: u64,
+    /// Files that the index does not know.
+    pub unknown_files: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+}
+
+/// What [`Store::gc`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Files that the index did not know.
+    pub removed_files: u64,
+    /// Bytes that they took.
+    pub removed_bytes: u64,
+    /// Bytes by which the index became smaller.
+    pub index_bytes: u64,
+}
+
+impl Store {
+    /// Reads every payload and checks it against its root; drops what is damaged. Blocks.
+    ///
+    /// `progress` is told how many of how many segments are done.
+    pub fn check(&self, mut progress: impl FnMut(u64, u64)) -> Result<CheckReport, StoreError> {
+        let catalog = self.catalog();
+        let total = catalog.all().map(|content| content.segment_count()).sum();
+        let mut report = CheckReport::default();
+        for content in catalog.all() {
+            for (no, kind) in places(content) {
+                for (sequence, row) in self.rows(content, no, kind)? {
+                    let key = SegmentKey {
+                        content_no: content.no,
+                        rendition_no: no,
+                        kind,
+                        sequence,
+                    };
+                    progress((report.intact + report.dropped).min(total), total);
+                    self.check_one(key, &row, &mut report)?;
+                }
+            }
+        }
+        progress(total, total);
+        report.unknown_files = self.unknown_files()?.len() as u64;
+        Ok(report)
+    }
+
+    fn check_one(
+        &self,
+        key: SegmentKey,
+        row: &SegmentRow,
+        report: &mut CheckReport,
+    ) -> Result<(), StoreError> {
+        if !row.present {
+            return Ok(());
+        }
+        let root = row.root;
+        if expire::is_usable(&self.settings().layout.payload(&root), row)? {
+            report.intact += 1;
+            report.bytes += row.length;
+        } else if self.is_read_only() {
+            report.dropped += 1;
+        } else {
+            // It may have expired meanwhile, which is no damage.
+            report.dropped +=
+                u64::from(self.write(move |tx| expire::lose_payload(tx, key, &root))?);
+        }
+        Ok(())
+    }
+
+    /// Removes files that the index does not know and makes the index small. Blocks.
+    ///
+    /// Only for a store that nobody else uses: the index is closed meanwhile.
+    pub fn gc(&self) -> Result<GcReport, StoreError> {
+        if self.is_read_only() {
+            return Err(StoreError::ReadOnly);
+        }
+        let mut report = GcReport::default();
+        for path in self.unknown_files()? {
+            let bytes = fs::metadata(&path).map_or(0, |data| data.len());
+            fs::remove_file(&path).map_err(|e| StoreError::io("remove a file", &e))?;
+            report.removed_files += 1;
+            report.removed_bytes += bytes;
+        }
+        let path = self.settings().layout.index();
+        let size = || fs::metadata(&path).map_or(0, |data| data.len());
+        let _ = fs::remove_file(path.with_extension("damaged"));
+        let before = size();
+        let mut index = self.shared.index.write().map_err(|_| StoreError::Closed)?;
+        if let Index::Writable(database) = &mut *index {
+            database
+                .compact()
+                .map_err(|error| StoreError::Index(error.to_string()))?;
+        }
+        report.index_bytes = before.saturating_sub(size());
+        Ok(report)
+    }
+
+    fn unknown_files(&self) -> Result<Vec<std::path::PathBuf>, StoreError> {
+        // Listed first: what is moved to its place later is in the index already.
+        let files = payload_files(self.settings());
+        let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
+        let payloads = index.begin_read()?.open_table(PAYLOADS)?;
+        let mut unknown = Vec::new();
+        for path in files {
+            let known = match root_of_path(&path) {
+                Some(root) => payloads.get(root.0.as_slice())?.is_some(),
+                None => false,
+            };
+            if !known {
+                unknown.push(path);
+            }
+        }
+        Ok(unknown)
+    }
+}
+
+/// The lists of segments that a content has.
+fn places(content: &Content) -> impl Iterator<Item = (u16, Kind)> + use<> {
+    let renditions = content.renditions.len() as u16;
+    (0..renditions).flat_map(|no| [(no, Kind::Init), (no, Kind::Media)])
+}

@@ -1,0 +1,163 @@
+//! What can go wrong in the store, said so that an operator knows what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds the lock.
+    #[error(
+        "the store {path} is in use by another lavant (process {pid}); stop that one, or give \
+         this one a store of its own with --store"
+    )]
+    InUse {
+        /// The store.
+        path: PathBuf,
+        /// What the lock file says of its owner.
+        pid: String,
+    },
+    /// The folder is something else, or of a later program.
+    #[error("{path} is not a store that this lavant can use: {reason}")]
+    Format {
+        /// The store.
+        path: PathBuf,
+        /// What is different.
+        reason: String,
+    },
+    /// The operating system refused.
+    #[error("the store {path} could not be opened: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The reason given.
+        source: io::Error,
+    },
+    /// The index could not be opened or made again.
+    #[error("the index of the store could not be opened: {0}")]
+    Index(String),
+    /// The index is damaged and the store is read-only, so it cannot be made again.
+    #[error(
+        "the index of the store {0} is damaged or was not closed, and the store is read-only; \
+         make it writable once so that the index can be mended"
+    )]
+    CorruptReadOnly(PathBuf),
+}
+
+impl OpenError {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Why the store refused something, or could not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The limit is reached and nothing of lower or equal priority can go.
+    #[error(
+        "the store's limit of {limit} bytes is reached and nothing that may go would make room \
+         for {wanted} bytes more; raise --store-limit, remove content, or unpin some"
+    )]
+    Full {
+        /// `--store-limit`.
+        limit: u64,
+        /// What was to be stored.
+        wanted: u64,
+    },
+    /// The disk is full, or would be.
+    #[error(
+        "the disk that holds the store is full ({free} bytes free, {kept} kept in reserve); free \
+         some space or remove content"
+    )]
+    DiskFull {
+        /// Free bytes.
+        free: u64,
+        /// Bytes kept in reserve for the index.
+        kept: u64,
+    },
+    /// The store cannot be written.
+    #[error("the store is read-only: its folder or disk does not allow writing")]
+    ReadOnly,
+    /// Nothing of that name.
+    #[error("{0} is not here")]
+    NotFound(String),
+    /// It contradicts what is here.
+    #[error("{0}")]
+    Conflict(String),
+    /// It breaks a rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// A limit of counts or memory; later it may work.
+    #[error("{0}")]
+    Busy(String),
+    /// The operating system refused.
+    #[error("the store could not {doing}: {reason}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The reason given.
+        reason: String,
+    },
+    /// The index failed.
+    #[error("the index of the store failed: {0}")]
+    Index(String),
+    /// The node is stopping, or the index is being opened again after a failure.
+    #[error("the store is not open at this moment; try again")]
+    Closed,
+}
+
+impl StoreError {
+    /// Whether an operation failed in the middle, so that its transaction must be undone; other
+    /// errors are refusals, before which an operation changes nothing.
+    pub(super) const fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::DiskFull { .. }
+                | Self::ReadOnly
+                | Self::Io { .. }
+                | Self::Index(_)
+                | Self::Closed
+        )
+    }
+
+    /// Wraps a failed operation on a file; a full or read-only disk has its own sentence.
+    pub(super) fn io(doing: impl Into<String>, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { free: 0, kept: 0 }
+            }
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            _ => Self::Io {
+                doing: doing.into(),
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+macro_rules! index_error {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                index_error(&error.into())
+            }
+        }
+    )*};
+}
+
+index_error!(
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::StorageError
+);
+
+fn index_error(error: &redb::Error) -> StoreError {
+    match error {
+        redb::Error::Io(error) => StoreError::io("write its index", error),
+        other => StoreError::Index(other.to_string()),
+    }
+}

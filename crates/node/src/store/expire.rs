@@ -1,0 +1,277 @@
+//! Letting segments go: by deadline, for room, because their file is torn.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use lavant_proto::content::{Kind, Priority};
+use lavant_proto::ids::Root;
+use lavant_proto::relay::evict::bytes_to_free;
+use redb::ReadableTable;
+
+use super::catalog::{Content, State};
+use super::error::StoreError;
+use super::payload;
+use super::rows::{SegmentKey, SegmentRow, deadline_key, split_deadline, split_eviction};
+use super::tx::{Tx, deadline};
+
+/// Most segments that expire in one commit, so that a commit stays short.
+const EXPIRE_MAX: usize = 1000;
+
+/// Drops what is past its deadline.
+pub(super) fn expire_due(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    for _ in 0..EXPIRE_MAX {
+        if !expire_next(tx)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Drops the segment with the earliest deadline, or its whole content, if that is past.
+fn expire_next(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+    let (due, key) = match tx.deadlines.first()? {
+        Some((key, _)) => split_deadline(key.value())?,
+        None => return Ok(false),
+    };
+    if due > tx.now {
+        return Ok(false);
+    }
+    tx.deadlines.remove(deadline_key(due, key).as_slice())?;
+    let Some(content) = tx
+        .catalog
+        .get(key.content_no)
+        .map(|content| Content::clone(content))
+    else {
+        return Ok(true);
+    };
+    match tx.segment(key)? {
+        Some(row) if deadline(&content, key, &row) == Some(due) => {
+            expire_one(tx, content, key, row)?;
+        }
+        _ => {}
+    }
+    Ok(true)
+}
+
+fn expire_one(
+    tx: &mut Tx<'_>,
+    mut content: Content,
+    key: SegmentKey,
+    mut row: SegmentRow,
+) -> Result<(), StoreError> {
+    if content.hold_until.is_some() {
+        let (segments, _) = tx.remove_content(content.no)?;
+        tx.dropped.expired += segments;
+        return Ok(());
+    }
+    tx.dequeue(&content, key, &row)?;
+    if row.present {
+        tx.drop_payload(&row.root)?;
+        tx.dropped.expired += 1;
+        uncount(&mut content, key, &row);
+        row.present = false;
+        tx.put_segment(key, &row)?;
+    }
+    advance(tx, &mut content, key.rendition_no)?;
+    if content.segment_count() == 0 && content.expires <= tx.now {
+        tx.remove_content(content.no)?;
+        return Ok(());
+    }
+    tx.put_content(content)
+}
+
+/// Counts a segment that left as no longer present.
+fn uncount(content: &mut Content, key: SegmentKey, row: &SegmentRow) {
+    if key.kind == Kind::Init {
+        return;
+    }
+    let state = &mut content.renditions[usize::from(key.rendition_no)];
+    state.present = state.present.saturating_sub(1);
+    state.present_duration = state.present_duration.saturating_sub(row.duration);
+    state.present_bytes = state.present_bytes.saturating_sub(row.length);
+}
+
+/// Moves the start of a growing playlist past the expired segments at its front. One that expires
+/// behind a later one stays as a gap until the front has come to it, so that its discontinuity is
+/// counted when it leaves the playlist.
+fn advance(tx: &mut Tx<'_>, content: &mut Content, rendition_no: u16) -> Result<(), StoreError> {
+    let mut moved = false;
+    let front = loop {
+        let Some((key, row)) = tx.front(content.no, rendition_no)? else {
+            break None;
+        };
+        let due = deadline(content, key, &row).is_some_and(|deadline| deadline <= tx.now);
+        if row.present || !due {
+            break Some(key.sequence);
+        }
+        tx.dequeue(content, key, &row)?;
+        tx.segments.remove(key.to_bytes().as_slice())?;
+        let state = &mut content.renditions[usize::from(rendition_no)];
+        state.discontinuities_gone += u64::from(row.discontinuity);
+        moved = true;
+    };
+    if moved {
+        let state = &mut content.renditions[usize::from(rendition_no)];
+        state.first = front.unwrap_or(state.next).max(state.first);
+    }
+    Ok(())
+}
+
+/// Drops what is past its deadline, however much it is, when `incoming` bytes need the room.
+pub(super) fn expire_for_room(tx: &mut Tx<'_>, incoming: u64) -> Result<(), StoreError> {
+    while tx.lacks(incoming) && expire_next(tx)? {}
+    Ok(())
+}
+
+/// Makes room for `incoming` bytes of a segment of `priority`: first by what expired, then in
+/// the order of eviction. Refuses without evicting anything when it cannot succeed.
+pub(super) fn make_room(
+    tx: &mut Tx<'_>,
+    incoming: u64,
+    priority: Priority,
+) -> Result<(), StoreError> {
+    expire_for_room(tx, incoming)?;
+    let Some(limit) = tx.settings.limit.filter(|_| tx.lacks(incoming)) else {
+        return Ok(());
+    };
+    let full = StoreError::Full {
+        limit,
+        wanted: incoming,
+    };
+    let used = tx.used.saturating_add(tx.staged);
+    let needed = bytes_to_free(used, incoming, limit).ok_or_else(|| full.clone())?;
+    let victims = victims(tx, needed, priority)?.ok_or(full)?;
+    for key in victims {
+        tx.dropped.evicted += 1;
+        lose(tx, key)?;
+    }
+    Ok(())
+}
+
+/// What must go for `needed` bytes; `None` when what may go is less. Segments that share a payload
+/// free something only together.
+fn victims(
+    tx: &Tx<'_>,
+    needed: u64,
+    priority: Priority,
+) -> Result<Option<Vec<SegmentKey>>, StoreError> {
+    let mut victims = Vec::new();
+    let mut sharing: BTreeMap<Root, Vec<SegmentKey>> = BTreeMap::new();
+    let mut freed = 0;
+    for entry in tx.eviction.iter()? {
+        if freed >= needed {
+            break;
+        }
+        let (key, _) = entry?;
+        let (rank, key) = split_eviction(key.value())?;
+        if !rank.yields_to(priority) {
+            break;
+        }
+        let Some(row) = tx.segment(key)? else {
+            continue;
+        };
+        let uses = tx
+            .payloads
+            .get(row.root.0.as_slice())?
+            .map_or(0, |uses| uses.value().0);
+        let together = sharing.entry(row.root).or_default();
+        together.push(key);
+        if together.len() as u64 >= u64::from(uses) {
+            victims.append(&mut sharing.remove(&row.root).unwrap_or_default());
+            freed += payload::disk_bytes(row.length);
+        }
+    }
+    Ok((freed >= needed).then_some(victims))
+}
+
+/// Drops a payload whose segment stays known, so that the playlist shows a gap.
+fn lose(tx: &mut Tx<'_>, key: SegmentKey) -> Result<(), StoreError> {
+    let mut content = tx.content(key.content_no)?;
+    let Some(mut row) = tx.segment(key)? else {
+        return Ok(());
+    };
+    if !row.present {
+        return Ok(());
+    }
+    tx.dequeue(&content, key, &row)?;
+    tx.drop_payload(&row.root)?;
+    row.present = false;
+    tx.put_segment(key, &row)?;
+    tx.enqueue(&content, key, &row)?;
+    uncount(&mut content, key, &row);
+    // A growing content keeps its place in the playlist until its last deadline.
+    let gone = content.state == State::Finished && content.segment_count() == 0;
+    if gone && !content.pinned {
+        tx.remove_content(content.no)?;
+        return Ok(());
+    }
+    tx.put_content(content)
+}
+
+/// Drops a segment whose payload is torn, damaged or gone; whether it is.
+pub(super) fn lose_payload(
+    tx: &mut Tx<'_>,
+    key: SegmentKey,
+    root: &Root,
+) -> Result<bool, StoreError> {
+    let Some(row) = tx
+        .segment(key)?
+        .filter(|row| row.present && row.root == *root)
+    else {
+        return Ok(false);
+    };
+    let path = tx.settings.layout.payload(root);
+    // The file may have come, or come back, since it was missed.
+    if tx.moves.contains_key(&path) || is_usable(&path, &row)? {
+        return Ok(false);
+    }
+    tx.dropped.torn += 1;
+    lose(tx, key)?;
+    Ok(true)
+}
+
+/// Whether a payload file is what its row says. Fails when that cannot be known now.
+pub(super) fn is_usable(path: &Path, row: &SegmentRow) -> Result<bool, StoreError> {
+    let unreadable = rustix::io::Errno::IO.raw_os_error();
+    let checked =
+        File::open(path).and_then(|mut file| payload::is_intact(&mut file, &row.root, row.length));
+    match checked {
+        Ok(intact) => Ok(intact),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.raw_os_error() == Some(unreadable) => Ok(false),
+        Err(error) => Err(StoreError::io("read a segment", &error)),
+    }
+}
+
+impl Tx<'_> {
+    /// Whether `incoming` bytes more would exceed the limit.
+    fn lacks(&self, incoming: u64) -> bool {
+        let wanted = self
+            .used
+            .saturating_add(self.staged)
+            .saturating_add(incoming);
+        self.settings.limit.is_some_and(|limit| wanted > limit)
+    }
+
+    /// The first media segment that is known of a rendition.
+    fn front(
+        &self,
+        content_no: u64,
+        rendition_no: u16,
+    ) -> Result<Option<(SegmentKey, SegmentRow)>, StoreError> {
+        let range = SegmentKey::range(content_no, Some((rendition_no, Kind::Media)));
+        let mut rows = self
+            .segments
+            .range(range.start().as_slice()..=range.end().as_slice())?;
+        let Some(entry) = rows.next() else {
+            return Ok(None);
+        };
+        let (key, row) = entry?;
+        Ok(Some((
+            SegmentKey::from_bytes(key.value())?,
+            SegmentRow::decode(row.value())?,
+        )))
+    }
+}

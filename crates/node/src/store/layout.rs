@@ -1,0 +1,141 @@
+//! Where things are inside the store's folder.
+//!
+//! ```text
+//! lock            held while a process uses the store; holds its process id
+//! index.redb      what is here (made again from the payload files when damaged)
+//! segments/a/..   payload files by BLAKE3 root
+//! partial/..      payload files of which some chunk groups are still missing
+//! incoming/..     payload files on their way in; emptied at every start
+//! manifests/..    signed manifests of finished contents, with their records
+//! pins/..         names of pinned contents, for when the index must be made again
+//! node.key        the node's secret key
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lavant_proto::ids::{ContentKey, Root};
+
+/// How the names of manifests in `incoming/` begin.
+const INCOMING_MANIFEST: &str = "manifest-";
+
+/// The paths of a store.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout below `root`.
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    /// The store's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(super) fn index(&self) -> PathBuf {
+        self.root.join("index.redb")
+    }
+
+    /// The node's secret key.
+    pub fn node_key(&self) -> PathBuf {
+        self.root.join("node.key")
+    }
+
+    /// The token that the API asks for when it is bound beyond loopback and none was configured.
+    pub fn api_token(&self) -> PathBuf {
+        self.root.join("api.token")
+    }
+
+    pub(super) fn segments(&self) -> PathBuf {
+        self.root.join("segments")
+    }
+
+    pub(super) fn incoming(&self) -> PathBuf {
+        self.root.join("incoming")
+    }
+
+    pub(super) fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    pub(super) fn manifests(&self) -> PathBuf {
+        self.root.join("manifests")
+    }
+
+    pub(super) fn payload(&self, root: &Root) -> PathBuf {
+        let name = root.to_string();
+        self.segments().join(&name[..1]).join(&name[1..])
+    }
+
+    pub(super) fn partial(&self, root: &Root) -> PathBuf {
+        self.partials().join(root.to_string())
+    }
+
+    pub(super) fn manifest(&self, content_no: u64) -> PathBuf {
+        self.manifests().join(format!("{content_no:016x}"))
+    }
+
+    /// Where the manifest of a content waits until the index says that it is finished.
+    pub(super) fn incoming_manifest(&self, content_no: u64) -> PathBuf {
+        self.incoming()
+            .join(format!("{INCOMING_MANIFEST}{content_no:016x}"))
+    }
+
+    /// The content whose manifest a file in `incoming/` is.
+    pub(super) fn incoming_manifest_no(path: &Path) -> Option<u64> {
+        let name = path
+            .file_name()?
+            .to_str()?
+            .strip_prefix(INCOMING_MANIFEST)?;
+        u64::from_str_radix(name, 16).ok()
+    }
+
+    pub(super) fn pins(&self) -> PathBuf {
+        self.root.join("pins")
+    }
+
+    pub(super) fn pin(&self, content: &ContentKey) -> PathBuf {
+        let ContentKey {
+            publisher,
+            content_id,
+            version,
+        } = content;
+        let name = blake3::hash(format!("{publisher}/{content_id}/{version}").as_bytes());
+        self.pins().join(&name.to_hex()[..32])
+    }
+
+    /// Makes the folders. Those below `segments` are few, because an empty one takes a block.
+    pub(super) fn create(&self) -> io::Result<()> {
+        let folders = [
+            self.segments(),
+            self.incoming(),
+            self.partials(),
+            self.manifests(),
+            self.pins(),
+        ];
+        for folder in folders {
+            fs::create_dir_all(folder)?;
+        }
+        for digit in 0..16 {
+            fs::create_dir_all(self.segments().join(format!("{digit:x}")))?;
+        }
+        sync_folder(&self.segments())?;
+        sync_folder(&self.root)
+    }
+}
+
+/// Makes the entries of a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}

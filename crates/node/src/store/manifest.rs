@@ -1,0 +1,82 @@
+//! Files of signed manifests: with one, a finished content is known again without the index.
+//!
+//! ```text
+//! length of the manifest u32 | manifest | 64 bytes of signature | for each record, in the
+//! manifest's order: length of its row u8, row as in the index
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use lavant_proto::content::{Kind, Leaf, Manifest, SignedManifest, Verified};
+use lavant_proto::ids::Signature;
+use lavant_proto::time::Time;
+
+use super::publish::{content_from, record_of};
+use super::rows::{SegmentKey, SegmentRow};
+
+/// What a manifest file holds; the keys name no content yet.
+pub(super) struct Stored {
+    pub(super) signed: Verified<SignedManifest>,
+    pub(super) rows: Vec<(SegmentKey, SegmentRow)>,
+}
+
+/// Writes and flushes a manifest file. `rows` are its records, in its order.
+pub(super) fn write(path: &Path, signed: &SignedManifest, rows: &[SegmentRow]) -> io::Result<()> {
+    let manifest = signed.manifest.encode();
+    let mut bytes = (manifest.len() as u32).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&manifest);
+    bytes.extend_from_slice(&signed.signature.0);
+    for row in rows {
+        let row = row.encode();
+        bytes.push(row.len() as u8);
+        bytes.extend_from_slice(&row);
+    }
+    let mut file = File::create(path)?;
+    file.write_all(&bytes)?;
+    file.sync_all()
+}
+
+/// Reads a manifest file; `None` when it is torn or its signature does not fit.
+pub(super) fn read(path: &Path) -> Option<Stored> {
+    let bytes = fs::read(path).ok()?;
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (manifest, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let (signature, mut rest) = rest.split_first_chunk::<64>()?;
+    let claim = Manifest::decode(manifest).ok()?;
+    let content = content_from(0, claim.claim(), Time(0), String::new(), false);
+    let mut rows = Vec::new();
+    for key in places(claim.claim()) {
+        let (length, tail) = rest.split_first()?;
+        let (row, tail) = tail.split_at_checked(usize::from(*length))?;
+        rows.push((key, SegmentRow::decode(row).ok()?));
+        rest = tail;
+    }
+    let leaves: Vec<Leaf> = rows
+        .iter()
+        .map(|(key, row)| record_of(&content, *key, row).leaf())
+        .collect();
+    let signed = claim.verify(Signature(*signature), leaves).ok()?;
+    rest.is_empty().then_some(Stored { signed, rows })
+}
+
+/// The places of a manifest's records, in its order.
+fn places(manifest: &Manifest) -> impl Iterator<Item = SegmentKey> + '_ {
+    manifest
+        .renditions
+        .iter()
+        .enumerate()
+        .flat_map(|(no, info)| {
+            let key = move |kind| {
+                move |sequence| SegmentKey {
+                    content_no: 0,
+                    rendition_no: no as u16,
+                    kind,
+                    sequence,
+                }
+            };
+            let inits = (0..info.inits).map(key(Kind::Init));
+            inits.chain((info.first..info.first + info.segments).map(key(Kind::Media)))
+        })
+}

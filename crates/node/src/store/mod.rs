@@ -1,0 +1,284 @@
+//! The store: payload files by hash, an index of what is here, and a catalogue in memory.
+//!
+//! What is acknowledged is durable: payload files are flushed before the index, and the index
+//! before the answer. What is not acknowledged leaves nothing behind: payloads arrive in
+//! `incoming/`, and every start empties it. The store decides nothing; the order of eviction and
+//! the rules of verification are in `lavant-proto`.
+
+mod append;
+mod catalog;
+mod check;
+mod clock;
+mod error;
+mod expire;
+mod flush;
+mod hot;
+mod layout;
+mod manifest;
+mod open;
+mod partial;
+mod payload;
+mod publish;
+mod read;
+mod rebuild;
+mod recover;
+mod rows;
+mod tx;
+mod upload;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use append::NewSegment;
+pub use catalog::{Catalog, Content, RenditionState, State};
+pub use check::{CheckReport, GcReport};
+pub use clock::Clock;
+pub use error::{OpenError, StoreError};
+pub use layout::Layout;
+pub use read::{PayloadFile, Segment};
+pub use rows::SegmentRow;
+pub use tx::Dropped;
+pub use upload::{
+    Commit, CommitRendition, NewUpload, StagedSegment, UploadInfo, UploadProgress, UploadSegment,
+};
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use lavant_proto::content::Priority;
+use lavant_proto::ids::{PublisherKey, Root, SigningKey};
+use tokio::sync::{oneshot, watch};
+
+/// How far the clock may be behind the newest segment before the operator is told, in seconds.
+const CLOCK_TOLERANCE: u64 = 5;
+
+/// How a store behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where its files are.
+    pub layout: Layout,
+    /// Most bytes of payload files (`--store-limit`).
+    pub limit: Option<u64>,
+    /// Bytes of the disk that are never used, so that the index can always be written.
+    pub min_free: u64,
+    /// Most bytes of recent live segments held in memory.
+    pub hot_memory: u64,
+    /// Most bytes of the index held in memory.
+    pub index_memory: u64,
+    /// After how long without a segment an upload is rolled back.
+    pub upload_idle: Duration,
+    /// After how long without a segment a growing on-demand content is taken as finished.
+    pub finish_after: Duration,
+    /// Time to live of live, near-live and on-demand segments.
+    pub ttl: [Duration; 3],
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+impl Settings {
+    /// The defaults, for a store in `folder`.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            layout: Layout::new(folder),
+            limit: None,
+            min_free: 64 << 20,
+            hot_memory: 32 << 20,
+            index_memory: 16 << 20,
+            upload_idle: Duration::from_secs(3600),
+            finish_after: Duration::from_secs(300),
+            ttl: Priority::ALL.map(Priority::default_ttl),
+            clock: Clock::system(),
+        }
+    }
+
+    /// The time to live for segments of that priority.
+    #[must_use]
+    pub fn ttl_of(&self, priority: Priority) -> Duration {
+        self.ttl[usize::from(priority.rank())]
+    }
+}
+
+/// What is shared between handles and the writer thread.
+struct Shared {
+    settings: Settings,
+    index: RwLock<open::Index>,
+    catalog: RwLock<Arc<Catalog>>,
+    /// Held by the writer while the index names files that are still in `incoming/`.
+    moving: RwLock<()>,
+    /// Bytes of payload files.
+    used: AtomicU64,
+    /// Bytes that uploads hold.
+    staged: AtomicU64,
+    dropped: Mutex<Dropped>,
+    hot: Mutex<hot::Hot>,
+    changes: watch::Sender<u64>,
+    warnings: Mutex<Vec<String>>,
+}
+
+/// A handle to an open store; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    writer: Option<Arc<writer::Writer>>,
+    uploads: Arc<Mutex<upload::Uploads>>,
+    key: Arc<SigningKey>,
+    _lock: Arc<open::Lock>,
+}
+
+/// Numbers about a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of payload files.
+    pub bytes: u64,
+    /// Most bytes allowed.
+    pub limit: Option<u64>,
+    /// Segments that are here.
+    pub segments: u64,
+    /// Contents, current versions only.
+    pub contents: u64,
+    /// Bytes of live segments in memory.
+    pub hot_bytes: u64,
+    /// Free bytes of the disk.
+    pub disk_free: u64,
+    /// What was let go since the start.
+    pub dropped: Dropped,
+}
+
+impl Store {
+    /// The store's settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// The node's own public key.
+    #[must_use]
+    pub fn publisher(&self) -> PublisherKey {
+        self.key.publisher()
+    }
+
+    /// Everything that is known, at this moment.
+    #[must_use]
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.shared.catalog()
+    }
+
+    /// A counter that grows with every change of the catalogue or an upload.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Whether nothing can be written.
+    #[must_use]
+    pub const fn is_read_only(&self) -> bool {
+        self.writer.is_none()
+    }
+
+    /// What the operator should know.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = lock(&self.shared.warnings).clone();
+        let newest = self
+            .catalog()
+            .all()
+            .map(|content| content.last_arrival)
+            .max();
+        let behind = newest
+            .unwrap_or_default()
+            .since(self.settings().clock.now())
+            .as_secs();
+        if behind > CLOCK_TOLERANCE {
+            warnings.push(format!(
+                "the clock is {behind} s behind the newest segment in the store; segments stay \
+                 longer until it is right"
+            ));
+        }
+        warnings
+    }
+
+    /// Numbers for status pages and metrics.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let catalog = self.catalog();
+        Stats {
+            bytes: self.shared.used.load(Ordering::Acquire),
+            limit: self.settings().limit,
+            segments: catalog.all().map(|content| content.segment_count()).sum(),
+            contents: catalog.current().count() as u64,
+            hot_bytes: lock(&self.shared.hot).bytes(),
+            disk_free: disk_free(self.settings().layout.root()),
+            dropped: *lock(&self.shared.dropped),
+        }
+    }
+
+    /// Runs an operation on the writer thread; refused when the store is read-only.
+    fn submit<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut tx::Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError> {
+        let writer = self.writer.as_ref().ok_or(StoreError::ReadOnly)?;
+        Ok(writer.submit(operation))
+    }
+
+    /// Like [`Store::submit`], waiting for the outcome. Not for async code.
+    fn write<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut tx::Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.submit(operation)?
+            .blocking_recv()
+            .unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Refuses `incoming` bytes when the disk has no room for them beyond the reserve.
+    fn check_disk(&self, incoming: u64) -> Result<(), StoreError> {
+        let kept = self.settings().min_free;
+        let free = disk_free(self.settings().layout.root());
+        if free < incoming.saturating_add(kept) {
+            return Err(StoreError::DiskFull { free, kept });
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn catalog(&self) -> Arc<Catalog> {
+        self.catalog
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn publish(&self, catalog: Catalog, used: u64, unstaged: u64, dropped: Dropped) {
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalog);
+        self.used.store(used, Ordering::Release);
+        self.staged.fetch_sub(unstaged, Ordering::AcqRel);
+        let mut total = lock(&self.dropped);
+        total.expired += dropped.expired;
+        total.evicted += dropped.evicted;
+        total.torn += dropped.torn;
+        drop(total);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Removes a payload's file; the next start removes it when this fails. Whether it is gone.
+    fn forget(&self, root: &Root) -> bool {
+        lock(&self.hot).remove(root);
+        let removed = std::fs::remove_file(self.settings.layout.payload(root));
+        removed.is_ok() || !self.settings.layout.payload(root).exists()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Free bytes of the disk that holds `folder`; everything when it does not say.
+fn disk_free(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,379 @@
+//! Opening a store: the lock, the index, and what a stop in the middle left behind.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
+
+use lavant_proto::ids::SigningKey;
+use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable};
+use tokio::sync::watch;
+
+use super::catalog::{Catalog, Content};
+use super::error::{OpenError, StoreError};
+use super::layout::Layout;
+use super::recover::recover;
+use super::rows::{CONTENTS, META, PARTIALS, PAYLOADS, STORE_FORMAT};
+use super::writer::Writer;
+use super::{Dropped, Settings, Shared, Store, hot, payload, rebuild, upload};
+
+/// The open index.
+pub(super) enum Index {
+    Writable(Database),
+    ReadOnly(ReadOnlyDatabase),
+    /// Between closing a failed index and opening it again.
+    Closed,
+}
+
+impl Index {
+    pub(super) fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
+        match self {
+            Self::Writable(database) => Ok(database.begin_read()?),
+            Self::ReadOnly(database) => Ok(database.begin_read()?),
+            Self::Closed => Err(StoreError::Closed),
+        }
+    }
+
+    pub(super) fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
+        match self {
+            Self::Writable(database) => Ok(database.begin_write()?),
+            Self::ReadOnly(_) => Err(StoreError::ReadOnly),
+            Self::Closed => Err(StoreError::Closed),
+        }
+    }
+}
+
+/// Keeps other processes out of the store for as long as it lives.
+pub(super) struct Lock {
+    _file: Option<File>,
+}
+
+impl Lock {
+    fn take(layout: &Layout) -> Result<Self, OpenError> {
+        let path = layout.lock();
+        let opened = File::options()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(&path);
+        let file = opened.map_err(OpenError::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(layout)),
+            Err(TryLockError::Error(error)) => return Err(OpenError::io(&path)(error)),
+        }
+        // For the message that another process shows; a full disk must not keep the store closed.
+        let _ = file.write_all_at(format!("{:<20}\n", std::process::id()).as_bytes(), 0);
+        Ok(Self { _file: Some(file) })
+    }
+}
+
+/// The error that names the process in the lock file.
+fn in_use(layout: &Layout) -> OpenError {
+    let pid = fs::read_to_string(layout.lock()).unwrap_or_default();
+    let pid = pid.trim();
+    let pid = if pid.is_empty() { "unknown" } else { pid };
+    OpenError::InUse {
+        path: layout.root().to_owned(),
+        pid: pid.to_owned(),
+    }
+}
+
+impl Store {
+    /// Opens the store in its folder, making it when it is not there.
+    ///
+    /// The lock is taken, a damaged index is made again from the payload files, and what was on its
+    /// way in when the last process stopped is completed or removed. A folder that cannot be
+    /// written is opened for reading. `key` is the node's, which signs what it appends.
+    pub fn open(settings: Settings, key: SigningKey) -> Result<Self, OpenError> {
+        let layout = settings.layout.clone();
+        let mut warnings = Vec::new();
+        let (lock, writable) = match lock_for_writing(&layout) {
+            Ok(lock) => (lock, true),
+            Err(error) if is_refused(&error) && layout.index().exists() => {
+                warnings.push("the store is read-only: nothing can be added or removed".into());
+                (Lock { _file: None }, false)
+            }
+            Err(error) => return Err(error),
+        };
+        let (index, catalog, used) = if writable {
+            open_writable(&settings, &mut warnings)?
+        } else {
+            open_read_only(&layout)?
+        };
+        let shared = Arc::new(Shared {
+            hot: Mutex::new(hot::Hot::new(settings.hot_memory)),
+            settings,
+            index: RwLock::new(index),
+            catalog: RwLock::new(Arc::new(catalog)),
+            moving: RwLock::new(()),
+            used: AtomicU64::new(used),
+            staged: AtomicU64::new(0),
+            dropped: Mutex::new(Dropped::default()),
+            changes: watch::Sender::new(0),
+            warnings: Mutex::new(warnings),
+        });
+        let writer = writable.then(|| Writer::start(&shared)).transpose();
+        Ok(Self {
+            writer: writer
+                .map_err(OpenError::io(Path::new("the writer thread")))?
+                .map(Arc::new),
+            shared,
+            uploads: Arc::new(Mutex::new(upload::Uploads::default())),
+            key: Arc::new(key),
+            _lock: Arc::new(lock),
+        })
+    }
+}
+
+fn lock_for_writing(layout: &Layout) -> Result<Lock, OpenError> {
+    fs::create_dir_all(layout.root()).map_err(OpenError::io(layout.root()))?;
+    let lock = Lock::take(layout)?;
+    layout.create().map_err(OpenError::io(layout.root()))?;
+    Ok(lock)
+}
+
+fn is_refused(error: &OpenError) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error, OpenError::Io { source, .. }
+        if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
+}
+
+fn open_read_only(layout: &Layout) -> Result<(Index, Catalog, u64), OpenError> {
+    let damaged = || OpenError::CorruptReadOnly(layout.root().to_owned());
+    let opened = guarded(|| {
+        let index = Index::ReadOnly(ReadOnlyDatabase::open(layout.index()).map_err(fault_of)?);
+        if !has_format(&index)? {
+            return Err(IndexFault::Damaged("it holds nothing".into()));
+        }
+        Ok((load(&index)?, index))
+    });
+    match opened {
+        Ok(((catalog, used), index)) => Ok((index, catalog, used)),
+        Err(IndexFault::Damaged(_)) => Err(damaged()),
+        Err(other) => Err(other.into_error(layout)),
+    }
+}
+
+fn open_writable(
+    settings: &Settings,
+    warnings: &mut Vec<String>,
+) -> Result<(Index, Catalog, u64), OpenError> {
+    let layout = &settings.layout;
+    let existed = layout.index().exists();
+    let failed = |error: StoreError| OpenError::Index(error.to_string());
+    let opened = guarded(|| {
+        let mut index = open_index(settings)?;
+        if existed {
+            check_pages(&mut index)?;
+        }
+        if has_format(&index)? {
+            return Ok((Some(load(&index)?), index));
+        }
+        Ok((None, index))
+    });
+    match opened {
+        Ok((Some((catalog, used)), index)) => {
+            if !recover(settings, &index, &catalog).map_err(failed)? {
+                return Ok((index, catalog, used));
+            }
+            let (catalog, used) = load(&index).map_err(|fault| fault.into_error(layout))?;
+            Ok((index, catalog, used))
+        }
+        Ok((None, index)) => {
+            let report = rebuild::rebuild(settings, &index).map_err(failed)?;
+            if report.is_empty() {
+                return Ok((index, Catalog::default(), 0));
+            }
+            rebuilt(
+                layout,
+                index,
+                &format!("was missing and was made again: {report}"),
+                warnings,
+            )
+        }
+        Err(IndexFault::Damaged(reason)) => {
+            tracing::warn!(reason, "the index of the store is damaged");
+            let path = layout.index();
+            fs::rename(&path, path.with_extension("damaged")).map_err(OpenError::io(&path))?;
+            let index = open_index(settings).map_err(|fault| fault.into_error(layout))?;
+            let report = rebuild::rebuild(settings, &index).map_err(failed)?;
+            rebuilt(
+                layout,
+                index,
+                &format!("was damaged and was made again: {report}"),
+                warnings,
+            )
+        }
+        Err(other) => Err(other.into_error(layout)),
+    }
+}
+
+fn rebuilt(
+    layout: &Layout,
+    index: Index,
+    what: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(Index, Catalog, u64), OpenError> {
+    let text = format!("the index of the store {what}");
+    tracing::warn!("{text}");
+    warnings.push(text);
+    let (catalog, used) = load(&index).map_err(|fault| fault.into_error(layout))?;
+    Ok((index, catalog, used))
+}
+
+/// Why an index could not be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IndexFault {
+    #[error("{0}")]
+    Io(io::Error),
+    #[error("{0}")]
+    Format(String),
+    #[error("it is in use")]
+    InUse,
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl IndexFault {
+    fn into_error(self, layout: &Layout) -> OpenError {
+        match self {
+            Self::Io(source) => OpenError::Io {
+                path: layout.index(),
+                source,
+            },
+            Self::Format(reason) => OpenError::Format {
+                path: layout.root().to_owned(),
+                reason,
+            },
+            Self::InUse => in_use(layout),
+            Self::Damaged(reason) => OpenError::Index(reason),
+        }
+    }
+}
+
+impl From<StoreError> for IndexFault {
+    /// What the index says of itself is damage; what the disk says of it is not.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Index(reason) => Self::Damaged(reason),
+            other => Self::Io(io::Error::other(other.to_string())),
+        }
+    }
+}
+
+/// A damaged index can make its reader panic; that is damage like any other.
+fn guarded<T>(read: impl FnOnce() -> Result<T, IndexFault>) -> Result<T, IndexFault> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(IndexFault::Damaged("it cannot be read".into())))
+}
+
+fn fault_of(error: DatabaseError) -> IndexFault {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => IndexFault::InUse,
+        DatabaseError::UpgradeRequired(version) => {
+            IndexFault::Format(format!("its index has format {version}"))
+        }
+        DatabaseError::Storage(redb::StorageError::Io(error))
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            IndexFault::Io(error)
+        }
+        other => IndexFault::Damaged(other.to_string()),
+    }
+}
+
+/// Opens or makes the index; a new one has no format yet.
+fn open_index(settings: &Settings) -> Result<Index, IndexFault> {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(usize::try_from(settings.index_memory).unwrap_or(usize::MAX));
+    Ok(Index::Writable(
+        builder.create(settings.layout.index()).map_err(fault_of)?,
+    ))
+}
+
+/// Checks the hash of every page.
+fn check_pages(index: &mut Index) -> Result<(), IndexFault> {
+    match index {
+        Index::Writable(database) => match database.check_integrity().map_err(fault_of)? {
+            true => Ok(()),
+            false => Err(IndexFault::Damaged("some pages were damaged".into())),
+        },
+        Index::ReadOnly(_) | Index::Closed => Ok(()),
+    }
+}
+
+/// Whether the index was filled, by a program that wrote as this one does.
+fn has_format(index: &Index) -> Result<bool, IndexFault> {
+    let read = index.begin_read()?;
+    let meta = match read.open_table(META) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(false),
+        Err(error) => return Err(StoreError::from(error).into()),
+    };
+    match meta
+        .get("format")
+        .map_err(StoreError::from)?
+        .map(|value| value.value())
+    {
+        Some(STORE_FORMAT) => Ok(true),
+        Some(other) => Err(IndexFault::Format(format!(
+            "it has format {other}, and this lavant knows format {STORE_FORMAT}"
+        ))),
+        None => Ok(false),
+    }
+}
+
+/// Reads the catalogue, and sums the bytes of payload files.
+fn load(index: &Index) -> Result<(Catalog, u64), IndexFault> {
+    let read = index.begin_read()?;
+    let loaded: Result<_, StoreError> = (|| {
+        let mut catalog = Catalog::default();
+        for entry in read.open_table(CONTENTS)?.iter()? {
+            let (no, row) = entry?;
+            catalog.insert(Content::decode(no.value(), row.value())?);
+        }
+        let mut used = 0;
+        for entry in read.open_table(PAYLOADS)?.iter()? {
+            used += payload::disk_bytes(entry?.1.value().1);
+        }
+        for entry in read.open_table(PARTIALS)?.iter()? {
+            used += super::partial::disk_bytes(entry?.1.value());
+        }
+        Ok((catalog, used))
+    })();
+    Ok(loaded?)
+}
+
+impl Shared {
+    /// Opens the index again when a failed write left it unusable, and reads what is in it.
+    pub(super) fn reopen_if_poisoned(&self) {
+        let Ok(mut index) = self.index.write() else {
+            return;
+        };
+        if let Ok(write) = index.begin_write()
+            && write.abort().is_ok()
+        {
+            return;
+        }
+        *index = Index::Closed;
+        let opened = guarded(|| {
+            let opened = open_index(&self.settings)?;
+            Ok((load(&opened)?, opened))
+        });
+        match opened {
+            Ok(((mut catalog, used), opened)) => {
+                *index = opened;
+                catalog.follow(&self.catalog());
+                self.publish(catalog, used, 0, Dropped::default());
+            }
+            Err(error) => tracing::error!(%error, "the index could not be opened again"),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Payload files: the payload, its outboard, and a footer that says what it is.
+//!
+//! ```text
+//! payload | outboard | record, 0 or 64 bytes of signature | payload length u64,
+//!                                  record length u16, signature length u8, magic "lavant1"
+//! ```
+//!
+//! The footer lets the index be made again from the files alone; integers are little-endian.
+
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use lavant_proto::content::{Proof, SegmentRecord};
+use lavant_proto::ids::{Root, Signature};
+use lavant_proto::limits::{RECORD_BYTES_MAX, SEGMENT_BYTES_MAX};
+use lavant_proto::verify::{self, Seal};
+
+const MAGIC: &[u8; 7] = b"lavant1";
+const TRAILER_BYTES: u64 = 8 + 2 + 1 + MAGIC.len() as u64;
+
+/// What the footer of a payload file says.
+#[derive(Debug)]
+pub(super) struct Footer {
+    pub(super) length: u64,
+    pub(super) record: Vec<u8>,
+    pub(super) signature: Option<Signature>,
+}
+
+/// Writes a new payload file. It is not durable before [`File::sync_data`].
+pub(super) fn write(
+    path: &Path,
+    payload: &[u8],
+    seal: &Seal,
+    record: &SegmentRecord,
+    proof: &Proof,
+) -> io::Result<File> {
+    let mut file = File::options()
+        .write(true)
+        .read(true)
+        .create_new(true)
+        .open(path)?;
+    let footer = footer_bytes(payload.len() as u64, record, proof);
+    let mut parts = [
+        IoSlice::new(payload),
+        IoSlice::new(&seal.outboard),
+        IoSlice::new(&footer),
+    ];
+    let mut parts = &mut parts[..];
+    let written = (|| {
+        while !parts.is_empty() {
+            match file.write_vectored(parts)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => IoSlice::advance_slices(&mut parts, n),
+            }
+        }
+        Ok(())
+    })();
+    if let Err(error) = written {
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// The footer for a payload of `length` bytes.
+pub(super) fn footer_bytes(length: u64, record: &SegmentRecord, proof: &Proof) -> Vec<u8> {
+    let record = record.encode();
+    let signature: &[u8] = match proof {
+        Proof::Signature(signature) => &signature.0,
+        Proof::Manifest => &[],
+    };
+    let mut footer = record.clone();
+    footer.extend_from_slice(signature);
+    footer.extend_from_slice(&length.to_le_bytes());
+    footer.extend_from_slice(&(record.len() as u16).to_le_bytes());
+    footer.push(signature.len() as u8);
+    footer.extend_from_slice(MAGIC);
+    footer
+}
+
+/// Reads and checks the footer; `None` when the file is torn or of something else.
+pub(super) fn read_footer(file: &mut File) -> io::Result<Option<Footer>> {
+    let size = file.metadata()?.len();
+    let Some(trailer_at) = size.checked_sub(TRAILER_BYTES) else {
+        return Ok(None);
+    };
+    let mut trailer = [0; TRAILER_BYTES as usize];
+    file.read_exact_at(&mut trailer, trailer_at)?;
+    let (numbers, magic) = trailer.split_at(11);
+    if magic != MAGIC {
+        return Ok(None);
+    }
+    let mut length = [0; 8];
+    length.copy_from_slice(&numbers[..8]);
+    let length = u64::from_le_bytes(length);
+    let record_length = u64::from(u16::from_le_bytes([numbers[8], numbers[9]]));
+    let signature_length = u64::from(numbers[10]);
+    if length > SEGMENT_BYTES_MAX || record_length > RECORD_BYTES_MAX as u64 {
+        return Ok(None);
+    }
+    let record_at = length + verify::outboard_length(length);
+    if record_at + record_length + signature_length != trailer_at {
+        return Ok(None);
+    }
+    let mut rest = vec![0; (record_length + signature_length) as usize];
+    file.read_exact_at(&mut rest, record_at)?;
+    let signature = match rest.split_off(record_length as usize).try_into() {
+        Ok(bytes) => Some(Signature(bytes)),
+        Err(_) if signature_length == 0 => None,
+        Err(_) => return Ok(None),
+    };
+    Ok(Some(Footer {
+        length,
+        record: rest,
+        signature,
+    }))
+}
+
+/// Hashes the payload again; whether it still is what `root` names.
+pub(super) fn is_intact(file: &mut File, root: &Root, length: u64) -> io::Result<bool> {
+    file.seek(SeekFrom::Start(0))?;
+    match verify::seal_reader(
+        io::BufReader::with_capacity(256 * 1024, file.take(length)),
+        length,
+    ) {
+        Ok(seal) => Ok(seal.root == *root),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes that a payload of `length` bytes counts for: its own and those of its outboard.
+pub(super) fn disk_bytes(length: u64) -> u64 {
+    length + verify::outboard_length(length)
+}

@@ -1,0 +1,217 @@
+//! Reading: playlists' rows, segments, payload files, pins and removal.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use lavant_proto::content::{Kind, MimeType, SegmentRecord, SignedManifest, Verified};
+use lavant_proto::ids::Root;
+use lavant_proto::verify;
+use redb::ReadOnlyTable;
+
+use super::catalog::Content;
+use super::error::StoreError;
+use super::publish::record_of;
+use super::rows::{SEGMENTS, SegmentKey, SegmentRow};
+use super::{Store, expire, lock, manifest};
+
+/// A segment that is known, and how to get its bytes.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    key: SegmentKey,
+    /// What the index says of it.
+    pub row: SegmentRow,
+    /// What its bytes are.
+    pub mime: MimeType,
+}
+
+/// The open file of a payload.
+#[derive(Clone, Debug)]
+pub struct PayloadFile {
+    /// The file; the payload stands at its start.
+    pub file: Arc<File>,
+    /// Length of the payload in bytes.
+    pub length: u64,
+}
+
+impl PayloadFile {
+    /// Reads a range that lies inside the payload.
+    pub fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes.into())
+    }
+}
+
+impl Store {
+    fn segments(&self) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, StoreError> {
+        let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
+        Ok(index.begin_read()?.open_table(SEGMENTS)?)
+    }
+
+    /// One segment; `None` when it is not known or its payload is not here.
+    pub fn segment(
+        &self,
+        content: &Content,
+        rendition_no: u16,
+        kind: Kind,
+        sequence: u64,
+    ) -> Result<Option<Segment>, StoreError> {
+        let Some(state) = content.renditions.get(usize::from(rendition_no)) else {
+            return Ok(None);
+        };
+        let key = SegmentKey {
+            content_no: content.no,
+            rendition_no,
+            kind,
+            sequence,
+        };
+        let Some(row) = self.segments()?.get(key.to_bytes().as_slice())? else {
+            return Ok(None);
+        };
+        let row = SegmentRow::decode(row.value())?;
+        Ok(row.present.then_some(Segment {
+            key,
+            row,
+            mime: state.info.mime,
+        }))
+    }
+
+    /// The known segments of a rendition with their sequences, in order, present or not.
+    pub fn rows(
+        &self,
+        content: &Content,
+        rendition_no: u16,
+        kind: Kind,
+    ) -> Result<Vec<(u64, SegmentRow)>, StoreError> {
+        let range = SegmentKey::range(content.no, Some((rendition_no, kind)));
+        let table = self.segments()?;
+        let mut rows = Vec::new();
+        for entry in table.range(range.start().as_slice()..=range.end().as_slice())? {
+            let (key, row) = entry?;
+            let sequence = SegmentKey::from_bytes(key.value())?.sequence;
+            rows.push((sequence, SegmentRow::decode(row.value())?));
+        }
+        Ok(rows)
+    }
+
+    /// The record of a segment, as its publisher signed it.
+    #[must_use]
+    pub fn record(&self, content: &Content, segment: &Segment) -> SegmentRecord {
+        record_of(content, segment.key, &segment.row)
+    }
+
+    /// The manifest of a finished content, with signature and leaves, verified again.
+    #[must_use]
+    pub fn manifest(&self, content: &Content) -> Option<Verified<SignedManifest>> {
+        let stored = manifest::read(&self.settings().layout.manifest(content.no))?;
+        (stored.signed.manifest.content == content.key).then_some(stored.signed)
+    }
+
+    /// A payload that is in memory.
+    #[must_use]
+    pub fn hot(&self, root: &Root) -> Option<Bytes> {
+        lock(&self.shared.hot).get(root)
+    }
+
+    /// Opens a segment's payload. A file that is gone or has another length is noticed: the segment
+    /// is dropped, and its playlist shows a gap from then on.
+    pub fn open_payload(&self, segment: &Segment) -> Result<PayloadFile, StoreError> {
+        let root = segment.row.root;
+        let length = segment.row.length;
+        let path = self.settings().layout.payload(&root);
+        let open = || File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let opened = open().or_else(|error| {
+            if !is_gone(&error) {
+                return Err(error);
+            }
+            // The writer may be about to move it from `incoming/`.
+            drop(
+                self.shared
+                    .moving
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+            open()
+        });
+        match opened {
+            Ok((size, file)) if size >= length + verify::outboard_length(length) => {
+                Ok(PayloadFile {
+                    file: Arc::new(file),
+                    length,
+                })
+            }
+            Ok(_) => Err(self.torn(segment.key, root, "its file is torn")),
+            Err(error) if is_gone(&error) => Err(self.torn(segment.key, root, "its file is gone")),
+            Err(error) => Err(StoreError::io("open a segment", &error)),
+        }
+    }
+
+    /// Has the writer look at a payload that could not be read, and drop it if it is no good.
+    fn torn(&self, key: SegmentKey, root: Root, why: &str) -> StoreError {
+        let sequence = key.sequence;
+        let row = self.segments().ok().and_then(|table| {
+            SegmentRow::decode(table.get(key.to_bytes().as_slice()).ok()??.value()).ok()
+        });
+        if !row.is_some_and(|row| row.present && row.root == root) {
+            return StoreError::NotFound(format!("segment {sequence}"));
+        }
+        tracing::error!(sequence, %root, "a segment is dropped: {why}");
+        let _ = self.submit(move |tx| expire::lose_payload(tx, key, &root));
+        StoreError::NotFound(format!("segment {sequence} ({why}, so it was dropped)"))
+    }
+
+    /// Reads a whole payload and checks it against its root.
+    pub fn read_verified(&self, segment: &Segment) -> Result<Bytes, StoreError> {
+        let file = self.open_payload(segment)?;
+        let length = usize::try_from(file.length).unwrap_or(usize::MAX);
+        match file.read(0, length) {
+            Ok(bytes) if verify::matches_root(&bytes, &segment.row.root) => Ok(bytes),
+            Ok(_) => Err(self.torn(segment.key, segment.row.root, "its bytes are damaged")),
+            Err(_) => Err(self.torn(segment.key, segment.row.root, "its bytes cannot be read")),
+        }
+    }
+
+    /// Keeps a content from eviction and expiry, or no longer. Blocks.
+    pub fn pin(&self, content_no: u64, pinned: bool) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            let before = tx.content(content_no)?;
+            let mut after = before.clone();
+            after.pinned = pinned;
+            if pinned {
+                tx.mark_pinned(&after)?;
+            } else {
+                tx.surplus.push(tx.settings.layout.pin(&after.key));
+            }
+            tx.requeue(&before, after)
+        })
+    }
+
+    /// Removes all versions of a content. Blocks. Returns how many segments and bytes went.
+    pub fn remove(&self, content: &Content) -> Result<(u64, u64), StoreError> {
+        let key = content.key.clone();
+        self.write(move |tx| {
+            let all: Vec<u64> = tx
+                .catalog
+                .all()
+                .filter(|c| c.key.publisher == key.publisher && c.key.content_id == key.content_id)
+                .map(|c| c.no)
+                .collect();
+            if all.is_empty() {
+                return Err(StoreError::NotFound(format!(
+                    "content {:?}",
+                    key.content_id.as_str()
+                )));
+            }
+            let mut gone = (0, 0);
+            for no in all {
+                let (segments, bytes) = tx.remove_content(no)?;
+                gone = (gone.0 + segments, gone.1 + bytes);
+            }
+            Ok(gone)
+        })
+    }
+}

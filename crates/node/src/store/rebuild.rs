@@ -1,0 +1,382 @@
+//! Making the index again from manifests, payload files and pins.
+//!
+//! A finished content comes back as its manifest says, a growing one as far as its payload files
+//! say: when two growing contents had the same payload, its file tells of one of them only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use lavant_proto::content::{Kind, Proof, SegmentRecord};
+use lavant_proto::ids::{ContentKey, Root, Signature};
+use lavant_proto::time::{TICKS_PER_SECOND, Time};
+
+use super::append::{count, default_target, row_of};
+use super::catalog::{Content, RenditionState, State};
+use super::error::StoreError;
+use super::layout::Layout;
+use super::manifest::{self, Stored};
+use super::open::Index;
+use super::publish::{content_from, mark_superseded};
+use super::recover::files_below;
+use super::rows::{STORE_FORMAT, SegmentKey, SegmentRow};
+use super::tx::Tx;
+use super::{Settings, payload};
+
+/// What a rebuild found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Report {
+    contents: u64,
+    segments: u64,
+    unusable: u64,
+}
+
+impl Report {
+    /// Whether there was nothing to find.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.contents == 0 && self.unusable == 0
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} segments of {} contents",
+            self.segments, self.contents
+        )?;
+        if self.unusable > 0 {
+            write!(f, "; {} files could not be used", self.unusable)?;
+        }
+        Ok(())
+    }
+}
+
+/// A content as it is put together again, and its segments.
+struct Found {
+    content: Content,
+    rows: BTreeMap<SegmentKey, SegmentRow>,
+}
+
+/// A payload file that is what its name and record say.
+struct Payload {
+    path: PathBuf,
+    record: SegmentRecord,
+    signature: Option<Signature>,
+}
+
+/// Fills an empty index. Every payload is hashed, every record checked against its publisher.
+pub(super) fn rebuild(settings: &Settings, index: &Index) -> Result<Report, StoreError> {
+    let layout = &settings.layout;
+    let mut report = Report::default();
+    let mut payloads = Vec::new();
+    for path in payload_files(settings)
+        .into_iter()
+        .chain(incoming_payloads(layout))
+    {
+        match read_payload(layout, path) {
+            Some(payload) => payloads.push(payload),
+            None => report.unusable += 1,
+        }
+    }
+    let roots: BTreeSet<Root> = payloads.iter().map(|payload| payload.record.root).collect();
+    let mut found = finished_contents(settings, &roots);
+    report.unusable += add_growing(&mut found, &payloads);
+    found.retain(|_, found| found.content.segment_count() > 0);
+    let pins = read_pins(layout);
+    for (key, found) in &mut found {
+        found.content.pinned = pins.contains(&pin_line(key));
+    }
+    supersede_older(&mut found, settings.clock.now());
+    place_files(layout, &found, &payloads)?;
+    write(settings, index, found, report)
+}
+
+/// All files below `segments/`.
+pub(super) fn payload_files(settings: &Settings) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    if let Ok(folders) = fs::read_dir(settings.layout.segments()) {
+        for folder in folders.flatten() {
+            files.extend(files_below(&folder.path()));
+        }
+    }
+    files.sort_unstable();
+    files
+}
+
+/// The payloads that were on their way in: an acknowledged one may not have been moved yet.
+fn incoming_payloads(layout: &Layout) -> impl Iterator<Item = PathBuf> + use<> {
+    let files = files_below(&layout.incoming()).into_iter();
+    files.filter(|path| Layout::incoming_manifest_no(path).is_none())
+}
+
+/// The root that a payload file's path stands for.
+pub(super) fn root_of_path(path: &Path) -> Option<Root> {
+    let name = path.file_name()?.to_str()?;
+    let folder = path.parent()?.file_name()?.to_str()?;
+    format!("{folder}{name}").parse().ok()
+}
+
+/// Reads a payload file, when its payload is intact and its signature, if any, good.
+fn read_payload(layout: &Layout, path: PathBuf) -> Option<Payload> {
+    let mut file = File::open(&path).ok()?;
+    let footer = payload::read_footer(&mut file).ok()??;
+    let claim = SegmentRecord::decode(&footer.record).ok()?;
+    let record = claim.claim().clone();
+    let named = path.starts_with(layout.incoming()) || root_of_path(&path) == Some(record.root);
+    let fits = named && record.length == footer.length;
+    if !fits || !payload::is_intact(&mut file, &record.root, record.length).ok()? {
+        return None;
+    }
+    if let Some(signature) = &footer.signature {
+        claim.verify(signature).ok()?;
+    }
+    Some(Payload {
+        path,
+        record,
+        signature: footer.signature,
+    })
+}
+
+fn finished_contents(settings: &Settings, roots: &BTreeSet<Root>) -> BTreeMap<ContentKey, Found> {
+    let layout = &settings.layout;
+    let places = files_below(&layout.manifests())
+        .into_iter()
+        .filter_map(|path| {
+            let no = u64::from_str_radix(path.file_name()?.to_str()?, 16).ok()?;
+            Some((no, path))
+        });
+    let incoming = files_below(&layout.incoming())
+        .into_iter()
+        .filter_map(|path| Some((Layout::incoming_manifest_no(&path)?, path)));
+    let mut contents = BTreeMap::new();
+    for (no, path) in places.chain(incoming) {
+        let Some(Stored { signed, rows }) = manifest::read(&path) else {
+            continue;
+        };
+        let now = settings.clock.now();
+        let mut content = content_from(no, &signed.manifest, now, String::new(), false);
+        let mut found = BTreeMap::new();
+        for (place, row) in rows {
+            let row = SegmentRow {
+                present: roots.contains(&row.root),
+                ..row
+            };
+            if row.present {
+                count(&mut content, place, &row, true);
+            }
+            found.insert(place, row);
+        }
+        // One that was on its way in takes its place; the others are there already.
+        let _ = fs::rename(&path, layout.manifest(no));
+        contents.insert(
+            content.key.clone(),
+            Found {
+                content,
+                rows: found,
+            },
+        );
+    }
+    contents
+}
+
+/// Adds the contents that no manifest tells of. Returns how many payloads belong to nothing.
+fn add_growing(found: &mut BTreeMap<ContentKey, Found>, payloads: &[Payload]) -> u64 {
+    let finished: BTreeSet<ContentKey> = found.keys().cloned().collect();
+    let vouched: BTreeSet<Root> = found
+        .values()
+        .flat_map(|found| found.rows.values().map(|row| row.root))
+        .collect();
+    let mut growing: Vec<&Payload> = Vec::new();
+    let mut unusable = 0;
+    for payload in payloads {
+        if payload.signature.is_some() && !finished.contains(&payload.record.content) {
+            growing.push(payload);
+        } else if !vouched.contains(&payload.record.root) {
+            unusable += 1;
+        }
+    }
+    growing.sort_by_key(|payload| (payload.record.created, payload.record.sequence));
+    let mut next_no = 1 + found
+        .values()
+        .map(|found| found.content.no)
+        .max()
+        .unwrap_or(0);
+    for payload in growing {
+        let found = found
+            .entry(payload.record.content.clone())
+            .or_insert_with(|| {
+                next_no += 1;
+                Found {
+                    content: growing_content(next_no - 1, &payload.record),
+                    rows: BTreeMap::new(),
+                }
+            });
+        found.add(payload);
+    }
+    for found in found
+        .values_mut()
+        .filter(|found| found.content.state == State::Open)
+    {
+        found.start_playlists();
+    }
+    unusable
+}
+
+impl Found {
+    fn add(
+        &mut self,
+        Payload {
+            record, signature, ..
+        }: &Payload,
+    ) {
+        let content = &mut self.content;
+        let name = record.rendition.as_str();
+        let rendition_no = content.rendition_no(name).unwrap_or_else(|| {
+            content
+                .renditions
+                .push(RenditionState::new(record.rendition.clone(), record.mime));
+            (content.renditions.len() - 1) as u16
+        });
+        let SegmentRecord { kind, sequence, .. } = *record;
+        let place = SegmentKey {
+            content_no: content.no,
+            rendition_no,
+            kind,
+            sequence,
+        };
+        if self.rows.contains_key(&place) {
+            return;
+        }
+        let row = row_of(record, &signature.map_or(Proof::Manifest, Proof::Signature));
+        count(content, place, &row, false);
+        let rounded = (record.duration + TICKS_PER_SECOND / 2) / TICKS_PER_SECOND;
+        content.target_duration = content.target_duration.max(rounded as u32);
+        content.expires = content.expires.max(row.expires());
+        content.last_arrival = content.last_arrival.max(row.created);
+        self.rows.insert(place, row);
+    }
+
+    /// A playlist whose index was lost starts at the first segment that is left. No more
+    /// discontinuities than segments can have left before it, so neither number goes back.
+    fn start_playlists(&mut self) {
+        for (no, state) in self.content.renditions.iter_mut().enumerate() {
+            let first = self
+                .rows
+                .keys()
+                .find(|place| usize::from(place.rendition_no) == no && place.kind == Kind::Media);
+            state.first = first.map_or(0, |place| place.sequence);
+            state.discontinuities_gone = state.first;
+        }
+    }
+}
+
+fn growing_content(no: u64, first: &SegmentRecord) -> Content {
+    Content {
+        no,
+        key: first.content.clone(),
+        title: first.title.clone(),
+        priority: first.priority,
+        created: first.created,
+        ttl: first.ttl,
+        expires: Time(0),
+        hold_until: None,
+        last_arrival: Time(0),
+        target_duration: default_target(first),
+        state: State::Open,
+        superseded: false,
+        pinned: false,
+        source: String::new(),
+        renditions: Vec::new(),
+        generation: 0,
+    }
+}
+
+/// What the file of a pin says.
+pub(super) fn pin_line(content: &ContentKey) -> String {
+    let ContentKey {
+        publisher,
+        content_id,
+        version,
+    } = content;
+    format!("{publisher}/{content_id}/{version}")
+}
+
+fn read_pins(layout: &Layout) -> BTreeSet<String> {
+    let files = files_below(&layout.pins()).into_iter();
+    files
+        .filter_map(|path| Some(fs::read_to_string(path).ok()?.trim().to_owned()))
+        .collect()
+}
+
+fn supersede_older(found: &mut BTreeMap<ContentKey, Found>, now: Time) {
+    let keys: Vec<ContentKey> = found.keys().cloned().collect();
+    for pair in keys.windows(2) {
+        let same =
+            pair[0].publisher == pair[1].publisher && pair[0].content_id == pair[1].content_id;
+        if let Some(older) = found.get_mut(&pair[0]).filter(|_| same) {
+            mark_superseded(&mut older.content, now);
+        }
+    }
+}
+
+/// Moves incoming payloads that are used to their places, and removes the others.
+fn place_files(
+    layout: &Layout,
+    found: &BTreeMap<ContentKey, Found>,
+    payloads: &[Payload],
+) -> Result<(), StoreError> {
+    let used: BTreeSet<Root> = found
+        .values()
+        .flat_map(|found| found.rows.values().map(|row| row.root))
+        .collect();
+    for Payload { path, record, .. } in payloads {
+        if path.starts_with(layout.incoming()) && used.contains(&record.root) {
+            fs::rename(path, layout.payload(&record.root))
+                .map_err(|error| StoreError::io("complete a segment", &error))?;
+        }
+    }
+    for path in files_below(&layout.incoming())
+        .into_iter()
+        .chain(files_below(&layout.partials()))
+    {
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Writes all in one transaction: a stop in the middle leaves an index without a format, which
+/// the next start makes again.
+fn write(
+    settings: &Settings,
+    index: &Index,
+    found: BTreeMap<ContentKey, Found>,
+    mut report: Report,
+) -> Result<Report, StoreError> {
+    let write = index.begin_write()?;
+    let mut tx = Tx::empty(&write, settings)?;
+    let mut next = 1;
+    for Found { content, rows } in found.into_values() {
+        next = next.max(content.no + 1);
+        report.contents += 1;
+        report.segments += content.segment_count();
+        for (place, row) in &rows {
+            let place = SegmentKey {
+                content_no: content.no,
+                ..*place
+            };
+            if row.present {
+                tx.add_payload(&row.root, row.length, PathBuf::new())?;
+            }
+            tx.put_segment(place, row)?;
+            tx.enqueue(&content, place, row)?;
+        }
+        tx.put_content(content)?;
+    }
+    tx.meta.insert("next_content", next)?;
+    tx.meta.insert("format", STORE_FORMAT)?;
+    drop(tx);
+    write.commit()?;
+    Ok(report)
+}

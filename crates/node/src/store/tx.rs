@@ -1,0 +1,349 @@
+//! One write transaction of the index, with the steps that all operations share.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use lavant_proto::content::{Kind, SignedManifest};
+use lavant_proto::ids::Root;
+use lavant_proto::relay::evict::{EvictionRank, Holding};
+use lavant_proto::time::Time;
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::catalog::{Catalog, Content};
+use super::error::StoreError;
+use super::rebuild::pin_line;
+use super::rows::{
+    CONTENTS, DEADLINES, EVICTION, GARBAGE, META, PARTIALS, PAYLOADS, SEGMENTS, SegmentKey,
+    SegmentRow, deadline_key, eviction_key,
+};
+use super::{Settings, Shared, manifest, payload};
+
+/// The open tables of a write transaction, and what is to be done once it is durable.
+pub(super) struct Tx<'t> {
+    pub(super) meta: Table<'t, &'static str, u64>,
+    pub(super) contents: Table<'t, u64, &'static [u8]>,
+    pub(super) segments: Table<'t, &'static [u8], &'static [u8]>,
+    pub(super) deadlines: Table<'t, &'static [u8], ()>,
+    pub(super) eviction: Table<'t, &'static [u8], ()>,
+    pub(super) payloads: Table<'t, &'static [u8], (u32, u64)>,
+    pub(super) partials: Table<'t, &'static [u8], &'static [u8]>,
+    pub(super) garbage: Table<'t, &'static [u8], ()>,
+    /// The catalogue as it will be.
+    pub(super) catalog: Catalog,
+    /// Bytes of all payload files as they will be.
+    pub(super) used: u64,
+    /// Bytes that uploads hold.
+    pub(super) staged: u64,
+    /// Bytes that this transaction takes over from uploads.
+    pub(super) unstaged: u64,
+    /// Files of payloads and manifests to move to their place, by that place.
+    pub(super) moves: BTreeMap<PathBuf, PathBuf>,
+    /// Payload files to remove.
+    pub(super) unlinks: Vec<Root>,
+    /// Other files to remove: incoming ones that are not needed, old manifests, old pins.
+    pub(super) surplus: Vec<PathBuf>,
+    /// How many segments were dropped, by reason.
+    pub(super) dropped: Dropped,
+    pub(super) settings: &'t Settings,
+    pub(super) now: Time,
+}
+
+/// What a transaction leaves to be done; see the fields of [`Tx`].
+pub(super) struct Done {
+    pub(super) catalog: Catalog,
+    pub(super) used: u64,
+    pub(super) unstaged: u64,
+    pub(super) moves: BTreeMap<PathBuf, PathBuf>,
+    pub(super) unlinks: Vec<Root>,
+    pub(super) surplus: Vec<PathBuf>,
+    pub(super) dropped: Dropped,
+}
+
+/// Counts of segments that the store let go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Their time was over.
+    pub expired: u64,
+    /// They made room for others.
+    pub evicted: u64,
+    /// Their file was torn or gone.
+    pub torn: u64,
+}
+
+impl<'t> Tx<'t> {
+    /// Opens the tables to go on from what `shared` holds.
+    pub(super) fn open(
+        write: &'t WriteTransaction,
+        shared: &'t Shared,
+    ) -> Result<Self, StoreError> {
+        let tx = Self::empty(write, &shared.settings)?;
+        Ok(Self {
+            catalog: shared.catalog().as_ref().clone(),
+            used: shared.used.load(Ordering::Acquire),
+            staged: shared.staged.load(Ordering::Acquire),
+            ..tx
+        })
+    }
+
+    /// Opens the tables of an index that holds nothing.
+    pub(super) fn empty(
+        write: &'t WriteTransaction,
+        settings: &'t Settings,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            meta: write.open_table(META)?,
+            contents: write.open_table(CONTENTS)?,
+            segments: write.open_table(SEGMENTS)?,
+            deadlines: write.open_table(DEADLINES)?,
+            eviction: write.open_table(EVICTION)?,
+            payloads: write.open_table(PAYLOADS)?,
+            partials: write.open_table(PARTIALS)?,
+            garbage: write.open_table(GARBAGE)?,
+            catalog: Catalog::default(),
+            used: 0,
+            staged: 0,
+            unstaged: 0,
+            moves: BTreeMap::new(),
+            unlinks: Vec::new(),
+            surplus: Vec::new(),
+            dropped: Dropped::default(),
+            settings,
+            now: settings.clock.now(),
+        })
+    }
+
+    /// Closes the tables; what is left is to be done once the commit succeeded.
+    pub(super) fn close(self) -> Done {
+        Done {
+            catalog: self.catalog,
+            used: self.used,
+            unstaged: self.unstaged,
+            moves: self.moves,
+            unlinks: self.unlinks,
+            surplus: self.surplus,
+            dropped: self.dropped,
+        }
+    }
+
+    /// A number for a new content.
+    pub(super) fn next_content_no(&mut self) -> Result<u64, StoreError> {
+        let next = self
+            .meta
+            .get("next_content")?
+            .map_or(1, |value| value.value());
+        self.meta.insert("next_content", next + 1)?;
+        Ok(next)
+    }
+
+    /// Writes a content to the index and the catalogue.
+    pub(super) fn put_content(&mut self, mut content: Content) -> Result<(), StoreError> {
+        content.generation += 1;
+        self.contents
+            .insert(content.no, content.encode().as_slice())?;
+        self.catalog.insert(content);
+        Ok(())
+    }
+
+    /// A copy of a content, for changing it.
+    pub(super) fn content(&self, no: u64) -> Result<Content, StoreError> {
+        let found = self
+            .catalog
+            .get(no)
+            .ok_or_else(|| StoreError::NotFound("the content".into()));
+        found.map(|content| Content::clone(content))
+    }
+
+    pub(super) fn segment(&self, key: SegmentKey) -> Result<Option<SegmentRow>, StoreError> {
+        let row = self.segments.get(key.to_bytes().as_slice())?;
+        row.map(|row| SegmentRow::decode(row.value())).transpose()
+    }
+
+    pub(super) fn put_segment(
+        &mut self,
+        key: SegmentKey,
+        row: &SegmentRow,
+    ) -> Result<(), StoreError> {
+        self.segments
+            .insert(key.to_bytes().as_slice(), row.encode().as_slice())?;
+        Ok(())
+    }
+
+    /// Enters a segment into the queues of expiry and eviction.
+    pub(super) fn enqueue(
+        &mut self,
+        content: &Content,
+        key: SegmentKey,
+        row: &SegmentRow,
+    ) -> Result<(), StoreError> {
+        if let Some(deadline) = deadline(content, key, row) {
+            self.deadlines
+                .insert(deadline_key(deadline, key).as_slice(), ())?;
+        }
+        if let Some(rank) = rank(content, key, row) {
+            self.eviction
+                .insert(eviction_key(rank, key).as_slice(), ())?;
+        }
+        Ok(())
+    }
+
+    /// Takes a segment out of both queues.
+    pub(super) fn dequeue(
+        &mut self,
+        content: &Content,
+        key: SegmentKey,
+        row: &SegmentRow,
+    ) -> Result<(), StoreError> {
+        if let Some(deadline) = deadline(content, key, row) {
+            self.deadlines
+                .remove(deadline_key(deadline, key).as_slice())?;
+        }
+        if let Some(rank) = rank(content, key, row) {
+            self.eviction.remove(eviction_key(rank, key).as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Counts one more use of a payload whose file waits at `file`. That file takes the place of
+    /// one that is here already: it was verified just now, and the other may have been damaged.
+    pub(super) fn add_payload(
+        &mut self,
+        root: &Root,
+        length: u64,
+        file: PathBuf,
+    ) -> Result<(), StoreError> {
+        let uses = self
+            .payloads
+            .get(root.0.as_slice())?
+            .map_or(0, |row| row.value().0);
+        self.payloads
+            .insert(root.0.as_slice(), (uses + 1, length))?;
+        if uses == 0 {
+            self.used += payload::disk_bytes(length);
+            self.unlinks.retain(|gone| gone != root);
+            self.garbage.remove(root.0.as_slice())?;
+        }
+        let place = self.settings.layout.payload(root);
+        self.surplus.extend(self.moves.insert(place, file));
+        Ok(())
+    }
+
+    /// Counts one use of a payload less; its file goes with the last.
+    pub(super) fn drop_payload(&mut self, root: &Root) -> Result<(), StoreError> {
+        let Some((uses, length)) = self.payloads.get(root.0.as_slice())?.map(|row| row.value())
+        else {
+            return Ok(());
+        };
+        if uses > 1 {
+            self.payloads
+                .insert(root.0.as_slice(), (uses - 1, length))?;
+            return Ok(());
+        }
+        self.payloads.remove(root.0.as_slice())?;
+        self.used = self.used.saturating_sub(payload::disk_bytes(length));
+        self.surplus
+            .extend(self.moves.remove(&self.settings.layout.payload(root)));
+        self.garbage.insert(root.0.as_slice(), ())?;
+        self.unlinks.push(*root);
+        Ok(())
+    }
+
+    /// The segments of a content, in order.
+    pub(super) fn rows(
+        &self,
+        content_no: u64,
+        within: Option<(u16, Kind)>,
+    ) -> Result<Vec<(SegmentKey, SegmentRow)>, StoreError> {
+        let range = SegmentKey::range(content_no, within);
+        let mut rows = Vec::new();
+        for entry in self
+            .segments
+            .range(range.start().as_slice()..=range.end().as_slice())?
+        {
+            let (key, row) = entry?;
+            rows.push((
+                SegmentKey::from_bytes(key.value())?,
+                SegmentRow::decode(row.value())?,
+            ));
+        }
+        Ok(rows)
+    }
+
+    /// Notes in a file that a content is pinned, for when the index must be made again.
+    pub(super) fn mark_pinned(&mut self, content: &Content) -> Result<(), StoreError> {
+        let path = self.settings.layout.pin(&content.key);
+        self.surplus.retain(|file| *file != path);
+        std::fs::File::create(path)
+            .and_then(|mut file| {
+                file.write_all(pin_line(&content.key).as_bytes())?;
+                file.sync_all()
+            })
+            .map_err(|error| StoreError::io("write a pin", &error))
+    }
+
+    /// Removes a content with all of its segments. Returns how many segments and bytes went.
+    pub(super) fn remove_content(&mut self, no: u64) -> Result<(u64, u64), StoreError> {
+        let content = self.content(no)?;
+        let before = self.used;
+        let mut count = 0;
+        for (key, row) in self.rows(no, None)? {
+            self.dequeue(&content, key, &row)?;
+            if row.present {
+                count += u64::from(key.kind == Kind::Media);
+                self.drop_payload(&row.root)?;
+            }
+            self.segments.remove(key.to_bytes().as_slice())?;
+        }
+        self.contents.remove(no)?;
+        self.catalog.remove(no);
+        let layout = &self.settings.layout;
+        self.surplus.extend(self.moves.remove(&layout.manifest(no)));
+        self.surplus
+            .extend([layout.manifest(no), layout.pin(&content.key)]);
+        Ok((count, before.saturating_sub(self.used)))
+    }
+
+    /// Writes the manifest of a content that is finished with this transaction.
+    pub(super) fn put_manifest(
+        &mut self,
+        no: u64,
+        signed: &SignedManifest,
+        rows: &[SegmentRow],
+    ) -> Result<(), StoreError> {
+        let file = self.settings.layout.incoming_manifest(no);
+        manifest::write(&file, signed, rows)
+            .map_err(|error| StoreError::io("write a manifest", &error))?;
+        self.moves.insert(self.settings.layout.manifest(no), file);
+        Ok(())
+    }
+
+    /// Changes a content in a way that moves its segments in the queues.
+    pub(super) fn requeue(&mut self, before: &Content, after: Content) -> Result<(), StoreError> {
+        for (key, row) in self.rows(after.no, None)? {
+            self.dequeue(before, key, &row)?;
+            self.enqueue(&after, key, &row)?;
+        }
+        self.put_content(after)
+    }
+}
+
+/// When a segment expires: with its content once that is finished or superseded, else on its own;
+/// init segments go with their content, pinned contents stay.
+pub(super) fn deadline(content: &Content, key: SegmentKey, row: &SegmentRow) -> Option<Time> {
+    let stays = content.pinned || key.kind == Kind::Init;
+    (!stays).then(|| content.hold_until.unwrap_or_else(|| row.expires()))
+}
+
+fn rank(content: &Content, key: SegmentKey, row: &SegmentRow) -> Option<EvictionRank> {
+    if !row.present {
+        return None;
+    }
+    EvictionRank::of(&Holding {
+        priority: content.priority,
+        copies: 0,
+        created: row.created,
+        sequence: key.sequence,
+        pinned: content.pinned || key.kind == Kind::Init,
+    })
+}

@@ -1,0 +1,272 @@
+//! The one thread that writes the index.
+//!
+//! Operations that wait at the same time share one durable commit, so that many small writes cost
+//! one flush. Between operations the thread sleeps until the next segment expires.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lavant_proto::ids::Root;
+use redb::ReadableTable;
+use tokio::sync::oneshot;
+
+use super::error::StoreError;
+use super::rows::{DEADLINES, split_deadline};
+use super::tx::{Done, Tx};
+use super::{Shared, expire, layout};
+
+/// Most operations in one commit.
+const BATCH_MAX: usize = 256;
+/// The longest sleep: a clock that is set forward is noticed after this time.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// Pause before the next try when expiring failed (a full disk, say).
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Reports the outcome of an operation once its commit succeeded or failed.
+type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// An operation: changes the transaction, or refuses before it changed anything.
+type Operation = Box<dyn FnOnce(&mut Tx<'_>) -> Step + Send>;
+
+/// What an operation did.
+struct Step {
+    report: Report,
+    /// It failed in the middle: nothing of the batch may be committed.
+    failed: Option<StoreError>,
+}
+
+/// Hands operations to the writer thread; dropping it ends the thread and waits for its end, so
+/// that the store can be opened again at once.
+pub(super) struct Writer {
+    queue: Option<Sender<Operation>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
+        let (queue, inbox) = channel();
+        let weak = Arc::downgrade(shared);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || run(&inbox, &weak))?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
+    }
+
+    /// Queues an operation; the answer comes when its changes are durable.
+    ///
+    /// An operation that refuses must not have changed anything; an error for which
+    /// [`StoreError::is_failure`] holds undoes the whole batch.
+    pub(super) fn submit<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> oneshot::Receiver<Result<T, StoreError>> {
+        let (answer, receiver) = oneshot::channel();
+        let boxed: Operation = Box::new(move |tx| {
+            let outcome = operation(tx);
+            let failed = outcome
+                .as_ref()
+                .err()
+                .filter(|error| error.is_failure())
+                .cloned();
+            let report: Report = Box::new(move |committed| {
+                let _ = answer.send(committed.and(outcome));
+            });
+            Step { report, failed }
+        });
+        if let Some(queue) = &self.queue {
+            let _ = queue.send(boxed);
+        }
+        receiver
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs until the store is dropped.
+fn run(inbox: &Receiver<Operation>, shared: &Weak<Shared>) {
+    let mut sleep = Duration::ZERO;
+    let mut unlinked = Vec::new();
+    loop {
+        let first = match inbox.recv_timeout(sleep) {
+            Ok(operation) => Some(operation),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let mut batch: Vec<Operation> = first.into_iter().collect();
+        while batch.len() < BATCH_MAX {
+            let Ok(operation) = inbox.try_recv() else {
+                break;
+            };
+            batch.push(operation);
+        }
+        sleep = match run_batch(&shared, batch, &mut unlinked) {
+            Ok(next) => next.min(SLEEP_MAX),
+            Err(error) => {
+                tracing::error!(%error, "the index could not be written");
+                shared.reopen_if_poisoned();
+                RETRY
+            }
+        };
+    }
+}
+
+/// Runs the operations and expires what is due, in one commit. Returns how long to sleep then.
+fn run_batch(
+    shared: &Arc<Shared>,
+    batch: Vec<Operation>,
+    unlinked: &mut Vec<Root>,
+) -> Result<Duration, StoreError> {
+    if batch.is_empty() {
+        let wait = time_to_next_deadline(shared)?;
+        if !wait.is_zero() {
+            return Ok(wait);
+        }
+    }
+    let mut reports = Vec::new();
+    let outcome = commit_batch(shared, batch, &mut reports, unlinked);
+    for report in reports {
+        report(outcome.as_ref().map(|_| ()).map_err(StoreError::clone));
+    }
+    outcome
+}
+
+fn commit_batch(
+    shared: &Arc<Shared>,
+    batch: Vec<Operation>,
+    reports: &mut Vec<Report>,
+    unlinked: &mut Vec<Root>,
+) -> Result<Duration, StoreError> {
+    let index = shared.index.read().map_err(|_| StoreError::Closed)?;
+    let write = index.begin_write()?;
+    let mut tx = Tx::open(&write, shared)?;
+    for root in unlinked.iter() {
+        tx.garbage.remove(root.0.as_slice())?;
+    }
+    let stepped = step_all(&mut tx, batch, reports).and_then(|()| tx.time_to_next_deadline());
+    let done = tx.close();
+    let sleep = stepped.and_then(|sleep| {
+        sync_incoming(shared, &done.moves)?;
+        Ok(sleep)
+    });
+    let sleep = match sleep {
+        Ok(sleep) => sleep,
+        Err(error) => {
+            remove_manifests(shared, &done.moves);
+            return Err(error);
+        }
+    };
+    let moving = shared
+        .moving
+        .write()
+        .unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = write.commit() {
+        remove_manifests(shared, &done.moves);
+        return Err(error.into());
+    }
+    *unlinked = settle(shared, done);
+    drop(moving);
+    Ok(sleep)
+}
+
+fn step_all(
+    tx: &mut Tx<'_>,
+    batch: Vec<Operation>,
+    reports: &mut Vec<Report>,
+) -> Result<(), StoreError> {
+    let mut failed = None;
+    for operation in batch {
+        let step = operation(tx);
+        failed = failed.or(step.failed);
+        reports.push(step.report);
+    }
+    failed.map_or_else(|| expire::expire_due(tx), Err)
+}
+
+/// Makes the names of incoming files durable, so that a start after a power cut finds them.
+fn sync_incoming(shared: &Shared, moves: &BTreeMap<PathBuf, PathBuf>) -> Result<(), StoreError> {
+    if moves.is_empty() {
+        return Ok(());
+    }
+    let folder = shared.settings.layout.incoming();
+    layout::sync_folder(&folder).map_err(|e| StoreError::io("sync incoming segments", &e))
+}
+
+/// Manifests are made by the transaction itself, so nobody else removes those of a failed one.
+fn remove_manifests(shared: &Shared, moves: &BTreeMap<PathBuf, PathBuf>) {
+    let manifests = shared.settings.layout.manifests();
+    for (_, file) in moves
+        .iter()
+        .filter(|(target, _)| target.starts_with(&manifests))
+    {
+        let _ = fs::remove_file(file);
+    }
+}
+
+/// Does what is left when a commit is durable. Returns the payloads whose files are gone.
+fn settle(shared: &Shared, done: Done) -> Vec<Root> {
+    for (target, file) in &done.moves {
+        move_file(file, target);
+    }
+    shared.publish(done.catalog, done.used, done.unstaged, done.dropped);
+    for file in done.surplus {
+        let _ = fs::remove_file(file);
+    }
+    let mut unlinked = done.unlinks;
+    unlinked.retain(|root| shared.forget(root));
+    unlinked
+}
+
+/// The file is durable and the index knows it: if this fails, the next start moves it.
+fn move_file(from: &Path, to: &Path) {
+    let moved = fs::rename(from, to).or_else(|error| match to.parent() {
+        Some(folder) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder)?;
+            fs::rename(from, to)
+        }
+        _ => Err(error),
+    });
+    if let Err(error) = moved {
+        tracing::error!(%error, from = %from.display(), "a segment could not be moved to its place");
+    }
+}
+
+fn time_to_next_deadline(shared: &Shared) -> Result<Duration, StoreError> {
+    let index = shared.index.read().map_err(|_| StoreError::Closed)?;
+    let deadlines = index.begin_read()?.open_table(DEADLINES)?;
+    let Some((key, _)) = deadlines.first()? else {
+        return Ok(SLEEP_MAX);
+    };
+    let (deadline, _) = split_deadline(key.value())?;
+    Ok(deadline.since(shared.settings.clock.now()))
+}
+
+impl Tx<'_> {
+    fn time_to_next_deadline(&self) -> Result<Duration, StoreError> {
+        let Some((key, _)) = self.deadlines.first()? else {
+            return Ok(SLEEP_MAX);
+        };
+        let (deadline, _) = split_deadline(key.value())?;
+        Ok(deadline.since(self.now))
+    }
+}
