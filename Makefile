@@ -30,7 +30,7 @@ fuzz: ## Fuzz each target for a while (SECONDS=60)
 	@scripts/setup.sh fuzz
 	@scripts/fuzz.sh $(SECONDS)
 
-bench: ## Measure how fast a node serves segments, next to nginx
+bench: ## Measure a node beside nginx, ffmpeg and cosmosd
 	@scripts/setup.sh bench
 	@scripts/web.sh
 	@scripts/bench.sh

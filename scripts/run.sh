@@ -90,7 +90,7 @@ fetch() {
 start_node() {
     mkdir -p "$store"
     set -m
-    "$lavant" serve --store "$store" --listen "127.0.0.1:$port" </dev/null &
+    "$lavant" serve --store "$store" --port "$port" </dev/null &
     node=$!
     set +m
 }
@@ -116,7 +116,7 @@ add_film() {
     if fetch /catalog | grep -Eq "\"title\": ?\"$title\""; then
         return
     fi
-    attend "$lavant" ingest "$film" --title "$title" --node "$base" ||
+    attend "$lavant" ingest "$film" --title "$title" --daemon "$base" ||
         [[ -n $stopping ]] || warn "the sample film could not be added"
 }
 

@@ -1,4 +1,4 @@
-//! Cuts and inspects arbitrary bytes as transport streams; the division into pieces must not matter.
+//! Cuts and inspects arbitrary bytes as transport streams, whatever the division into pieces.
 #![no_main]
 
 use lavant_media::{Config, Error, Event, Format, ts};

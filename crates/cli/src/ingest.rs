@@ -81,7 +81,13 @@ pub(crate) struct Args {
     pub(crate) transcode: bool,
 
     /// Make several renditions: as the source allows, or of a LIST of heights such as 720p,480p
-    #[arg(long, value_name = "LIST", num_args = 0..=1, default_missing_value = "auto", value_parser = Ladder::parse)]
+    #[arg(
+        long,
+        value_name = "LIST",
+        num_args = 0..=1,
+        default_missing_value = "auto",
+        value_parser = Ladder::parse
+    )]
     pub(crate) ladder: Option<Ladder>,
 
     /// Publish with a key of your own: a file of 64 hex digits that only you may read

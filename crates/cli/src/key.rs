@@ -22,7 +22,13 @@ pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
     /// Folder of the node's store
-    #[arg(long, env = "LAVANT_STORE", value_name = "FOLDER", default_value = DEFAULT_STORE, global = true)]
+    #[arg(
+        long,
+        env = "LAVANT_STORE",
+        value_name = "FOLDER",
+        default_value = DEFAULT_STORE,
+        global = true
+    )]
     store: PathBuf,
     /// Print JSON
     #[arg(long, global = true)]

@@ -133,10 +133,17 @@ fn variant() -> impl Strategy<Value = Variant> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 64,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
-    fn arbitrary_bytes(data in proptest::collection::vec(any::<u8>(), 0..4096), piece in 1usize..600) {
+    fn arbitrary_bytes(
+        data in proptest::collection::vec(any::<u8>(), 0..4096),
+        piece in 1usize..600,
+    ) {
         read_all(&data, piece);
     }
 
@@ -192,7 +199,12 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_lines(lines in proptest::collection::vec("(#EXT(M3U|INF|-X-(MAP|START|KEY|STREAM-INF|GAP))?:?)?.{0,20}", 0..20)) {
+    fn arbitrary_lines(
+        lines in proptest::collection::vec(
+            "(#EXT(M3U|INF|-X-(MAP|START|KEY|STREAM-INF|GAP))?:?)?.{0,20}",
+            0..20,
+        )
+    ) {
         let _ = Playlist::parse(&format!("#EXTM3U\n{}", lines.join("\n")));
     }
 }

@@ -1,1 +1,244 @@
-fn main() {}
+//! Measures the store: size on disk, rate of durable writes, memory and start of a large one.
+//!
+//! ```text
+//! cargo run -p lavant-node --release --example store_scale -- FOLDER [SEGMENTS]
+//! ```
+//!
+//! FOLDER is made, and must be empty. The figures are printed one to a line.
+
+#![allow(clippy::print_stdout)]
+
+use std::error::Error;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use bytes::Bytes;
+use lavant_node::store::{
+    Commit, CommitRendition, NewSegment, NewUpload, Settings, Store, UploadSegment,
+};
+use lavant_proto::content::{Kind, MimeType, Priority};
+use lavant_proto::ids::{ContentId, Rendition, SigningKey};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn main() -> Outcome {
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().ok_or("give a folder")?;
+    let second = arguments.next();
+    if second.as_deref() == Some("read") {
+        return read_many(Path::new(&folder));
+    }
+    let count = second.map_or(Ok(100_000), |count| count.parse())?;
+    ratio(&Path::new(&folder).join("film"))?;
+    rate(&Path::new(&folder).join("rate"))?;
+    scale(&Path::new(&folder).join("scale"), count)
+}
+
+fn open(folder: &Path) -> Result<Store, Box<dyn Error>> {
+    Ok(Store::open(
+        Settings::new(folder),
+        SigningKey::from_seed(&[1; 32]),
+    )?)
+}
+
+fn payload(seed: u64, length: usize) -> Bytes {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes.into()
+}
+
+fn segment(content: &str, sequence: u64, payload: Bytes) -> Result<NewSegment, Box<dyn Error>> {
+    Ok(NewSegment {
+        content_id: ContentId::new(content)?,
+        title: content.to_owned(),
+        priority: Priority::Vod,
+        target_duration: None,
+        rendition: Rendition::main(),
+        kind: Kind::Media,
+        sequence,
+        duration: 540_000,
+        discontinuity: false,
+        init: None,
+        mime: MimeType::TransportStream,
+        codecs: String::new(),
+        size: (0, 0),
+        payload,
+    })
+}
+
+fn upload(store: &Store, title: &str, number: u64, count: u64, length: usize) -> Outcome {
+    let name = format!("{number:032x}");
+    store.begin_upload(
+        &name,
+        NewUpload {
+            content_id: None,
+            title: title.to_owned(),
+            priority: Priority::Vod,
+            publisher: None,
+            source: String::new(),
+            expected_seconds: None,
+            renditions: vec![(Rendition::main(), MimeType::TransportStream)],
+            pin: false,
+        },
+    )?;
+    for sequence in 0..count {
+        let segment = UploadSegment {
+            rendition: "main".into(),
+            kind: Kind::Media,
+            sequence,
+            duration: 540_000,
+            discontinuity: false,
+            init: None,
+            payload: payload(number << 32 | sequence, length),
+        };
+        store.stage(&name, segment)?;
+    }
+    let rendition = CommitRendition {
+        name: Rendition::main(),
+        bandwidth: 2_000_000,
+        average_bandwidth: 2_000_000,
+        codecs: "avc1.64001f".into(),
+        width: 1280,
+        height: 720,
+        frame_rate_milli: 25_000,
+        inits: 0,
+        segments: count,
+    };
+    let commit = Commit {
+        target_duration: 6,
+        renditions: vec![rendition],
+        signature: None,
+    };
+    store.commit_upload(&name, commit)?;
+    Ok(())
+}
+
+/// Bytes that a folder takes on disk.
+fn disk_usage(folder: &Path) -> std::io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut bytes = std::fs::symlink_metadata(folder)?.blocks() * 512;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        bytes += match entry.file_type()?.is_dir() {
+            true => disk_usage(&entry.path())?,
+            false => entry.metadata()?.blocks() * 512,
+        };
+    }
+    Ok(bytes)
+}
+
+/// A film of 77 MB, stored by both ways in.
+fn ratio(folder: &Path) -> Outcome {
+    let (count, length) = (48, 1_600_000);
+    let bytes = count * length as u64;
+    for way in ["upload", "append"] {
+        let folder = folder.join(way);
+        let store = open(&folder)?;
+        let start = Instant::now();
+        if way == "upload" {
+            upload(&store, "film", 1, count, length)?;
+        } else {
+            for sequence in 0..count {
+                store.append(segment("film", sequence, payload(sequence, length))?)?;
+            }
+        }
+        let rate = bytes as f64 / 1e6 / start.elapsed().as_secs_f64();
+        let open = disk_usage(&folder)? as f64 / bytes as f64;
+        drop(store);
+        let closed = disk_usage(&folder)? as f64 / bytes as f64;
+        println!("{way}: {open:.4} x the payload on disk ({closed:.4} closed), {rate:.0} MB/s");
+    }
+    Ok(())
+}
+
+/// Durable appends per second, by one writer and by eight.
+fn rate(folder: &Path) -> Outcome {
+    let store = open(folder)?;
+    for writers in [1, 8] {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for writer in 0..writers {
+                let store = store.clone();
+                scope.spawn(move || {
+                    for n in 0..300 {
+                        let seed = writers << 40 | writer << 32 | n;
+                        let made = segment(&format!("c{writers}-{writer}"), n, payload(seed, 2048));
+                        let _ = made.map(|segment| store.append(segment));
+                    }
+                });
+            }
+        });
+        let rate = (300 * writers) as f64 / start.elapsed().as_secs_f64();
+        println!("append, {writers} writers: {rate:.0} segments/s");
+    }
+    Ok(())
+}
+
+/// Many small segments in contents of a thousand; then a fresh process opens and reads them.
+fn scale(folder: &Path, count: u64) -> Outcome {
+    let store = open(folder)?;
+    let start = Instant::now();
+    for number in 0..count.div_ceil(1000) {
+        upload(
+            &store,
+            &format!("film {number}"),
+            number,
+            1000.min(count - number * 1000),
+            2048,
+        )?;
+    }
+    println!(
+        "{count} segments stored in {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
+    drop(store);
+    let index = std::fs::metadata(folder.join("index.redb"))?.len();
+    println!("index: {:.1} MB", index as f64 / 1e6);
+    let child = Command::new(std::env::current_exe()?)
+        .arg(folder)
+        .arg("read")
+        .status()?;
+    if child.success() {
+        Ok(())
+    } else {
+        Err("the reader failed".into())
+    }
+}
+
+fn read_many(folder: &Path) -> Outcome {
+    let start = Instant::now();
+    let store = open(folder)?;
+    println!("opened in {:.3} s", start.elapsed().as_secs_f64());
+    println!("RSS after opening: {}", rss()?);
+    let catalog = store.catalog();
+    let contents: Vec<_> = catalog.all().collect();
+    let start = Instant::now();
+    let mut state = 7u64;
+    for _ in 0..1000 {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let content = contents[(state >> 33) as usize % contents.len()];
+        let sequence = (state >> 13) % content.renditions[0].next;
+        let found = store
+            .segment(content, 0, Kind::Media, sequence)?
+            .ok_or("a segment is gone")?;
+        store.read_verified(&found)?;
+    }
+    println!(
+        "1000 random reads in {:.3} s",
+        start.elapsed().as_secs_f64()
+    );
+    println!("RSS after reading: {}", rss()?);
+    Ok(())
+}
+
+fn rss() -> std::io::Result<String> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    Ok(line.unwrap_or("unknown").trim().to_owned())
+}

@@ -38,9 +38,13 @@ pub struct Rendered {
     pub etag: String,
 }
 
-/// Playlists that were rendered and still hold.
+/// Playlists that were rendered and still hold, by content and rendition, each with the
+/// generation of its content.
 #[derive(Debug, Default)]
-pub struct Ready(Mutex<BTreeMap<(u64, Option<u16>), (u64, Rendered)>>);
+pub struct Ready(Mutex<BTreeMap<Place, (u64, Rendered)>>);
+
+/// The number of a content, and that of a rendition unless the master playlist is meant.
+type Place = (u64, Option<u16>);
 
 impl Ready {
     /// The playlist of a rendition, or the master playlist; rendered again only after a change.

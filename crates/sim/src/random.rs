@@ -25,7 +25,7 @@ impl Random {
         if end == 0 {
             0
         } else {
-            (self.next() as u128 * end as u128 >> 64) as u64
+            ((self.next() as u128 * end as u128) >> 64) as u64
         }
     }
 }

@@ -64,7 +64,8 @@ pub enum PlaylistError {
     BadUri,
     /// A segment without init segment follows one that has one.
     #[error(
-        "segment {index} has no init segment, but the one before has: put it in a playlist of its own"
+        "segment {index} has no init segment, but the one before has: put it in a playlist of its \
+         own"
     )]
     InitEnds {
         /// Which segment of the playlist, from zero.

@@ -47,7 +47,10 @@ pub(super) async fn show(
 #[utoipa::path(
     delete, path = "/content/{reference}",
     params(("reference" = String, Path, description = "CONTENT_ID or PUBLISHER/CONTENT_ID")),
-    responses((status = 200, description = "Removed"), (status = 404, body = super::dto::ErrorReply))
+    responses(
+        (status = 200, description = "Removed"),
+        (status = 404, body = super::dto::ErrorReply)
+    )
 )]
 pub(super) async fn remove(
     state: State<App>,

@@ -26,7 +26,9 @@ struct Feed {
     queued: Option<Event>,
 }
 
-#[utoipa::path(get, path = "/events", responses((status = 200, content_type = "text/event-stream")))]
+#[utoipa::path(
+    get, path = "/events", responses((status = 200, content_type = "text/event-stream"))
+)]
 pub(super) async fn events(
     State(app): State<App>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {

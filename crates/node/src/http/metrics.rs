@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::App;
+use crate::store::Dropped;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -49,117 +50,138 @@ pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     )
 }
 
+/// Name, kind, help and value.
+type Metric = (&'static str, &'static str, &'static str, u64);
+
 fn text(app: &App) -> String {
-    let counters = &app.counters;
-    let stats = app.store.stats();
-    let uploads = app.store.upload_progress().len() as u64;
     let mut out = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
+    for (name, kind, help, value) in served(app).into_iter().chain(stored(app)) {
         let _ = write!(
             out,
             "# HELP lavant_{name} {help}\n# TYPE lavant_{name} {kind}\nlavant_{name} {value}\n"
         );
-    };
-    metric(
-        "playlists_total",
-        "counter",
-        "Playlists served.",
-        counters.playlists.get(),
-    );
-    metric(
-        "segments_total",
-        "counter",
-        "Segments served.",
-        counters.segments.get(),
-    );
-    metric(
-        "segment_bytes_total",
-        "counter",
-        "Bytes of segments served.",
-        counters.segment_bytes.get(),
-    );
-    metric(
-        "ingested_segments_total",
-        "counter",
-        "Segments taken in.",
-        counters.ingested.get(),
-    );
-    metric(
-        "ingested_bytes_total",
-        "counter",
-        "Bytes taken in.",
-        counters.ingested_bytes.get(),
-    );
-    metric(
-        "store_bytes",
-        "gauge",
-        "Bytes of stored segments.",
-        stats.bytes,
-    );
-    metric(
-        "store_limit_bytes",
-        "gauge",
-        "Most bytes allowed, 0 for no limit.",
-        stats.limit.unwrap_or(0),
-    );
-    metric(
-        "store_segments",
-        "gauge",
-        "Stored segments.",
-        stats.segments,
-    );
-    metric(
-        "store_contents",
-        "gauge",
-        "Stored contents.",
-        stats.contents,
-    );
-    metric(
-        "store_hot_bytes",
-        "gauge",
-        "Bytes of live segments in memory.",
-        stats.hot_bytes,
-    );
-    metric(
-        "disk_free_bytes",
-        "gauge",
-        "Free bytes of the store's disk.",
-        stats.disk_free,
-    );
-    metric(
-        "expired_segments_total",
-        "counter",
-        "Segments whose time was over.",
-        stats.dropped.expired,
-    );
-    metric(
-        "evicted_segments_total",
-        "counter",
-        "Segments that made room for others.",
-        stats.dropped.evicted,
-    );
-    metric(
-        "torn_segments_total",
-        "counter",
-        "Segments dropped as damaged.",
-        stats.dropped.torn,
-    );
-    metric("uploads", "gauge", "Uploads that are running.", uploads);
-    metric(
-        "uptime_seconds",
-        "gauge",
-        "Time since the start.",
-        app.started.elapsed().as_secs(),
-    );
+    }
     out.push_str("# HELP lavant_responses_total Answers by class of status.\n");
     out.push_str("# TYPE lavant_responses_total counter\n");
-    for (class, count) in counters.by_status.iter().enumerate() {
+    for (class, count) in app.counters.by_status.iter().enumerate() {
+        let (class, count) = (class + 1, count.get());
         let _ = writeln!(
             out,
-            "lavant_responses_total{{status=\"{}xx\"}} {}",
-            class + 1,
-            count.get()
+            "lavant_responses_total{{status=\"{class}xx\"}} {count}"
         );
     }
     out
+}
+
+fn served(app: &App) -> Vec<Metric> {
+    let Counters {
+        playlists,
+        segments,
+        segment_bytes,
+        ingested,
+        ingested_bytes,
+        ..
+    } = &app.counters;
+    let uptime = app.started.elapsed().as_secs();
+    vec![
+        (
+            "playlists_total",
+            "counter",
+            "Playlists served.",
+            playlists.get(),
+        ),
+        (
+            "segments_total",
+            "counter",
+            "Segments served.",
+            segments.get(),
+        ),
+        (
+            "segment_bytes_total",
+            "counter",
+            "Bytes of segments served.",
+            segment_bytes.get(),
+        ),
+        (
+            "ingested_segments_total",
+            "counter",
+            "Segments taken in.",
+            ingested.get(),
+        ),
+        (
+            "ingested_bytes_total",
+            "counter",
+            "Bytes taken in.",
+            ingested_bytes.get(),
+        ),
+        ("uptime_seconds", "gauge", "Time since the start.", uptime),
+    ]
+}
+
+fn stored(app: &App) -> Vec<Metric> {
+    let stats = app.store.stats();
+    let Dropped {
+        expired,
+        evicted,
+        torn,
+    } = stats.dropped;
+    let uploads = app.store.upload_progress().len() as u64;
+    let limit = stats.limit.unwrap_or(0);
+    vec![
+        (
+            "store_bytes",
+            "gauge",
+            "Bytes of stored segments.",
+            stats.bytes,
+        ),
+        (
+            "store_limit_bytes",
+            "gauge",
+            "Most bytes allowed, 0 for no limit.",
+            limit,
+        ),
+        (
+            "store_segments",
+            "gauge",
+            "Stored segments.",
+            stats.segments,
+        ),
+        (
+            "store_contents",
+            "gauge",
+            "Stored contents.",
+            stats.contents,
+        ),
+        (
+            "store_hot_bytes",
+            "gauge",
+            "Bytes of live segments in memory.",
+            stats.hot_bytes,
+        ),
+        (
+            "disk_free_bytes",
+            "gauge",
+            "Free bytes of the store's disk.",
+            stats.disk_free,
+        ),
+        (
+            "expired_segments_total",
+            "counter",
+            "Segments whose time was over.",
+            expired,
+        ),
+        (
+            "evicted_segments_total",
+            "counter",
+            "Segments that made room for others.",
+            evicted,
+        ),
+        (
+            "torn_segments_total",
+            "counter",
+            "Segments dropped as damaged.",
+            torn,
+        ),
+        ("uploads", "gauge", "Uploads that are running.", uploads),
+    ]
 }

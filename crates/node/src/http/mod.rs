@@ -19,9 +19,6 @@ mod serve;
 mod status;
 mod uploads;
 
-#[cfg(test)]
-mod tests;
-
 pub(crate) use dto::rfc3339;
 pub use dto::{CatalogEntry, RenditionEntry, StatusReply, StoreStatus, UploadStatus};
 pub use error::ApiError;

@@ -9,7 +9,7 @@ use super::{catalog, dto, events, ingest, metrics, play, segment, status, upload
 #[openapi(
     info(
         title = "lavant",
-        description = "The HTTP API of a lavant node. Errors are JSON with one field, `error`. When \
+        description = "The HTTP API of a lavant node. Errors are JSON with one field, `error`. If \
                        the node listens beyond loopback, POST, PUT and DELETE need the header \
                        `Authorization: Bearer TOKEN`.",
         license(name = "MIT OR Apache-2.0")

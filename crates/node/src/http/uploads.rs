@@ -130,7 +130,9 @@ pub(super) struct StageQuery {
 
 #[utoipa::path(
     put, path = "/uploads/{id}/segments/{rendition}/{name}",
-    params(StageQuery, ("id" = String, Path), ("rendition" = String, Path), ("name" = String, Path)),
+    params(
+        StageQuery, ("id" = String, Path), ("rendition" = String, Path), ("name" = String, Path)
+    ),
     request_body(content_type = "application/octet-stream"),
     responses((status = 200, body = StagedReply), (status = 507, body = super::dto::ErrorReply))
 )]

@@ -90,79 +90,82 @@ fn output_arguments(
     number: usize,
     segment_seconds: u32,
 ) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    let mut add = |more: &[&str]| words.extend(more.iter().map(ToString::to_string));
-    match (&rendition.video, plan.video_index) {
+    let mut words = match (&rendition.video, plan.video_index) {
         (Some(Video::Copy { tag }), Some(index)) => {
-            add(&["-map", &format!("0:{index}"), "-c:v", "copy"]);
+            let mut words = strings(&["-map", &format!("0:{index}"), "-c:v", "copy"]);
             if let Some(tag) = tag {
-                add(&["-tag:v", tag]);
+                words.extend(strings(&["-tag:v", tag]));
             }
+            words
         }
         (Some(Video::Encode(encode)), Some(_)) => {
-            add(&["-map", &format!("[v{number}]")]);
-            add(&[
-                "-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-pix_fmt", "yuv420p",
-            ]);
-            let keys = format!("expr:gte(t,n_forced*{segment_seconds})");
-            add(&["-force_key_frames", &keys, "-sc_threshold", "0"]);
-            match encode.uneven {
-                None => add(&["-fps_mode", "vfr"]),
-                // Pictures keep their own times; the rate that the stream tells is the average,
-                // not that of the clock.
-                Some((pictures, seconds)) => {
-                    let ticks = u64::from(pictures) * 2;
-                    let told = format!("h264_metadata=tick_rate={ticks}/{seconds}");
-                    add(&[
-                        "-fps_mode",
-                        "passthrough",
-                        "-enc_time_base:v",
-                        "-1",
-                        "-bsf:v",
-                        &told,
-                    ]);
-                }
-            }
-            if let Some((_, rate)) = encode.scale {
-                let buffer = u64::from(rate) * 2;
-                add(&[
-                    "-maxrate",
-                    &rate.to_string(),
-                    "-bufsize",
-                    &buffer.to_string(),
-                ]);
-            }
+            encoder_arguments(encode, number, segment_seconds)
         }
-        _ => add(&["-vn"]),
-    }
-    match (rendition.audio, plan.audio_index) {
+        _ => strings(&["-vn"]),
+    };
+    words.extend(match (rendition.audio, plan.audio_index) {
         (Some(Audio::Copy), Some(index)) => {
-            add(&["-map", &format!("0:{index}"), "-c:a", "copy"]);
+            strings(&["-map", &format!("0:{index}"), "-c:a", "copy"])
         }
         (Some(Audio::Encode), Some(index)) => {
-            add(&[
-                "-map",
-                &format!("0:{index}"),
-                "-c:a",
-                "aac",
-                "-b:a",
-                "128k",
-                "-ac",
-                "2",
-            ]);
+            let map = format!("0:{index}");
+            strings(&["-map", &map, "-c:a", "aac", "-b:a", "128k", "-ac", "2"])
         }
-        _ => add(&["-an"]),
-    }
+        _ => strings(&["-an"]),
+    });
     // Titles and chapters of the source are no media: they would add streams of their own.
-    add(&["-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1"]);
-    add(&[
-        "-avoid_negative_ts",
-        "make_zero",
-        "-max_muxing_queue_size",
-        "4096",
-    ]);
+    words.extend(strings(&[
+        "-sn",
+        "-dn",
+        "-map_metadata",
+        "-1",
+        "-map_chapters",
+        "-1",
+    ]));
+    words.extend(strings(&["-avoid_negative_ts", "make_zero"]));
+    words.extend(strings(&["-max_muxing_queue_size", "4096"]));
     words.extend(muxer_arguments(plan));
     words
+}
+
+fn encoder_arguments(encode: &Encode, number: usize, segment_seconds: u32) -> Vec<String> {
+    let mut words = strings(&["-map", &format!("[v{number}]"), "-c:v", "libx264"]);
+    words.extend(strings(&[
+        "-preset", "veryfast", "-crf", "23", "-pix_fmt", "yuv420p",
+    ]));
+    let keys = format!("expr:gte(t,n_forced*{segment_seconds})");
+    words.extend(strings(&["-force_key_frames", &keys, "-sc_threshold", "0"]));
+    words.extend(match encode.uneven {
+        None => strings(&["-fps_mode", "vfr"]),
+        // Pictures keep their own times; the rate that the stream tells is the average, not that
+        // of the clock.
+        Some((pictures, seconds)) => {
+            let ticks = u64::from(pictures) * 2;
+            let told = format!("h264_metadata=tick_rate={ticks}/{seconds}");
+            strings(&[
+                "-fps_mode",
+                "passthrough",
+                "-enc_time_base:v",
+                "-1",
+                "-bsf:v",
+                &told,
+            ])
+        }
+    });
+    if let Some((_, rate)) = encode.scale {
+        let buffer = (u64::from(rate) * 2).to_string();
+        words.extend(strings(&[
+            "-maxrate",
+            &rate.to_string(),
+            "-bufsize",
+            &buffer,
+        ]));
+    }
+    words
+}
+
+fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
 }
 
 fn muxer_arguments(plan: &Plan) -> Vec<String> {

@@ -605,6 +605,28 @@ fn refusals_and_cancels_are_rolled_back() {
     assert!(begun.elapsed() < Duration::from_secs(60));
 }
 
+fn signed_row(
+    row: &Value,
+    records: &[lavant_proto::content::SegmentRecord],
+) -> lavant_proto::content::RenditionInfo {
+    let number = |key: &str| row[key].as_u64().unwrap();
+    lavant_proto::content::RenditionInfo {
+        name: records[0].rendition.clone(),
+        mime: records[0].mime,
+        bandwidth: number("bandwidth"),
+        average_bandwidth: number("average_bandwidth"),
+        codecs: row["codecs"].as_str().unwrap().to_owned(),
+        width: number("width") as u32,
+        height: number("height") as u32,
+        frame_rate_milli: number("frame_rate_milli") as u32,
+        inits: 0,
+        first: 0,
+        segments: records.len() as u64,
+        duration: records.iter().map(|record| record.duration).sum(),
+        bytes: records.iter().map(|record| record.length).sum(),
+    }
+}
+
 #[test]
 fn own_publishers_sign_what_they_have_seen() {
     use lavant_proto::content::{Kind, Manifest, SegmentRecord, merkle_root};
@@ -649,7 +671,6 @@ fn own_publishers_sign_what_they_have_seen() {
     };
     let records = [record(0), record(1)];
     let leaves: Vec<_> = records.iter().map(SegmentRecord::leaf).collect();
-    let number = |key: &str| row[key].as_u64().unwrap();
     let manifest = Manifest {
         content: content.clone(),
         title: title.clone(),
@@ -657,21 +678,7 @@ fn own_publishers_sign_what_they_have_seen() {
         created,
         ttl,
         target_duration: arrived.commit["target_duration"].as_u64().unwrap() as u32,
-        renditions: vec![lavant_proto::content::RenditionInfo {
-            name: name.clone(),
-            mime,
-            bandwidth: number("bandwidth"),
-            average_bandwidth: number("average_bandwidth"),
-            codecs: row["codecs"].as_str().unwrap().to_owned(),
-            width: number("width") as u32,
-            height: number("height") as u32,
-            frame_rate_milli: number("frame_rate_milli") as u32,
-            inits: 0,
-            first: 0,
-            segments: 2,
-            duration: records.iter().map(|record| record.duration).sum(),
-            bytes: records.iter().map(|record| record.length).sum(),
-        }],
+        renditions: vec![signed_row(&row, &records)],
         records_root: merkle_root(&leaves),
     };
     let signature = arrived.commit["signature"]

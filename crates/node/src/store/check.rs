@@ -1,15 +1,18 @@
 //! Checking and cleaning a store.
 
 use std::fs;
+use std::path::PathBuf;
 
 use lavant_proto::content::Kind;
+use lavant_proto::ids::Root;
+use redb::ReadableTable;
 
 use super::catalog::Content;
 use super::error::StoreError;
 use super::open::Index;
 use super::rebuild::{payload_files, root_of_path};
 use super::rows::{PAYLOADS, SegmentKey, SegmentRow};
-use super::{Store, expire};
+use super::{Settings, Store, expire};
 
 /// What [`Store::check`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +61,7 @@ impl Store {
             }
         }
         progress(total, total);
-        report.unknown_files = self.unknown_files()?.len() as u64;
+        report.unknown_files = self.count_unknown()?;
         Ok(report)
     }
 
@@ -92,13 +95,11 @@ impl Store {
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
-        let mut report = GcReport::default();
-        for path in self.unknown_files()? {
-            let bytes = fs::metadata(&path).map_or(0, |data| data.len());
-            fs::remove_file(&path).map_err(|e| StoreError::io("remove a file", &e))?;
-            report.removed_files += 1;
-            report.removed_bytes += bytes;
-        }
+        // In the writer, so that no segment is on its way to its place meanwhile.
+        let mut report = self.write(|tx| {
+            let known = |root: &Root| Ok(tx.payloads.get(root.0.as_slice())?.is_some());
+            remove_files(unknown_files(tx.settings, known)?)
+        })?;
         let path = self.settings().layout.index();
         let size = || fs::metadata(&path).map_or(0, |data| data.len());
         let _ = fs::remove_file(path.with_extension("damaged"));
@@ -113,23 +114,41 @@ impl Store {
         Ok(report)
     }
 
-    fn unknown_files(&self) -> Result<Vec<std::path::PathBuf>, StoreError> {
-        // Listed first: what is moved to its place later is in the index already.
-        let files = payload_files(self.settings());
+    /// How many files the index does not know; one that is just being stored may be among them.
+    fn count_unknown(&self) -> Result<u64, StoreError> {
         let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
         let payloads = index.begin_read()?.open_table(PAYLOADS)?;
-        let mut unknown = Vec::new();
-        for path in files {
-            let known = match root_of_path(&path) {
-                Some(root) => payloads.get(root.0.as_slice())?.is_some(),
-                None => false,
-            };
-            if !known {
-                unknown.push(path);
-            }
-        }
-        Ok(unknown)
+        let known = |root: &Root| Ok(payloads.get(root.0.as_slice())?.is_some());
+        Ok(unknown_files(self.settings(), known)?.len() as u64)
     }
+}
+
+fn unknown_files(
+    settings: &Settings,
+    known: impl Fn(&Root) -> Result<bool, StoreError>,
+) -> Result<Vec<PathBuf>, StoreError> {
+    let mut unknown = Vec::new();
+    for path in payload_files(settings) {
+        let is_known = match root_of_path(&path) {
+            Some(root) => known(&root)?,
+            None => false,
+        };
+        if !is_known {
+            unknown.push(path);
+        }
+    }
+    Ok(unknown)
+}
+
+fn remove_files(files: Vec<PathBuf>) -> Result<GcReport, StoreError> {
+    let mut report = GcReport::default();
+    for path in files {
+        let bytes = fs::metadata(&path).map_or(0, |data| data.len());
+        fs::remove_file(&path).map_err(|error| StoreError::io("remove a file", &error))?;
+        report.removed_files += 1;
+        report.removed_bytes += bytes;
+    }
+    Ok(report)
 }
 
 /// The lists of segments that a content has.

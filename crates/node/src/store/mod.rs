@@ -18,6 +18,7 @@ mod manifest;
 mod open;
 mod partial;
 mod payload;
+mod place;
 mod publish;
 mod read;
 mod rebuild;
@@ -107,8 +108,6 @@ struct Shared {
     settings: Settings,
     index: RwLock<open::Index>,
     catalog: RwLock<Arc<Catalog>>,
-    /// Held by the writer while the index names files that are still in `incoming/`.
-    moving: RwLock<()>,
     /// Bytes of payload files.
     used: AtomicU64,
     /// Bytes that uploads hold.

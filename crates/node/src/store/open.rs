@@ -109,7 +109,6 @@ impl Store {
             settings,
             index: RwLock::new(index),
             catalog: RwLock::new(Arc::new(catalog)),
-            moving: RwLock::new(()),
             used: AtomicU64::new(used),
             staged: AtomicU64::new(0),
             dropped: Mutex::new(Dropped::default()),

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use lavant_proto::content::{Kind, MimeType, SegmentRecord, SignedManifest, Verified};
@@ -68,7 +68,9 @@ impl Store {
             kind,
             sequence,
         };
-        let Some(row) = self.segments()?.get(key.to_bytes().as_slice())? else {
+        // The table must outlive its row: the writer may use the row's page again without it.
+        let table = self.segments()?;
+        let Some(row) = table.get(key.to_bytes().as_slice())? else {
             return Ok(None);
         };
         let row = SegmentRow::decode(row.value())?;
@@ -122,21 +124,7 @@ impl Store {
         let root = segment.row.root;
         let length = segment.row.length;
         let path = self.settings().layout.payload(&root);
-        let open = || File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-        let opened = open().or_else(|error| {
-            if !is_gone(&error) {
-                return Err(error);
-            }
-            // The writer may be about to move it from `incoming/`.
-            drop(
-                self.shared
-                    .moving
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
-            open()
-        });
+        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
         match opened {
             Ok((size, file)) if size >= length + verify::outboard_length(length) => {
                 Ok(PayloadFile {
@@ -145,7 +133,7 @@ impl Store {
                 })
             }
             Ok(_) => Err(self.torn(segment.key, root, "its file is torn")),
-            Err(error) if is_gone(&error) => Err(self.torn(segment.key, root, "its file is gone")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.torn(segment.key, root, "its file is gone")),
             Err(error) => Err(StoreError::io("open a segment", &error)),
         }
     }

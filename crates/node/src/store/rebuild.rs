@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use lavant_proto::content::{Kind, Proof, SegmentRecord};
+use lavant_proto::content::{Kind, Priority, Proof, SegmentRecord};
 use lavant_proto::ids::{ContentKey, Root, Signature};
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
 
@@ -258,9 +258,13 @@ impl Found {
         self.rows.insert(place, row);
     }
 
-    /// A playlist whose index was lost starts at the first segment that is left. No more
-    /// discontinuities than segments can have left before it, so neither number goes back.
+    /// A stream whose index was lost starts at the first segment that is left. No more
+    /// discontinuities than segments can have left before it, so neither number goes back. What
+    /// grows on demand starts at 0, where a segment may still be missing.
     fn start_playlists(&mut self) {
+        if self.content.priority == Priority::Vod {
+            return;
+        }
         for (no, state) in self.content.renditions.iter_mut().enumerate() {
             let first = self
                 .rows

@@ -1,6 +1,7 @@
 //! Completing or removing what the last process was doing when it stopped.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use lavant_proto::content::SegmentRecord;
@@ -25,10 +26,10 @@ pub(super) fn recover(
     let layout = &settings.layout;
     let read = index.begin_read()?;
     for path in files_below(&layout.incoming()) {
-        match place_of(layout, &read, catalog, &path)? {
-            Some(place) => fs::rename(&path, place)
-                .map_err(|error| StoreError::io("complete a segment", &error))?,
-            None => remove(&path)?,
+        finish_move(layout, &read, catalog, &path)?;
+        // Unless it was moved, or if its place had its other name already.
+        if path.exists() {
+            remove(&path)?;
         }
     }
     for path in files_below(&layout.manifests()) {
@@ -53,37 +54,50 @@ pub(super) fn recover(
     }
 }
 
-/// Where a file in `incoming/` belongs, when the index knows it.
-fn place_of(
+/// Moves a file in `incoming/` to its place when the index knows it; when it does not, takes the
+/// place from it that it may have got already.
+fn finish_move(
     layout: &Layout,
     read: &ReadTransaction,
     catalog: &Catalog,
     path: &Path,
-) -> Result<Option<PathBuf>, StoreError> {
+) -> Result<(), StoreError> {
+    let failed = |error: io::Error| StoreError::io("complete a segment", &error);
     if let Some(no) = Layout::incoming_manifest_no(path) {
-        let stored = manifest::read(path).filter(|stored| {
+        let known = manifest::read(path).is_some_and(|stored| {
             let content = catalog
                 .get(no)
                 .filter(|content| content.state == State::Finished);
             content.is_some_and(|content| content.key == stored.signed.manifest.content)
         });
-        return Ok(stored.map(|_| layout.manifest(no)));
+        return match known {
+            true => fs::rename(path, layout.manifest(no)).map_err(failed),
+            false => Ok(()),
+        };
     }
-    let Some(root) = intact_root(path) else {
-        return Ok(None);
+    let Some((root, length)) = named_root(path) else {
+        return Ok(());
     };
+    let place = layout.payload(&root);
     let known = read.open_table(PAYLOADS)?.get(root.0.as_slice())?.is_some();
-    Ok(known.then(|| layout.payload(&root)))
+    if !known {
+        return match fs::remove_file(place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        };
+    }
+    let intact = File::open(path).and_then(|mut file| payload::is_intact(&mut file, &root, length));
+    match intact.map_err(failed)? {
+        true => fs::rename(path, place).map_err(failed),
+        false => Ok(()),
+    }
 }
 
-/// The root of a whole payload file.
-fn intact_root(path: &Path) -> Option<Root> {
-    let mut file = File::open(path).ok()?;
-    let footer = payload::read_footer(&mut file).ok()??;
-    let root = SegmentRecord::decode(&footer.record).ok()?.claim().root;
-    payload::is_intact(&mut file, &root, footer.length)
-        .ok()?
-        .then_some(root)
+/// What the footer of a payload file names.
+fn named_root(path: &Path) -> Option<(Root, u64)> {
+    let footer = payload::read_footer(&mut File::open(path).ok()?).ok()??;
+    let record = SegmentRecord::decode(&footer.record).ok()?;
+    Some((record.claim().root, footer.length))
 }
 
 fn is_finished(catalog: &Catalog, no: u64) -> bool {

@@ -156,7 +156,7 @@ fn size(length: u64) -> u64 {
 fn vod(content_id: &str, sequence: u64) -> NewSegment {
     let seed = content_id
         .bytes()
-        .fold(sequence, |sum, b| sum * 257 + u64::from(b));
+        .fold(sequence, |sum, b| sum.rotate_left(7) ^ u64::from(b));
     NewSegment {
         content_id: id(content_id),
         title: format!("Title of {content_id}"),

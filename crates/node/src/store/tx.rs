@@ -38,7 +38,7 @@ pub(super) struct Tx<'t> {
     pub(super) staged: u64,
     /// Bytes that this transaction takes over from uploads.
     pub(super) unstaged: u64,
-    /// Files of payloads and manifests to move to their place, by that place.
+    /// Files of payloads and manifests, by the places that they get.
     pub(super) moves: BTreeMap<PathBuf, PathBuf>,
     /// Payload files to remove.
     pub(super) unlinks: Vec<Root>,

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,9 +17,10 @@ use redb::ReadableTable;
 use tokio::sync::oneshot;
 
 use super::error::StoreError;
+use super::place::Placed;
 use super::rows::{DEADLINES, split_deadline};
 use super::tx::{Done, Tx};
-use super::{Shared, expire, layout};
+use super::{Shared, expire};
 
 /// Most operations in one commit.
 const BATCH_MAX: usize = 256;
@@ -164,29 +165,39 @@ fn commit_batch(
         tx.garbage.remove(root.0.as_slice())?;
     }
     let stepped = step_all(&mut tx, batch, reports).and_then(|()| tx.time_to_next_deadline());
-    let done = tx.close();
-    let sleep = stepped.and_then(|sleep| {
-        sync_incoming(shared, &done.moves)?;
+    let mut done = tx.close();
+    let moves = std::mem::take(&mut done.moves);
+    let manifests = incoming_manifests(shared, &moves);
+    let committed = stepped.and_then(|sleep| {
+        commit(shared, write, moves)?;
         Ok(sleep)
     });
-    let sleep = match sleep {
-        Ok(sleep) => sleep,
-        Err(error) => {
-            remove_manifests(shared, &done.moves);
-            return Err(error);
-        }
-    };
-    let moving = shared
-        .moving
-        .write()
-        .unwrap_or_else(PoisonError::into_inner);
-    if let Err(error) = write.commit() {
-        remove_manifests(shared, &done.moves);
-        return Err(error.into());
+    match &committed {
+        Ok(_) => *unlinked = settle(shared, done),
+        // The transaction made them itself, so nobody else removes them.
+        Err(_) => manifests.iter().for_each(|file| drop(fs::remove_file(file))),
     }
-    *unlinked = settle(shared, done);
-    drop(moving);
-    Ok(sleep)
+    committed
+}
+
+/// Puts files to their places and makes the transaction durable: both or neither.
+fn commit(
+    shared: &Shared,
+    write: redb::WriteTransaction,
+    moves: BTreeMap<PathBuf, PathBuf>,
+) -> Result<(), StoreError> {
+    let placed = Placed::new(&shared.settings.layout, moves)
+        .map_err(|error| StoreError::io("put segments to their places", &error))?;
+    match write.commit() {
+        Ok(()) => {
+            placed.settle();
+            Ok(())
+        }
+        Err(error) => {
+            placed.undo();
+            Err(error.into())
+        }
+    }
 }
 
 fn step_all(
@@ -203,31 +214,16 @@ fn step_all(
     failed.map_or_else(|| expire::expire_due(tx), Err)
 }
 
-/// Makes the names of incoming files durable, so that a start after a power cut finds them.
-fn sync_incoming(shared: &Shared, moves: &BTreeMap<PathBuf, PathBuf>) -> Result<(), StoreError> {
-    if moves.is_empty() {
-        return Ok(());
-    }
-    let folder = shared.settings.layout.incoming();
-    layout::sync_folder(&folder).map_err(|e| StoreError::io("sync incoming segments", &e))
-}
-
-/// Manifests are made by the transaction itself, so nobody else removes those of a failed one.
-fn remove_manifests(shared: &Shared, moves: &BTreeMap<PathBuf, PathBuf>) {
+fn incoming_manifests(shared: &Shared, moves: &BTreeMap<PathBuf, PathBuf>) -> Vec<PathBuf> {
     let manifests = shared.settings.layout.manifests();
-    for (_, file) in moves
+    let moves = moves
         .iter()
-        .filter(|(target, _)| target.starts_with(&manifests))
-    {
-        let _ = fs::remove_file(file);
-    }
+        .filter(|(place, _)| place.starts_with(&manifests));
+    moves.map(|(_, file)| file.clone()).collect()
 }
 
 /// Does what is left when a commit is durable. Returns the payloads whose files are gone.
 fn settle(shared: &Shared, done: Done) -> Vec<Root> {
-    for (target, file) in &done.moves {
-        move_file(file, target);
-    }
     shared.publish(done.catalog, done.used, done.unstaged, done.dropped);
     for file in done.surplus {
         let _ = fs::remove_file(file);
@@ -235,20 +231,6 @@ fn settle(shared: &Shared, done: Done) -> Vec<Root> {
     let mut unlinked = done.unlinks;
     unlinked.retain(|root| shared.forget(root));
     unlinked
-}
-
-/// The file is durable and the index knows it: if this fails, the next start moves it.
-fn move_file(from: &Path, to: &Path) {
-    let moved = fs::rename(from, to).or_else(|error| match to.parent() {
-        Some(folder) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(folder)?;
-            fs::rename(from, to)
-        }
-        _ => Err(error),
-    });
-    if let Err(error) = moved {
-        tracing::error!(%error, from = %from.display(), "a segment could not be moved to its place");
-    }
 }
 
 fn time_to_next_deadline(shared: &Shared) -> Result<Duration, StoreError> {

@@ -39,7 +39,7 @@ pub enum ContentIdError {
 /// The name of a content, unique per publisher.
 ///
 /// Letters, marks and digits of any script, `_`, `-` and `.`, in Unicode normalisation form C, at
-/// most [`CONTENT_ID_BYTES_MAX`] bytes; it never starts with `.`, so no path can be climbed with it.
+/// most [`CONTENT_ID_BYTES_MAX`] bytes; it never starts with `.`, so no path is climbed with it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentId(String);
 
@@ -70,9 +70,9 @@ impl ContentId {
 
     /// Makes an id from a title in any script.
     ///
-    /// The title is normalised (NFKC), lower-cased, and everything that is no letter, mark or digit
-    /// becomes one `_`. Where something is lost (a long title is cut, or no letter is left), six hex
-    /// digits of the title's BLAKE3 hash are added, so that two titles do not meet in one id.
+    /// The title is normalised (NFKC), lower-cased, and all that is no letter, mark or digit
+    /// becomes one `_`. Where something is lost (a long title is cut, or no letter is left), six
+    /// hex digits of the title's BLAKE3 hash are added, so that two titles do not meet in one id.
     #[must_use]
     pub fn from_title(title: &str) -> Self {
         let mut id = String::new();

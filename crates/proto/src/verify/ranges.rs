@@ -164,7 +164,9 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_decode_canonically(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        fn arbitrary_bytes_decode_canonically(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60)
+        ) {
             if let Ok(ranges) = HaveRanges::decode(&bytes) {
                 prop_assert_eq!(ranges.encode(), bytes);
             }

@@ -55,6 +55,7 @@ fn then_the_lowest_priority_then_the_oldest() {
 fn a_film_never_displaces_a_stream() {
     let bench = four();
     for sequence in 0..4 {
+        bench.at(sequence);
         bench.store().append(live("cam", sequence)).unwrap();
     }
     let text = bench

@@ -40,7 +40,7 @@ fn step(bench: &mut Bench, model: &mut Model, random: &mut Random) {
         0..12 => {
             // A payload that two growing contents share would come back in one of them only.
             let (sequence, kind) = (random.below(12), random.below(2));
-            let seed = (sequence * 3 + name.len() as u64) * 2 + kind;
+            let seed = (sequence * 3 + u64::from(name.as_bytes()[0])) * 2 + kind;
             let held = model
                 .contents
                 .get(name)

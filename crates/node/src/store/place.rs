@@ -1,0 +1,95 @@
+//! Putting incoming files to their places before the index names them.
+//!
+//! A file gets its second name, in its place, before the commit, so that a full disk refuses the
+//! commit instead of breaking it; its first name, in `incoming/`, goes after the commit. A stop in
+//! between leaves both, and the next start knows by the index which one to keep.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::layout::{self, Layout};
+
+/// Files that have their places, for a commit that is about to come.
+pub(super) struct Placed(Vec<(PathBuf, PathBuf, How)>);
+
+/// How a file got its place.
+enum How {
+    /// It has both names.
+    Linked,
+    /// It has the new name only, where the file system knows no second ones.
+    Renamed,
+    /// Another file has the place and gives way after the commit, for which nothing is needed.
+    Waits,
+}
+
+impl Placed {
+    /// Places the files (place -> file) durably: all of them or, on an error, none.
+    pub(super) fn new(layout: &Layout, moves: BTreeMap<PathBuf, PathBuf>) -> io::Result<Self> {
+        let mut placed = Self(Vec::new());
+        match placed.fill(layout, moves) {
+            Ok(()) => Ok(placed),
+            Err(error) => {
+                placed.undo();
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&mut self, layout: &Layout, moves: BTreeMap<PathBuf, PathBuf>) -> io::Result<()> {
+        let mut folders = Vec::new();
+        for (place, file) in moves {
+            let how = put(&file, &place)?;
+            folders.push(match how {
+                How::Waits => layout.incoming(),
+                How::Linked | How::Renamed => place.parent().map(Path::to_owned).unwrap_or_default(),
+            });
+            self.0.push((file, place, how));
+        }
+        folders.sort_unstable();
+        folders.dedup();
+        folders.iter().try_for_each(|folder| layout::sync_folder(folder))
+    }
+
+    /// The commit failed: the files are incoming ones again.
+    pub(super) fn undo(self) {
+        for (file, place, how) in self.0 {
+            let undone = match how {
+                How::Linked => fs::remove_file(&place),
+                How::Renamed => fs::rename(&place, &file),
+                How::Waits => Ok(()),
+            };
+            if let Err(error) = undone {
+                tracing::warn!(%error, place = %place.display(), "a file stays that nothing names");
+            }
+        }
+    }
+
+    /// The commit succeeded. What fails here, the next start does.
+    pub(super) fn settle(self) {
+        for (file, place, how) in self.0 {
+            let settled = match how {
+                How::Linked => fs::remove_file(&file),
+                How::Renamed => Ok(()),
+                How::Waits => fs::rename(&file, &place),
+            };
+            if let Err(error) = settled {
+                tracing::warn!(%error, file = %file.display(), "a file stays until the next start");
+            }
+        }
+    }
+}
+
+fn put(file: &Path, place: &Path) -> io::Result<How> {
+    let linked = fs::hard_link(file, place);
+    match linked.as_ref().map_err(io::Error::kind) {
+        Ok(()) => Ok(How::Linked),
+        Err(io::ErrorKind::AlreadyExists) => Ok(How::Waits),
+        Err(io::ErrorKind::NotFound) => {
+            place.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::hard_link(file, place).map(|()| How::Linked)
+        }
+        Err(_) => fs::rename(file, place).map(|()| How::Renamed),
+    }
+}
