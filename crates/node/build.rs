@@ -8,9 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-const PLAIN: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>lavant</title>\
+const PLAIN: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+    <title>lavant</title>\
     <p>This lavant was built without its page: run <code>make web</code> and build again.</p>\
-    <p>The API works: <a href=\"/catalog\">catalogue</a>, <a href=\"/status\">status</a>.</p></html>";
+    <p>The API works: <a href=\"/catalog\">catalogue</a>, <a href=\"/status\">status</a>.</p>\
+    </html>";
 
 fn main() -> io::Result<()> {
     let manifest = PathBuf::from(env("CARGO_MANIFEST_DIR"));

@@ -10,7 +10,11 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     if let Ok(record) = SegmentRecord::decode(data) {
         assert_eq!(record.claim().encode(), data);
-        assert!(Unverified::new(record.claim().clone()).verify(&Signature([1; 64])).is_err());
+        assert!(
+            Unverified::new(record.claim().clone())
+                .verify(&Signature([1; 64]))
+                .is_err()
+        );
     }
     if let Ok(manifest) = Manifest::decode(data) {
         assert_eq!(manifest.claim().encode(), data);

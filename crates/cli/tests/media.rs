@@ -217,7 +217,7 @@ fn a_second_and_three_hours_are_both_films() {
     assert_eq!(node.playlist("film").entries.len(), 1);
 
     let picture = "-f lavfi -i testsrc2=size=64x64:rate=2 -t 60";
-    let minute = film("minute.mp4", &format!("{picture} {H264} -g 12"));
+    let minute = film("minute.mp4", &format!("{picture} {H264} -g 12 -crf 45"));
     let long = "-stream_loop 179 -i {} -c copy";
     let file = film_of("hours.mp4", &minute, long);
     let node = Node::start(&[]);
@@ -482,14 +482,6 @@ fn a_changed_file_is_a_new_version_and_the_old_one_still_plays() {
         .iter()
         .map(|entry| node.bytes(&entry.uri))
         .collect();
-    let again = node.lavant(&args).ok();
-    assert!(
-        again.text().contains("already here; nothing to do"),
-        "{}",
-        again.text()
-    );
-    assert_eq!(node.json("/content/film")["version"], 1);
-
     std::fs::copy(film("silent.mp4", &format!("{PICTURE} -t 3 {H264}")), &path).unwrap();
     node.lavant(&args).ok();
     let entry = node.json("/content/film");

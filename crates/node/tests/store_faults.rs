@@ -4,6 +4,8 @@
 //! The test program runs itself again as a child, told by an environment variable what to do.
 //! Tests that mount something are skipped, with the reason printed, when they are not run by root.
 
+#![allow(clippy::print_stdout, reason = "a skipped test says why")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -437,7 +439,6 @@ fn a_disk_that_fails_while_the_store_is_open_is_told_and_what_is_there_is_served
     .unwrap();
     for sequence in 1..4 {
         let error = store.append(segment("film", sequence)).unwrap_err();
-        println!("{error}");
         assert!(
             matches!(error, StoreError::ReadOnly | StoreError::Io { .. }),
             "{error:?}"
@@ -484,6 +485,15 @@ fn fill_up(file: &Path, room: u64) {
     let length = filler.metadata().unwrap().len();
     filler.set_len(length.saturating_sub(room)).unwrap();
     filler.sync_all().unwrap();
+}
+
+/// Removes a file and frees its blocks at once, even while a child that another test is starting
+/// has it open.
+fn free_up(file: &Path) {
+    let emptied = std::fs::File::create(file).unwrap();
+    emptied.sync_all().unwrap();
+    rustix::fs::syncfs(emptied).unwrap();
+    std::fs::remove_file(file).unwrap();
 }
 
 /// Appends until the disk is full. Returns what was acknowledged.
@@ -553,8 +563,8 @@ fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_room() {
         store.abort_upload(&format!("{:032x}", 2)).unwrap();
         assert!(files(&folder.join("incoming")).is_empty());
 
-        std::fs::remove_file(&ballast).unwrap();
-        let _ = std::fs::remove_file(disk.path().join("last"));
+        free_up(&ballast);
+        free_up(&disk.path().join("last"));
         acknowledged.extend(fill(&store, acknowledged.len() as u64));
         assert_intact(&store, &acknowledged);
         let content = find(&store, "film_1").unwrap();
@@ -589,12 +599,60 @@ fn a_commit_that_meets_a_full_disk_publishes_nothing_and_can_be_repeated() {
             Err(StoreError::DiskFull { .. }) => assert!(find(&store, &name).is_none()),
             Err(other) => panic!("{other}"),
         }
-        std::fs::remove_file(&filler).unwrap();
+        free_up(&filler);
         publish(&store, number, 3).unwrap();
         assert!(find(&store, &name).unwrap().is_complete());
     }
-    println!("{published} of 30 fitted at once");
+    assert!(
+        (1..30).contains(&published),
+        "{published} of 30 fitted at once"
+    );
     assert_eq!(store.catalog().len(), 30);
     assert!(files(&folder.join("incoming")).is_empty());
     assert_eq!(store.check(|_, _| {}).unwrap().dropped, 0);
+}
+
+#[test]
+fn an_index_that_cannot_grow_is_opened_again_when_there_is_room() {
+    let Some(disk) = Disk::new(24) else { return };
+    let store = open(settings(&disk.path().join("store")));
+    for sequence in 0..1000 {
+        let payload = bytes(sequence, 10);
+        store
+            .append(NewSegment {
+                payload,
+                ..segment("many", sequence)
+            })
+            .unwrap();
+    }
+    store.append(segment("film", 0)).unwrap();
+    let many = find(&store, "many").unwrap();
+    let filler = disk.path().join("filler");
+    fill_up(&filler, 2 * 4096);
+    // Each turn moves a thousand segments in the queues of the index.
+    let refused = (0..50)
+        .find_map(|turn| store.pin(many.no, turn % 2 == 0).err())
+        .unwrap();
+    let text = refused.to_string();
+    assert!(
+        text.starts_with("the disk that holds the store is full ("),
+        "{text}"
+    );
+    let pinned = find(&store, "many").unwrap().pinned;
+    assert_intact(&store, &[0]);
+
+    free_up(&filler);
+    store.pin(many.no, !pinned).unwrap();
+    assert_eq!(find(&store, "many").unwrap().pinned, !pinned);
+    store.append(segment("film", 1)).unwrap();
+    drop(store);
+    let store = open(settings(&disk.path().join("store")));
+    assert_eq!(store.warnings(), Vec::<String>::new());
+    assert_eq!(find(&store, "many").unwrap().pinned, !pinned);
+    assert_intact(&store, &[0, 1]);
+    let report = store.check(|_, _| {}).unwrap();
+    assert_eq!(
+        (report.intact, report.dropped, report.unknown_files),
+        (1002, 0, 0)
+    );
 }

@@ -47,7 +47,9 @@ pub(crate) fn film(name: &str, args: &str) -> PathBuf {
 
 /// As [`film`], with `{}` in the arguments for another film.
 pub(crate) fn film_of(name: &str, source: &Path, args: &str) -> PathBuf {
-    once(name, args, |path| {
+    // The name of the source holds the mark of its own recipe.
+    let recipe = format!("{args} {:?}", source.file_name());
+    once(name, &recipe, |path| {
         ffmpeg(&args.replace("{}", text(source)), text(path));
     })
 }

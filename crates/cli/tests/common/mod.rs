@@ -1,7 +1,7 @@
 //! A small language for the tests of the program: nodes, runs of `lavant`, films, playlists.
 //!
 //! Every wait ends by itself after a while, and every process is killed when its value is dropped.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub(crate) mod http;
 pub(crate) mod media;

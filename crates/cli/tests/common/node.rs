@@ -86,12 +86,13 @@ impl Node {
         self.program.as_mut().expect("the node runs")
     }
 
-    pub(crate) fn id(&mut self) -> u32 {
-        self.program().id()
+    pub(crate) fn id(&self) -> u32 {
+        self.program.as_ref().expect("the node runs").id()
     }
 
-    pub(crate) fn signal(&mut self, signal: Signal) {
-        self.program().signal(signal);
+    pub(crate) fn signal(&self, signal: Signal) {
+        let program = self.program.as_ref().expect("the node runs");
+        program.signal(signal);
     }
 
     /// Ends it as a power cut would.

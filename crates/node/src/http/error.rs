@@ -1,6 +1,7 @@
 //! Errors as callers see them: a status and one sentence.
 
 use axum::Json;
+use axum::body::to_bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -14,6 +15,8 @@ pub struct ApiError {
     pub status: StatusCode,
     /// The sentence.
     pub message: String,
+    /// Id and version of the content that is in the way.
+    existing: Option<(String, u32)>,
 }
 
 impl ApiError {
@@ -21,6 +24,7 @@ impl ApiError {
         Self {
             status,
             message: message.into(),
+            existing: None,
         }
     }
 
@@ -35,7 +39,11 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Json(serde_json::json!({ "error": self.message }));
+        let mut body = serde_json::json!({ "error": self.message });
+        if let Some((content_id, version)) = self.existing {
+            body["existing"] = serde_json::json!({ "content_id": content_id, "version": version });
+        }
+        let body = Json(body);
         let mut response = (self.status, body).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             let seconds = HeaderValue::from_static("5");
@@ -55,14 +63,25 @@ impl From<StoreError> for ApiError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             StoreError::NotFound(_) => StatusCode::NOT_FOUND,
-            StoreError::Conflict(_) => StatusCode::CONFLICT,
+            StoreError::Conflict(_) | StoreError::Published { .. } => StatusCode::CONFLICT,
             StoreError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::Io { .. } | StoreError::Index(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(%error, "a request failed");
         }
-        Self::new(status, error.to_string())
+        let refusal = Self::new(status, error.to_string());
+        let existing = match error {
+            StoreError::Published {
+                content_id,
+                version,
+            } => Some((content_id, version)),
+            _ => None,
+        };
+        Self {
+            existing,
+            ..refusal
+        }
     }
 }
 
@@ -83,4 +102,21 @@ pub(super) async fn method_not_allowed() -> ApiError {
         StatusCode::METHOD_NOT_ALLOWED,
         "this path does not take that method; see /openapi.json",
     )
+}
+
+/// Longest refusal of the framework that is passed on.
+const REFUSAL_MAX: usize = 1024;
+
+/// Makes a sentence in JSON of a refusal that the framework wrote as plain text, as it does for
+/// paths and queries that it cannot decode.
+pub(super) async fn in_json(response: Response) -> Response {
+    let is_text = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/plain");
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if !response.status().is_client_error() || !kind.is_some_and(is_text) {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let text = to_bytes(body, REFUSAL_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).replace('\n', " ");
+    ApiError::new(head.status, text).into_response()
 }

@@ -4,6 +4,7 @@ mod body;
 mod catalog;
 mod dto;
 mod error;
+mod etag;
 mod events;
 mod guard;
 mod ingest;

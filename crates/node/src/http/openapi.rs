@@ -24,8 +24,12 @@ use super::{catalog, dto, events, ingest, metrics, play, segment, status, upload
         catalog::show,
         catalog::remove,
         catalog::pin,
+        unpin,
         play::play,
+        play_short,
+        play_rendition,
         segment::segment,
+        segment_short,
         ingest::ingest,
         ingest::finish,
         uploads::list,
@@ -49,3 +53,51 @@ pub fn document() -> String {
 pub(super) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
     Json(Document::openapi())
 }
+
+// Paths whose handlers serve another path as well, and are described there.
+
+#[utoipa::path(
+    delete, path = "/content/{reference}/pin",
+    params(("reference" = String, Path, description = "CONTENT_ID or PUBLISHER/CONTENT_ID")),
+    responses((status = 200, description = "No longer pinned"),
+              (status = 404, body = dto::ErrorReply))
+)]
+#[expect(dead_code, reason = "it only carries a description")]
+fn unpin() {}
+
+#[utoipa::path(
+    get, path = "/play/{reference}",
+    params(("reference" = String, Path, description = "CONTENT_ID or PUBLISHER/CONTENT_ID")),
+    responses((status = 200, description = "As /play/{reference}/index.m3u8"),
+              (status = 404, body = dto::ErrorReply))
+)]
+#[expect(dead_code, reason = "it only carries a description")]
+fn play_short() {}
+
+#[utoipa::path(
+    get, path = "/play/{reference}/{rendition}.m3u8",
+    params(
+        ("reference" = String, Path, description = "CONTENT_ID or PUBLISHER/CONTENT_ID"),
+        ("rendition" = String, Path, description = "Name of the rendition"),
+    ),
+    responses(
+        (status = 200, description = "Playlist", content_type = "application/vnd.apple.mpegurl"),
+        (status = 404, body = dto::ErrorReply)
+    )
+)]
+#[expect(dead_code, reason = "it only carries a description")]
+fn play_rendition() {}
+
+#[utoipa::path(
+    get, path = "/segment/{reference}/{sequence}",
+    params(
+        ("reference" = String, Path, description = "CONTENT_ID or PUBLISHER/CONTENT_ID"),
+        ("sequence" = u64, Path, description = "Of the first rendition of the current version"),
+    ),
+    responses(
+        (status = 200, description = "The segment"), (status = 206, description = "A range of it"),
+        (status = 404, body = dto::ErrorReply)
+    )
+)]
+#[expect(dead_code, reason = "it only carries a description")]
+fn segment_short() {}

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::error::ApiError;
+use super::etag;
 use super::reference::Reference;
 
 const PLAYLIST_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
@@ -39,10 +40,7 @@ pub(super) async fn play(
         .ready
         .get(&app.store, &catalog, &content, rendition_no)?;
     app.counters.playlists.add(1);
-    if headers
-        .get(header::IF_NONE_MATCH)
-        .is_some_and(|tag| tag.as_bytes() == playlist.etag.as_bytes())
-    {
+    if etag::is_held(&headers, &playlist.etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, playlist.etag)]).into_response());
     }
     let mut response = playlist.text.into_response();

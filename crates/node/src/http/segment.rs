@@ -11,6 +11,7 @@ use lavant_proto::content::Kind;
 
 use super::App;
 use super::error::ApiError;
+use super::etag;
 use super::range::{self, Wanted};
 use super::reference::Reference;
 use super::sendfile::{FileBody, FileQueue};
@@ -41,10 +42,7 @@ pub(super) async fn segment(
     let headers = request.headers();
     let length = found.row.length;
     let etag = format!("\"{}\"", found.row.root);
-    if headers
-        .get(header::IF_NONE_MATCH)
-        .is_some_and(|tag| tag.as_bytes() == etag.as_bytes())
-    {
+    if etag::is_held(headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
     let (status, from, to) = match wanted(headers, &etag, length) {

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::error;
 use super::guard::Guard;
 use super::sendfile::{Connection, FileQueue};
 use super::{App, AppState, router};
@@ -187,7 +188,7 @@ async fn answer(
         Ok(()) => {
             request.extensions_mut().insert(queue);
             let Ok(response) = router.oneshot(request.map(Body::new)).await;
-            response
+            error::in_json(response).await
         }
     };
     app.counters.responses(response.status());

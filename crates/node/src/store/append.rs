@@ -375,7 +375,7 @@ fn content_of(
 pub(super) fn check_new_id(tx: &Tx<'_>, id: &ContentId) -> Result<(), StoreError> {
     if let Some(other) = tx.catalog.look_alike(id) {
         return Err(StoreError::Conflict(format!(
-            "content_id {:?} looks like {:?}, which is here; choose one that readers can tell apart",
+            "content_id {:?} looks like {:?}, which is here; choose one that can be told apart",
             id.as_str(),
             other.as_str()
         )));

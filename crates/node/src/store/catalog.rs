@@ -196,14 +196,12 @@ impl Catalog {
             .filter_map(|no| self.get(*no))
             .collect();
         let publisher = publisher.or_else(|| named.first().map(|c| &c.key.publisher))?;
-        let of_publisher = named
+        let mut of_publisher = named
             .iter()
             .copied()
             .filter(|c| c.key.publisher == *publisher);
         match version {
-            Some(version) => of_publisher
-                .filter(|c| c.key.version == version)
-                .next_back(),
+            Some(version) => of_publisher.rfind(|c| c.key.version == version),
             None => of_publisher
                 .filter(|c| !c.superseded)
                 .max_by_key(|c| c.key.version),

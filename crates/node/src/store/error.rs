@@ -87,6 +87,17 @@ pub enum StoreError {
     /// It contradicts what is here.
     #[error("{0}")]
     Conflict(String),
+    /// It was made from the same source before.
+    #[error(
+        "already here: {content_id:?} version {version} was made from the same source with the \
+         same options, so there is nothing to do; remove it first to publish it again"
+    )]
+    Published {
+        /// Id of the content that is here.
+        content_id: String,
+        /// Its version.
+        version: u32,
+    },
     /// It breaks a rule.
     #[error("{0}")]
     Invalid(String),

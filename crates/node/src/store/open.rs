@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 use lavant_proto::ids::SigningKey;
 use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable};
@@ -18,6 +19,11 @@ use super::recover::recover;
 use super::rows::{CONTENTS, META, PARTIALS, PAYLOADS, STORE_FORMAT};
 use super::writer::Writer;
 use super::{Dropped, Settings, Shared, Store, hot, payload, rebuild, upload};
+
+/// How long another process may hold the lock before the store is said to be in use.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Pause between two tries to take the lock.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// The open index.
 pub(super) enum Index {
@@ -88,7 +94,22 @@ impl Store {
     /// The lock is taken, a damaged index is made again from the payload files, and what was on its
     /// way in when the last process stopped is completed or removed. A folder that cannot be
     /// written is opened for reading. `key` is the node's, which signs what it appends.
+    ///
+    /// Another process that holds the lock is waited for, but not longer than a second: it may be
+    /// on its way out.
     pub fn open(settings: Settings, key: SigningKey) -> Result<Self, OpenError> {
+        let start = Instant::now();
+        loop {
+            match Self::try_open(settings.clone(), key.clone()) {
+                Err(OpenError::InUse { .. }) if start.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(LOCK_RETRY);
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn try_open(settings: Settings, key: SigningKey) -> Result<Self, OpenError> {
         let layout = settings.layout.clone();
         let mut warnings = Vec::new();
         let (lock, writable) = match lock_for_writing(&layout) {
@@ -182,46 +203,34 @@ fn open_writable(
             let (catalog, used) = load(&index).map_err(|fault| fault.into_error(layout))?;
             Ok((index, catalog, used))
         }
-        Ok((None, index)) => {
-            let report = rebuild::rebuild(settings, &index).map_err(failed)?;
-            if report.is_empty() {
-                return Ok((index, Catalog::default(), 0));
-            }
-            rebuilt(
-                layout,
-                index,
-                &format!("was missing and was made again: {report}"),
-                warnings,
-            )
-        }
+        Ok((None, index)) => rebuilt(settings, index, "was missing", warnings),
         Err(IndexFault::Damaged(reason)) => {
             tracing::warn!(reason, "the index of the store is damaged");
             let path = layout.index();
             fs::rename(&path, path.with_extension("damaged")).map_err(OpenError::io(&path))?;
             let index = open_index(settings).map_err(|fault| fault.into_error(layout))?;
-            let report = rebuild::rebuild(settings, &index).map_err(failed)?;
-            rebuilt(
-                layout,
-                index,
-                &format!("was damaged and was made again: {report}"),
-                warnings,
-            )
+            rebuilt(settings, index, "was damaged", warnings)
         }
         Err(other) => Err(other.into_error(layout)),
     }
 }
 
+/// Fills a new index. A store in which nothing was is a new one, or was left while it was made.
 fn rebuilt(
-    layout: &Layout,
+    settings: &Settings,
     index: Index,
-    what: &str,
+    why: &str,
     warnings: &mut Vec<String>,
 ) -> Result<(Index, Catalog, u64), OpenError> {
-    let text = format!("the index of the store {what}");
-    tracing::warn!("{text}");
-    warnings.push(text);
-    let (catalog, used) = load(&index).map_err(|fault| fault.into_error(layout))?;
-    Ok((index, catalog, used))
+    let report =
+        rebuild::rebuild(settings, &index).map_err(|error| OpenError::Index(error.to_string()))?;
+    if !report.is_empty() {
+        let text = format!("the index of the store {why} and was made again: {report}");
+        tracing::warn!("{text}");
+        warnings.push(text);
+    }
+    let loaded = load(&index).map_err(|fault| fault.into_error(&settings.layout));
+    loaded.map(|(catalog, used)| (index, catalog, used))
 }
 
 /// Why an index could not be used.

@@ -43,13 +43,17 @@ impl Placed {
             let how = put(&file, &place)?;
             folders.push(match how {
                 How::Waits => layout.incoming(),
-                How::Linked | How::Renamed => place.parent().map(Path::to_owned).unwrap_or_default(),
+                How::Linked | How::Renamed => {
+                    place.parent().map(Path::to_owned).unwrap_or_default()
+                }
             });
             self.0.push((file, place, how));
         }
         folders.sort_unstable();
         folders.dedup();
-        folders.iter().try_for_each(|folder| layout::sync_folder(folder))
+        folders
+            .iter()
+            .try_for_each(|folder| layout::sync_folder(folder))
     }
 
     /// The commit failed: the files are incoming ones again.

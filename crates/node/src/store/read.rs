@@ -133,7 +133,9 @@ impl Store {
                 })
             }
             Ok(_) => Err(self.torn(segment.key, root, "its file is torn")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.torn(segment.key, root, "its file is gone")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(self.torn(segment.key, root, "its file is gone"))
+            }
             Err(error) => Err(StoreError::io("open a segment", &error)),
         }
     }

@@ -523,12 +523,10 @@ fn refuse_published(
     let Some(content) = catalog.current().find(same) else {
         return Ok(());
     };
-    Err(StoreError::Conflict(format!(
-        "already here: {:?} version {} was made from the same source with the same options, so \
-         there is nothing to do; remove it first to publish it again",
-        content.key.content_id.as_str(),
-        content.key.version
-    )))
+    Err(StoreError::Published {
+        content_id: content.key.content_id.to_string(),
+        version: content.key.version,
+    })
 }
 
 fn choose_id(
@@ -539,8 +537,7 @@ fn choose_id(
     if let Some(id) = &new.content_id {
         if let Some(other) = catalog.look_alike(id) {
             return Err(StoreError::Conflict(format!(
-                "content_id {:?} looks like {:?}, which is here; choose one that readers can tell \
-                 apart",
+                "content_id {:?} looks like {:?}, which is here; choose one that can be told apart",
                 id.as_str(),
                 other.as_str()
             )));

@@ -175,7 +175,9 @@ fn commit_batch(
     match &committed {
         Ok(_) => *unlinked = settle(shared, done),
         // The transaction made them itself, so nobody else removes them.
-        Err(_) => manifests.iter().for_each(|file| drop(fs::remove_file(file))),
+        Err(_) => manifests
+            .iter()
+            .for_each(|file| drop(fs::remove_file(file))),
     }
     committed
 }

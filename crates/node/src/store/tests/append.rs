@@ -113,56 +113,57 @@ fn what_no_playlist_can_hold_is_refused_with_the_reason() {
             })
             .unwrap()
     );
-    let text = error(
-        store,
-        NewSegment {
-            sequence: 2,
-            ..seconds(7)
-        },
-    );
-    assert!(text.contains("lasts 7.000 s, longer than the playlist's target duration of 6 s"));
-    let text = error(store, vod("film", 1 << 40));
-    assert!(
-        text.contains("is too far from the others (0 to 2)"),
-        "{text}"
-    );
-    let text = error(store, vod("film", u64::MAX));
-    assert!(text.contains("a sequence is at most"), "{text}");
-    let text = error(
-        store,
-        NewSegment {
-            init: Some(u64::MAX),
-            ..vod("film", 2)
-        },
-    );
-    assert!(
-        text.contains("init segments are numbered below 1000"),
-        "{text}"
-    );
-    let text = error(
-        store,
-        NewSegment {
-            payload: Bytes::new(),
-            ..vod("film", 2)
-        },
-    );
-    assert!(text.contains("must not be empty"), "{text}");
-    let text = error(
-        store,
-        NewSegment {
-            duration: u64::MAX,
-            ..vod("film", 2)
-        },
-    );
-    assert!(text.contains("at most an hour"), "{text}");
-    let text = error(
-        store,
-        NewSegment {
-            mime: MimeType::Mp4,
-            ..vod("film", 2)
-        },
-    );
-    assert!(text.contains("cannot follow"), "{text}");
+    let second = || vod("film", 2);
+    let cases = [
+        (
+            NewSegment {
+                sequence: 2,
+                ..seconds(7)
+            },
+            "lasts 7.000 s, longer than the playlist's target duration of 6 s",
+        ),
+        (vod("film", 1 << 40), "is too far from the others (0 to 2)"),
+        (vod("film", u64::MAX), "a sequence is at most"),
+        (
+            NewSegment {
+                init: Some(u64::MAX),
+                ..second()
+            },
+            "init segments are numbered below 1000",
+        ),
+        (
+            NewSegment {
+                payload: Bytes::new(),
+                ..second()
+            },
+            "must not be empty",
+        ),
+        (
+            NewSegment {
+                duration: u64::MAX,
+                ..second()
+            },
+            "at most an hour",
+        ),
+        (
+            NewSegment {
+                mime: MimeType::Mp4,
+                ..second()
+            },
+            "cannot follow",
+        ),
+        (
+            NewSegment {
+                target_duration: Some(0),
+                ..second()
+            },
+            "1 to 3600 s",
+        ),
+    ];
+    for (segment, reason) in cases {
+        let text = error(store, segment);
+        assert!(text.contains(reason), "{text}");
+    }
     assert_eq!(bench.playlist("film"), [(0, true), (1, true)]);
     assert!(bench.files("incoming").is_empty());
 }

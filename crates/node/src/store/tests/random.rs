@@ -122,6 +122,7 @@ fn compare(bench: &Bench, model: &Model) {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "a failed run says its seed")]
 fn any_order_of_operations_behaves_like_the_model() {
     let first = std::env::var("LAVANT_STORE_SEED")
         .ok()

@@ -102,7 +102,6 @@ fn a_damaged_index_is_made_again_from_the_files() {
         let mut bench = filled();
         fs::write(index(&bench), damage).unwrap();
         bench.reopen();
-        println!("{what}: {:?}", bench.store().warnings());
         assert_filled(&bench);
         let warnings = bench.store().warnings();
         assert_eq!(warnings.len(), 1, "{what}");
@@ -271,6 +270,27 @@ fn what_was_on_its_way_in_is_removed_or_completed() {
     assert!(bench.files("incoming").is_empty());
     assert_eq!(bench.files("manifests").len(), 2);
     assert!(bench.store().warnings().is_empty());
+}
+
+#[test]
+fn a_file_with_two_names_keeps_the_one_that_the_index_knows() {
+    let mut bench = filled();
+    let incoming = bench.path().join("incoming");
+    for (n, file) in bench.files("segments").iter().enumerate() {
+        fs::hard_link(file, incoming.join(format!("98-{n}"))).unwrap();
+    }
+    // Placed for a commit that never came.
+    let mut other = Bench::new();
+    other.store().append(vod("other", 0)).unwrap();
+    other.close();
+    let stray = other.files("segments").remove(0);
+    let place = bench.path().join(stray.strip_prefix(other.path()).unwrap());
+    fs::copy(&stray, incoming.join("98-stray")).unwrap();
+    fs::hard_link(incoming.join("98-stray"), &place).unwrap();
+    bench.reopen();
+    assert!(!place.exists());
+    assert!(bench.files("incoming").is_empty());
+    assert_filled(&bench);
 }
 
 #[test]

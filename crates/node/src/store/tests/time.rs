@@ -206,8 +206,8 @@ fn a_clock_set_back_expires_nothing_and_is_told() {
         assert_eq!(
             warnings,
             [
-                "the clock is 5001000 s behind the newest segment in the store; segments stay longer \
-              until it is right"
+                "the clock is 5001000 s behind the newest segment in the store; segments stay \
+                 longer until it is right"
             ]
         );
         bench.reopen();
@@ -229,7 +229,6 @@ fn the_reaper_wakes_by_itself_at_the_deadline() {
     settings.ttl = [Duration::from_secs(1); 3];
     let store = Store::open(settings, key(1)).unwrap();
     store.append(live("cam", 0)).unwrap();
-    assert_eq!(store.catalog().len(), 1);
     wait_until(store.changes(), || store.catalog().is_empty());
 }
 

@@ -1,9 +1,10 @@
 //! Uploads: all or nothing.
 
-use lavant_proto::content::Manifest;
+use lavant_proto::content::{Manifest, RenditionInfo, merkle_root};
 use lavant_proto::ids::Signature;
 
 use super::*;
+use crate::store::UploadInfo;
 
 #[test]
 fn nothing_is_seen_before_the_commit_and_all_after() {
@@ -331,6 +332,42 @@ fn derived_ids_are_told_apart_and_chosen_ones_refused_when_they_look_alike() {
     assert_eq!(bench.store().catalog().len(), 3);
 }
 
+/// What a client signs: the manifest of its upload with [`commit`]'s facts.
+fn manifest_of(upload: &UploadInfo) -> Manifest {
+    let records: Vec<_> = upload
+        .segments
+        .iter()
+        .map(|segment| &segment.record)
+        .collect();
+    let leaves: Vec<_> = records.iter().map(|record| record.leaf()).collect();
+    let rendition = commit(1).renditions.remove(0);
+    let info = RenditionInfo {
+        name: rendition.name,
+        mime: MimeType::TransportStream,
+        bandwidth: rendition.bandwidth,
+        average_bandwidth: rendition.average_bandwidth,
+        codecs: rendition.codecs,
+        width: rendition.width,
+        height: rendition.height,
+        frame_rate_milli: rendition.frame_rate_milli,
+        inits: 0,
+        first: 0,
+        segments: records.len() as u64,
+        duration: records.iter().map(|record| record.duration).sum(),
+        bytes: records.iter().map(|record| record.length).sum(),
+    };
+    Manifest {
+        content: upload.content.clone(),
+        title: upload.title.clone(),
+        priority: upload.priority,
+        created: upload.created,
+        ttl: upload.ttl,
+        target_duration: 6,
+        renditions: vec![info],
+        records_root: merkle_root(&leaves),
+    }
+}
+
 #[test]
 fn another_publishers_content_needs_a_signature_by_its_key() {
     let bench = Bench::new();
@@ -340,7 +377,7 @@ fn another_publishers_content_needs_a_signature_by_its_key() {
         publisher: Some(theirs.publisher()),
         ..upload("Film", "a")
     };
-    let begun = bench.store().begin_upload(&name, new).unwrap();
+    bench.store().begin_upload(&name, new).unwrap();
     bench
         .store()
         .stage(&name, part(0, bytes(0, 9_000)))
@@ -355,37 +392,7 @@ fn another_publishers_content_needs_a_signature_by_its_key() {
         "{text}"
     );
 
-    let info = bench.store().upload(&name).unwrap();
-    let leaves: Vec<_> = info
-        .segments
-        .iter()
-        .map(|segment| segment.record.leaf())
-        .collect();
-    let rendition = &commit(1).renditions[0];
-    let manifest = Manifest {
-        content: begun.content.clone(),
-        title: begun.title.clone(),
-        priority: begun.priority,
-        created: begun.created,
-        ttl: begun.ttl,
-        target_duration: 6,
-        renditions: vec![lavant_proto::content::RenditionInfo {
-            name: Rendition::main(),
-            mime: MimeType::TransportStream,
-            bandwidth: rendition.bandwidth,
-            average_bandwidth: rendition.average_bandwidth,
-            codecs: rendition.codecs.clone(),
-            width: 1280,
-            height: 720,
-            frame_rate_milli: 25_000,
-            inits: 0,
-            first: 0,
-            segments: 1,
-            duration: TICKS,
-            bytes: 9_000,
-        }],
-        records_root: lavant_proto::content::merkle_root(&leaves),
-    };
+    let manifest = manifest_of(&bench.store().upload(&name).unwrap());
     let with = |signature| Commit {
         signature: Some(signature),
         ..commit(1)
