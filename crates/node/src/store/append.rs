@@ -13,7 +13,6 @@ use lavant_proto::limits::{
     CODECS_BYTES_MAX, RENDITIONS_MAX, SEGMENT_BYTES_MAX, SEGMENT_TICKS_MAX, SEQUENCE_MAX,
 };
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
-use lavant_proto::verify::{self, Seal};
 
 use super::catalog::{Content, RenditionState, State};
 use super::error::StoreError;
@@ -74,9 +73,8 @@ impl Store {
     pub fn append(&self, new: NewSegment) -> Result<bool, StoreError> {
         check_new(&new)?;
         self.check_disk(new.payload.len() as u64)?;
-        let seal = verify::seal(&new.payload);
         for _ in 0..DESCRIBE_TRIES {
-            if let Some(outcome) = self.append_described(&new, &seal)? {
+            if let Some(outcome) = self.append_described(&new)? {
                 return Ok(outcome);
             }
         }
@@ -86,16 +84,18 @@ impl Store {
     }
 
     /// One try to append; `None` when the content changed while its segment was described.
-    fn append_described(&self, new: &NewSegment, seal: &Seal) -> Result<Option<bool>, StoreError> {
-        let record = self.describe(new, seal.root);
+    fn append_described(&self, new: &NewSegment) -> Result<Option<bool>, StoreError> {
+        let unwritten = |error| StoreError::io("write a segment", &error);
+        let file = self.incoming_file();
+        let draft = payload::Draft::write(&file, &new.payload).map_err(unwritten)?;
+        let record = self.describe(new, draft.root());
         let (record, proof) = record
             .sign(&self.key)
             .map_err(|error| StoreError::Invalid(error.to_string()))?;
-        let file = self.incoming_file();
-        let written = payload::write(&file, &new.payload, seal, &record, &proof);
+        let written = draft.finish(&record, &proof);
         if let Err(error) = written.and_then(|file| file.sync_data()) {
             let _ = std::fs::remove_file(file);
-            return Err(StoreError::io("write a segment", &error));
+            return Err(unwritten(error));
         }
         let (root, live) = (record.root, record.priority == Priority::Live);
         let (place, target) = (file.clone(), new.target_duration);

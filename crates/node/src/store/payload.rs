@@ -8,9 +8,9 @@
 //! The footer lets the index be made again from the files alone; integers are little-endian.
 
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lavant_proto::content::{Proof, SegmentRecord};
 use lavant_proto::ids::{Root, Signature};
@@ -28,40 +28,87 @@ pub(super) struct Footer {
     pub(super) signature: Option<Signature>,
 }
 
-/// Writes a new payload file. It is not durable before [`File::sync_data`].
-pub(super) fn write(
-    path: &Path,
-    payload: &[u8],
-    seal: &Seal,
-    record: &SegmentRecord,
-    proof: &Proof,
-) -> io::Result<File> {
-    let mut file = File::options()
-        .write(true)
-        .read(true)
-        .create_new(true)
-        .open(path)?;
-    let footer = footer_bytes(payload.len() as u64, record, proof);
-    let mut parts = [
-        IoSlice::new(payload),
-        IoSlice::new(&seal.outboard),
-        IoSlice::new(&footer),
-    ];
-    let mut parts = &mut parts[..];
-    let written = (|| {
-        while !parts.is_empty() {
-            match file.write_vectored(parts)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => IoSlice::advance_slices(&mut parts, n),
-            }
-        }
-        Ok(())
-    })();
-    if let Err(error) = written {
-        let _ = fs::remove_file(path);
-        return Err(error);
+/// Bytes that are written and hashed in one go, while they are in the processor's cache.
+const PIECE: usize = 256 * 1024;
+
+/// A payload file that still lacks outboard and footer. Dropped before it is finished, it is
+/// removed.
+pub(super) struct Draft {
+    file: File,
+    path: PathBuf,
+    length: u64,
+    seal: Seal,
+    finished: bool,
+}
+
+impl Draft {
+    /// Writes a payload to a new file and hashes it on the way.
+    pub(super) fn write(path: &Path, payload: &[u8]) -> io::Result<Self> {
+        let file = File::options()
+            .write(true)
+            .read(true)
+            .create_new(true)
+            .open(path)?;
+        let length = payload.len() as u64;
+        let mut draft = Self {
+            file,
+            path: path.to_owned(),
+            length,
+            seal: Seal {
+                root: Root([0; 32]),
+                outboard: Vec::new(),
+            },
+            finished: false,
+        };
+        let pieces = WrittenPieces {
+            file: &draft.file,
+            unwritten: payload,
+            written: &[],
+        };
+        draft.seal = verify::seal_reader(pieces, length)?;
+        Ok(draft)
     }
-    Ok(file)
+
+    /// Root of the payload.
+    pub(super) const fn root(&self) -> Root {
+        self.seal.root
+    }
+
+    /// Completes the file. It is not durable before [`File::sync_data`].
+    pub(super) fn finish(mut self, record: &SegmentRecord, proof: &Proof) -> io::Result<File> {
+        let footer = footer_bytes(self.length, record, proof);
+        self.file.write_all(&self.seal.outboard)?;
+        self.file.write_all(&footer)?;
+        let file = self.file.try_clone()?;
+        self.finished = true;
+        Ok(file)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Gives out a payload for hashing; each piece is written to the file before.
+struct WrittenPieces<'a> {
+    file: &'a File,
+    unwritten: &'a [u8],
+    written: &'a [u8],
+}
+
+impl Read for WrittenPieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.written.is_empty() {
+            let (piece, rest) = self.unwritten.split_at(self.unwritten.len().min(PIECE));
+            self.file.write_all(piece)?;
+            (self.written, self.unwritten) = (piece, rest);
+        }
+        self.written.read(buffer)
+    }
 }
 
 /// The footer for a payload of `length` bytes.

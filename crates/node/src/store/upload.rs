@@ -15,7 +15,6 @@ use lavant_proto::content::{Kind, MimeType, Priority, Proof, SegmentRecord, clea
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition, Root, Signature};
 use lavant_proto::limits::{MANIFEST_RECORDS_MAX, RENDITIONS_MAX};
 use lavant_proto::time::Time;
-use lavant_proto::verify;
 
 use super::append::{INITS_MAX, check_payload};
 use super::catalog::{Catalog, Content, State};
@@ -349,27 +348,31 @@ impl Store {
     /// Adds a segment to an upload. Blocks. Returns its root and whether it was new.
     pub fn stage(&self, id: &str, segment: UploadSegment) -> Result<(Root, bool), StoreError> {
         self.check_disk(segment.payload.len() as u64)?;
-        let seal = verify::seal(&segment.payload);
-        let (place, record) = {
+        let unwritten = |error| StoreError::io("write a segment", &error);
+        let (place, priority) = {
             let uploads = lock(&self.uploads);
             let upload = uploads.get(id)?;
             let rendition_no = rendition_no(upload, &segment.rendition)?;
             check_staged(upload, &segment)?;
             let place = (rendition_no as u16, segment.kind, segment.sequence);
-            let record = upload.record(&segment, rendition_no, seal.root);
-            if upload
-                .segments
-                .get(&place)
-                .is_some_and(|held| held.record == record)
-            {
-                return Ok((seal.root, false));
-            }
-            (place, record)
+            (place, upload.new.priority)
         };
-        self.reserve(payload::disk_bytes(record.length), record.priority)?;
+        let length = segment.payload.len() as u64;
+        self.reserve(payload::disk_bytes(length), priority)?;
         let path = self.incoming_file();
-        let file = payload::write(&path, &segment.payload, &seal, &record, &Proof::Manifest)
-            .map_err(|error| StoreError::io("write a segment", &error))?;
+        let draft = payload::Draft::write(&path, &segment.payload).map_err(unwritten)?;
+        let root = draft.root();
+        let record = {
+            let uploads = lock(&self.uploads);
+            let upload = uploads.get(id)?;
+            let record = upload.record(&segment, usize::from(place.0), root);
+            let held = upload.segments.get(&place);
+            if held.is_some_and(|held| held.record == record) {
+                return Ok((root, false));
+            }
+            record
+        };
+        let file = draft.finish(&record, &Proof::Manifest).map_err(unwritten)?;
         let staged = StagedSegment {
             rendition: record.rendition.clone(),
             record,
@@ -385,7 +388,7 @@ impl Store {
             }
         }
         self.changed();
-        Ok((seal.root, true))
+        Ok((root, true))
     }
 
     /// Enters a written segment into its upload. Returns where its file is flushed.
