@@ -8,15 +8,23 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::error::ApiError;
 
 /// How long a sender may pause inside a body.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long a body may take in all, however slow the link.
+const BODY_TIME_MAX: Duration = Duration::from_secs(3600);
 /// How long a segment waits for its share of memory.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 /// Longest JSON body that holds no segment.
 pub(super) const JSON_MAX: u64 = 1 << 20;
+
+/// Longest JSON body that holds a segment of `limit` bytes in base64.
+pub(super) const fn json_with_segment(limit: u64) -> u64 {
+    limit.div_ceil(3) * 4 + JSON_MAX
+}
 
 /// A body in memory; its share of the memory for segments is given back when this is dropped.
 pub(super) struct Received {
@@ -43,8 +51,10 @@ pub(super) async fn receive(
     let capacity = usize::try_from(announced.unwrap_or(64 * 1024)).unwrap_or_default();
     let mut bytes = BytesMut::with_capacity(capacity);
     let mut body = body;
+    let end = Instant::now() + BODY_TIME_MAX;
     loop {
-        let frame = tokio::time::timeout(PAUSE_MAX, body.frame())
+        let pause = end.min(Instant::now() + PAUSE_MAX);
+        let frame = tokio::time::timeout_at(pause, body.frame())
             .await
             .map_err(|_| {
                 ApiError::new(

@@ -59,7 +59,7 @@ pub(super) async fn ingest(
     let limit = if raw {
         limit
     } else {
-        limit / 3 * 4 + body::JSON_MAX
+        body::json_with_segment(limit)
     };
     let received = body::receive(Some(&app.ingest_memory), &headers, request, limit).await?;
     let bytes = received.bytes.clone();

@@ -60,7 +60,10 @@ impl AppState {
         auth_required: bool,
         stopping: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
-        let permits = usize::try_from(config.ingest_memory.0 / 1024).unwrap_or(usize::MAX);
+        // The largest body must fit, or it would wait for ever.
+        let largest = body::json_with_segment(config.segment_limit.0);
+        let kib = config.ingest_memory.0.max(largest).div_ceil(1024);
+        let permits = usize::try_from(kib).unwrap_or(usize::MAX);
         Self {
             store,
             started: Instant::now(),

@@ -13,10 +13,11 @@ use lavant_proto::limits::{
     CODECS_BYTES_MAX, RENDITIONS_MAX, SEGMENT_BYTES_MAX, SEGMENT_TICKS_MAX, SEQUENCE_MAX,
 };
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
+use redb::ReadableTable;
 
 use super::catalog::{Content, RenditionState, State};
 use super::error::StoreError;
-use super::rows::{SegmentKey, SegmentRow};
+use super::rows::{SegmentKey, SegmentRow, version_key};
 use super::tx::Tx;
 use super::{Store, expire, lock, payload};
 
@@ -88,7 +89,7 @@ impl Store {
         let unwritten = |error| StoreError::io("write a segment", &error);
         let file = self.incoming_file();
         let draft = payload::Draft::write(&file, &new.payload).map_err(unwritten)?;
-        let record = self.describe(new, draft.root());
+        let record = self.describe(new, draft.root())?;
         let (record, proof) = record
             .sign(&self.key)
             .map_err(|error| StoreError::Invalid(error.to_string()))?;
@@ -101,7 +102,7 @@ impl Store {
         let (place, target) = (file.clone(), new.target_duration);
         let facts = (new.codecs.clone(), new.size);
         let outcome = self.write(move |tx| {
-            if is_outdated(tx, &record) {
+            if is_outdated(tx, &record)? {
                 return Ok(None);
             }
             let state = insert(tx, &record, &proof, place, target)?;
@@ -117,7 +118,7 @@ impl Store {
     }
 
     /// The record of a new segment, in the version of its content that is growing.
-    fn describe(&self, new: &NewSegment, root: Root) -> SegmentRecord {
+    fn describe(&self, new: &NewSegment, root: Root) -> Result<SegmentRecord, StoreError> {
         let publisher = self.publisher();
         let catalog = self.catalog();
         let existing = catalog.find(Some(&publisher), &new.content_id, None);
@@ -128,11 +129,17 @@ impl Store {
             title
         };
         let now = self.settings().clock.now();
-        SegmentRecord {
+        let version = match existing {
+            Some(content) => content.key.version,
+            None => self
+                .highest_version(&publisher, &new.content_id)?
+                .saturating_add(1),
+        };
+        Ok(SegmentRecord {
             content: ContentKey {
                 publisher,
                 content_id: new.content_id.clone(),
-                version: existing.map_or(1, |content| content.key.version),
+                version,
             },
             title: existing.map_or(title, |content| content.title.clone()),
             rendition: new.rendition.clone(),
@@ -150,7 +157,7 @@ impl Store {
             ),
             length: new.payload.len() as u64,
             root,
-        }
+        })
     }
 
     /// A fresh name in `incoming/`.
@@ -200,16 +207,18 @@ pub(super) fn check_payload(
 }
 
 /// Whether the content is no longer what a record was made for.
-fn is_outdated(tx: &Tx<'_>, record: &SegmentRecord) -> bool {
+fn is_outdated(tx: &Tx<'_>, record: &SegmentRecord) -> Result<bool, StoreError> {
     let ContentKey {
         publisher,
         content_id,
         version,
     } = &record.content;
-    let now = tx.catalog.find(Some(publisher), content_id, None);
-    now.is_some_and(|content| {
-        content.key.version != *version || content.ttl != record.ttl || !is_of(record, content)
-    })
+    let Some(content) = tx.catalog.find(Some(publisher), content_id, None) else {
+        let key = version_key(publisher, content_id);
+        let gone = tx.versions.get(key.as_slice())?;
+        return Ok(gone.is_some_and(|highest| highest.value() >= *version));
+    };
+    Ok(content.key.version != *version || content.ttl != record.ttl || !is_of(record, content))
 }
 
 /// Whether a record says of its content what the others do: from the content's facts and its own

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lavant_proto::content::{Kind, MimeType, SegmentRecord, SignedManifest, Verified};
-use lavant_proto::ids::Root;
+use lavant_proto::ids::{ContentId, PublisherKey, Root};
 use lavant_proto::verify;
 use redb::ReadOnlyTable;
 
 use super::catalog::Content;
 use super::error::StoreError;
 use super::publish::record_of;
-use super::rows::{SEGMENTS, SegmentKey, SegmentRow};
+use super::rows::{SEGMENTS, SegmentKey, SegmentRow, VERSIONS, version_key};
 use super::{Store, expire, lock, manifest};
 
 /// A segment that is known, and how to get its bytes.
@@ -49,6 +49,18 @@ impl Store {
     fn segments(&self) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, StoreError> {
         let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
         Ok(index.begin_read()?.open_table(SEGMENTS)?)
+    }
+
+    /// The highest version of a content that ever was here; 0 when none was.
+    pub(super) fn highest_version(
+        &self,
+        publisher: &PublisherKey,
+        id: &ContentId,
+    ) -> Result<u32, StoreError> {
+        let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
+        let versions = index.begin_read()?.open_table(VERSIONS)?;
+        let row = versions.get(version_key(publisher, id).as_slice())?;
+        Ok(row.map_or(0, |row| row.value()))
     }
 
     /// One segment; `None` when it is not known or its payload is not here.

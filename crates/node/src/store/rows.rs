@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lavant_proto::content::Kind;
-use lavant_proto::ids::{Root, Signature};
+use lavant_proto::ids::{ContentId, PublisherKey, Root, Signature};
 use lavant_proto::relay::evict::EvictionRank;
 use lavant_proto::time::Time;
 use lavant_proto::wire::{DecodeError, Reader, Writer};
@@ -28,6 +28,10 @@ pub(super) const PAYLOADS: TableDefinition<'_, &[u8], (u32, u64)> =
 pub(super) const PARTIALS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("partials");
 /// Roots whose files are to be removed.
 pub(super) const GARBAGE: TableDefinition<'_, &[u8], ()> = TableDefinition::new("garbage");
+
+/// Publisher and content_id -> highest version that ever was here, so that a removed version never
+/// comes back with other bytes: caches hold segments by version.
+pub(super) const VERSIONS: TableDefinition<'_, &[u8], u32> = TableDefinition::new("versions");
 
 /// The version of everything in the store's folder.
 pub(super) const STORE_FORMAT: u64 = 1;
@@ -163,6 +167,11 @@ impl SegmentRow {
         r.end()?;
         Ok(Self { signature, ..row })
     }
+}
+
+/// The key of a content in [`VERSIONS`].
+pub(super) fn version_key(publisher: &PublisherKey, id: &ContentId) -> Vec<u8> {
+    [&publisher.0, id.as_str().as_bytes()].concat()
 }
 
 /// A key that sorts by deadline.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use lavant_proto::content::{Kind, SignedManifest};
-use lavant_proto::ids::Root;
+use lavant_proto::ids::{ContentKey, Root};
 use lavant_proto::relay::evict::{EvictionRank, Holding};
 use lavant_proto::time::Time;
 use redb::{ReadableTable, Table, WriteTransaction};
@@ -16,7 +16,7 @@ use super::error::StoreError;
 use super::rebuild::pin_line;
 use super::rows::{
     CONTENTS, DEADLINES, EVICTION, GARBAGE, META, PARTIALS, PAYLOADS, SEGMENTS, SegmentKey,
-    SegmentRow, deadline_key, eviction_key,
+    SegmentRow, VERSIONS, deadline_key, eviction_key, version_key,
 };
 use super::{Settings, Shared, manifest, payload};
 
@@ -30,6 +30,7 @@ pub(super) struct Tx<'t> {
     pub(super) payloads: Table<'t, &'static [u8], (u32, u64)>,
     pub(super) partials: Table<'t, &'static [u8], &'static [u8]>,
     pub(super) garbage: Table<'t, &'static [u8], ()>,
+    pub(super) versions: Table<'t, &'static [u8], u32>,
     /// The catalogue as it will be.
     pub(super) catalog: Catalog,
     /// Bytes of all payload files as they will be.
@@ -101,6 +102,7 @@ impl<'t> Tx<'t> {
             payloads: write.open_table(PAYLOADS)?,
             partials: write.open_table(PARTIALS)?,
             garbage: write.open_table(GARBAGE)?,
+            versions: write.open_table(VERSIONS)?,
             catalog: Catalog::default(),
             used: 0,
             staged: 0,
@@ -140,6 +142,20 @@ impl<'t> Tx<'t> {
     /// Writes a content to the index and the catalogue.
     pub(super) fn put_content(&mut self, mut content: Content) -> Result<(), StoreError> {
         content.generation += 1;
+        if self.catalog.get(content.no).is_none() {
+            let ContentKey {
+                publisher,
+                content_id,
+                version,
+            } = &content.key;
+            let key = version_key(publisher, content_id);
+            let highest = self
+                .versions
+                .get(key.as_slice())?
+                .map_or(0, |row| row.value());
+            self.versions
+                .insert(key.as_slice(), highest.max(*version))?;
+        }
         self.contents
             .insert(content.no, content.encode().as_slice())?;
         self.catalog.insert(content);

@@ -321,7 +321,8 @@ impl Store {
             )));
         }
         let content_id = choose_id(&catalog, &new, publisher)?;
-        let version = next_version(&catalog, &uploads, publisher, &content_id);
+        let before = self.highest_version(&publisher, &content_id)?;
+        let version = next_version(&catalog, &uploads, publisher, &content_id, before);
         let before = catalog.find(Some(&publisher), &content_id, None);
         let not_before = before.map_or(Time(0), |content| content.last_arrival);
         let upload = Upload {
@@ -562,14 +563,14 @@ fn next_version(
     uploads: &Uploads,
     publisher: PublisherKey,
     id: &ContentId,
+    before: u32,
 ) -> u32 {
     let published = catalog.all().map(|content| &content.key);
     let open = uploads.open.values().map(|upload| &upload.content);
     let keys = published.chain(open).chain(&uploads.committing);
     let same = keys.filter(|key| key.publisher == publisher && key.content_id == *id);
     same.map(|key| key.version)
-        .max()
-        .unwrap_or(0)
+        .fold(before, u32::max)
         .saturating_add(1)
 }
 

@@ -322,6 +322,17 @@ fn removing_frees_the_disk_and_the_name() {
 }
 
 #[test]
+fn a_removed_version_never_comes_back() {
+    let mut bench = Bench::new();
+    for version in 1..4 {
+        bench.store().append(vod("film", 0)).unwrap();
+        assert_eq!(bench.content("film").key.version, version);
+        bench.store().remove(&bench.content("film")).unwrap();
+        bench.reopen();
+    }
+}
+
+#[test]
 fn a_payload_that_two_contents_share_stays_until_both_are_gone() {
     let bench = Bench::new();
     let shared = vod("one", 0).payload;
