@@ -19,11 +19,12 @@ Examples:
   lavant ingest talk.mkv --title \"A talk\" --pin   with a title, kept when space is short
   lavant ingest film.mkv --ladder                 1080p, 720p, 480p, 240p as the source allows
   lavant ingest film.mkv --ladder 720p,360p       these two
-  lavant ingest rtmp://camera/live --priority near_live
   ffmpeg -i in.mov -c copy -f mpegts - | lavant ingest - --title Show
+  lavant ingest rtmp://camera/live --priority live    a stream: watched while it comes
 
 Exit codes: 0 done, 1 failed, 2 wrong input or use, 3 no node or refused by it,
-4 ffmpeg is not installed, 130 cancelled. What fails or is cancelled is rolled back.";
+4 ffmpeg is not installed, 130 cancelled. A film that fails or is cancelled is rolled back;
+of a stream stays what has come.";
 
 /// Seconds between two lines of progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);

@@ -2,9 +2,14 @@
 
 mod common;
 
+use std::io::Write;
+use std::process::ChildStdin;
+
 use common::media::{AAC, H264, PICTURE, TONE, film, mp4, pieces};
 use common::playlist::{Playlist, strict};
+use common::program::Program;
 use common::{Node, payload, text, until};
+use rustix::process::Signal;
 
 /// Sends segments of a second each by `POST /ingest`.
 #[track_caller]
@@ -297,4 +302,70 @@ fn a_piece_without_a_length_is_measured() {
         "1",
     ]);
     assert!((node.playlist("whole").seconds() - 3.0).abs() < 0.01);
+}
+
+const STREAM: [&str; 8] = [
+    "ingest",
+    "-",
+    "--title",
+    "cam",
+    "--priority",
+    "live",
+    "--segment-seconds",
+    "1",
+];
+
+/// Starts a stream of eight seconds whose source stays open, and waits until it is seen.
+fn stream(node: &Node) -> (Program, ChildStdin) {
+    let mut ingest = node.command_on(&STREAM).spawn();
+    let mut pipe = ingest.stdin.take().unwrap();
+    let before = node.json("/catalog")[0]["segment_count"].as_u64();
+    pipe.write_all(&pieces(8).concat()).unwrap();
+    until("segments of a running stream", || {
+        let count = node.json("/catalog")[0]["segment_count"].as_u64()?;
+        (count >= before.unwrap_or(0) + 3).then_some(())
+    });
+    (ingest, pipe)
+}
+
+#[test]
+fn a_stream_is_watched_while_it_comes_and_ends_with_its_source() {
+    let node = Node::start(&[]);
+    let (ingest, pipe) = stream(&node);
+    let running = node.playlist("cam");
+    assert!(!running.has_end());
+    assert!(node.uploads().is_empty());
+    assert_served(&node, &running);
+    drop(pipe);
+    ingest.wait().ok();
+    let ended = node.playlist("cam");
+    assert!(ended.has_end());
+    assert_eq!(ended.sequences(), (0..8).collect::<Vec<_>>());
+    assert_served(&node, &ended);
+    strict(&[&node.play_url("cam")]).ok();
+    let again = node.command_on(&STREAM).input(pieces(8).concat()).run();
+    let reason = again.exits(2).reason();
+    assert!(reason.contains("\"cam\" is finished"), "{reason}");
+}
+
+#[test]
+fn a_stream_that_comes_again_goes_on_after_a_discontinuity() {
+    let node = Node::start(&[]);
+    let (mut first, _pipe) = stream(&node);
+    first.kill9();
+    let (second, _pipe) = stream(&node);
+    second.signal(Signal::INT);
+    second.wait().ok();
+    let playlist = node.playlist("cam");
+    assert!(playlist.has_end());
+    let after = u64::try_from(playlist.entries.len()).unwrap();
+    assert_eq!(playlist.sequences(), (0..after).collect::<Vec<_>>());
+    let joins = playlist.entries.iter().map(|entry| entry.discontinuity);
+    let joins: Vec<usize> = joins
+        .enumerate()
+        .filter(|(_, is)| *is)
+        .map(|(n, _)| n)
+        .collect();
+    assert!(joins.len() == 1 && joins[0] >= 3, "{joins:?}");
+    strict(&[&node.play_url("cam")]).ok();
 }

@@ -7,16 +7,20 @@
 //! | how ffmpeg is run | `ffmpeg.rs`, `child.rs` |
 //! | how bytes become segments and reach the node | `segments.rs`, `pipeline.rs`, `upload.rs` |
 //! | who signs | `sign.rs` |
+//! | what is watched while it comes | `live.rs` |
 //!
 //! A transport stream that every player can play is cut here, without ffmpeg. Everything else goes
 //! through the `ffmpeg` program. Nothing is visible in the node before the last segment is there:
 //! an ingest that fails or is cancelled is rolled back, one that is killed is resumed by the next
-//! ingest of the same file with the same options.
+//! ingest of the same file with the same options. A stream (a URL or standard input of `live` or
+//! `near_live` priority) is published segment by segment instead.
 
+mod api;
 mod args;
 mod child;
 mod error;
 mod ffmpeg;
+mod live;
 mod pipe;
 mod pipeline;
 mod plan;
@@ -37,17 +41,21 @@ use lavant_proto::ids::ContentId;
 use lavant_proto::time::ticks_to_seconds;
 use serde_json::Value;
 
+pub use api::{Options, Outcome, Progress};
 pub use error::IngestError;
 pub use lavant_proto::content::Priority;
 pub use lavant_proto::ids::SigningKey;
 pub use plan::{Ladder, Mode};
 pub use source::Input;
 
+use live::Stream;
 use pipeline::{Feed, Job};
 use plan::{Plan, Refusal, Wish};
 use segments::{Cut, Summary};
 use source::Source;
-use upload::{Client, Commit, NodeSink, Opened, Opening, RenditionName, RenditionSums, Upload};
+use upload::{
+    Client, Commit, NodeSink, Opened, Opening, RenditionName, RenditionSums, Sink, Upload,
+};
 
 /// The longest silence of a URL, and of a file.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(600));
@@ -55,118 +63,6 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(120), Duration::from
 const DENSE_SECONDS: u32 = 2;
 /// Lengths of segments that can be asked for, in seconds.
 pub const SEGMENT_SECONDS: std::ops::RangeInclusive<u32> = 1..=60;
-
-/// What to ingest, and how.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The source.
-    pub input: Input,
-    /// The title; the source's name when there is none.
-    pub title: Option<String>,
-    /// The id; made from the title when there is none.
-    pub content_id: Option<String>,
-    /// How urgent it is.
-    pub priority: Priority,
-    /// The node, such as `http://127.0.0.1:7777`.
-    pub daemon: String,
-    /// The node's token, where it asks for one.
-    pub token: Option<String>,
-    /// Target length of a segment.
-    pub segment_seconds: u32,
-    /// Whether tracks are copied or encoded.
-    pub mode: Mode,
-    /// How many renditions are made.
-    pub ladder: Ladder,
-    /// Who publishes; the node itself when there is none.
-    pub publish_as: Option<SigningKey>,
-    /// Keep it when space is short.
-    pub pin: bool,
-}
-
-impl Options {
-    /// The usual options for a source.
-    #[must_use]
-    pub fn new(input: Input, daemon: &str) -> Self {
-        Self {
-            input,
-            title: None,
-            content_id: None,
-            priority: Priority::Vod,
-            daemon: daemon.to_owned(),
-            token: None,
-            segment_seconds: 6,
-            mode: Mode::Auto,
-            ladder: Ladder::Single,
-            publish_as: None,
-            pin: false,
-        }
-    }
-}
-
-/// What happens meanwhile.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Progress {
-    /// It is known what will be done.
-    Planned {
-        /// The id in the node.
-        content_id: String,
-        /// What is done, in words.
-        words: String,
-        /// Names of the renditions.
-        renditions: Vec<String>,
-        /// How long the source lasts.
-        expected_seconds: Option<f64>,
-        /// How large the source is.
-        size: Option<u64>,
-        /// Segments that an earlier ingest has left in the node.
-        resumed: usize,
-    },
-    /// A segment is in the node.
-    Segment {
-        /// Of which rendition.
-        rendition: String,
-        /// Its number.
-        sequence: u64,
-        /// Its size.
-        bytes: u64,
-        /// How much of the rendition is in the node now.
-        media_seconds: f64,
-        /// False when an earlier ingest has sent it.
-        is_new: bool,
-    },
-    /// ffmpeg has come this far.
-    Encoded {
-        /// Seconds of the source that are done.
-        media_seconds: f64,
-        /// Seconds of the source done in a second.
-        speed: Option<f64>,
-    },
-    /// Something that the user should know.
-    Notice(String),
-}
-
-/// What came of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// The node's catalog entry.
-    pub entry: Value,
-    /// The id in the node.
-    pub content_id: String,
-    /// Where to play it.
-    pub play_url: String,
-    /// Bytes of all segments of all renditions.
-    pub bytes: u64,
-    /// How long it lasts.
-    pub media_seconds: f64,
-    /// Number of segments of all renditions.
-    pub segments: u64,
-    /// Pieces that an earlier ingest had left in the node.
-    pub resumed: u64,
-    /// What was done, in words.
-    pub words: String,
-    /// The same file with the same options was published before: nothing was done.
-    pub already_here: bool,
-}
 
 /// Ingests a source; blocks until it is published or has failed.
 ///
@@ -358,6 +254,10 @@ impl Session<'_> {
 
     /// Carries a decision out; what fails is rolled back.
     fn attempt(&mut self, prepared: &Prepared) -> Result<Outcome, IngestError> {
+        let is_file = matches!(self.options.input, Input::File(_));
+        if self.options.priority != Priority::Vod && !is_file {
+            return self.stream(prepared);
+        }
         let plan = &prepared.plan;
         let title = self.title();
         let upload = match self.open(prepared, &title)? {
@@ -380,6 +280,45 @@ impl Session<'_> {
             tracing::warn!(upload = %id, %error, "an upload could not be rolled back");
         }
         result
+    }
+
+    /// Publishes segments as they come. What was published stays, however the source ends.
+    fn stream(&mut self, prepared: &Prepared) -> Result<Outcome, IngestError> {
+        if self.options.publish_as.is_some() {
+            let text = "a stream is signed by the node as it comes: --publish-as works with files";
+            return Err(IngestError::Usage(text.to_owned()));
+        }
+        let (plan, title) = (&prepared.plan, self.title());
+        let id = match &self.options.content_id {
+            Some(id) => ContentId::new(id).map_err(|e| IngestError::Usage(e.to_string()))?,
+            None => ContentId::from_title(&title),
+        };
+        let client = Arc::clone(&self.client);
+        let stream = Stream::join(client, id, title, self.options.priority, plan)?;
+        (self.on_progress)(Progress::Planned {
+            content_id: stream.id.to_string(),
+            words: plan.words.clone(),
+            renditions: plan.renditions.iter().map(|r| r.name.clone()).collect(),
+            expected_seconds: None,
+            size: None,
+            resumed: 0,
+        });
+        let job = self.job(prepared, Arc::new(stream.clone()));
+        let feed = self.feed(prepared)?;
+        let moved = pipeline::run(&job, feed, &mut *self.on_progress, self.cancel);
+        let finished = stream.finish();
+        match moved {
+            Ok(_) | Err(IngestError::Cancelled) => {}
+            Err(error) => return Err(error),
+        }
+        let entry = match finished {
+            Err(IngestError::Refused { status: 404, .. }) => return Err(IngestError::Cancelled),
+            other => other?,
+        };
+        if self.options.pin {
+            self.client.pin(&stream.id)?;
+        }
+        Ok(self.outcome(entry, stream.id.to_string(), plan))
     }
 
     fn title(&self) -> String {
@@ -430,16 +369,7 @@ impl Session<'_> {
     ) -> Result<Outcome, IngestError> {
         let held = std::mem::take(&mut upload.segments);
         let sink = NodeSink::new(Arc::clone(&self.client), upload.upload_id.clone(), held);
-        let job = Job {
-            plan: &prepared.plan,
-            cut: self.cut(prepared),
-            sink: Arc::new(sink),
-            patience: match self.options.input {
-                Input::Url(_) => Some(PATIENCE.0),
-                Input::File(_) => Some(PATIENCE.1),
-                Input::Stdin => None,
-            },
-        };
+        let job = self.job(prepared, Arc::new(sink));
         let feed = self.feed(prepared)?;
         let mut resumed = 0;
         let on_progress = &mut *self.on_progress;
@@ -470,6 +400,19 @@ impl Session<'_> {
             words: prepared.plan.words.clone(),
             already_here: false,
         })
+    }
+
+    fn job<'a>(&self, prepared: &'a Prepared, sink: Arc<dyn Sink>) -> Job<'a> {
+        Job {
+            plan: &prepared.plan,
+            cut: self.cut(prepared),
+            sink,
+            patience: match self.options.input {
+                Input::Url(_) => Some(PATIENCE.0),
+                Input::File(_) => Some(PATIENCE.1),
+                Input::Stdin => None,
+            },
+        }
     }
 
     fn cut(&self, prepared: &Prepared) -> Cut {
@@ -538,10 +481,18 @@ impl Session<'_> {
             None => id.to_url(),
         };
         let entry = self.client.content(&reference)?;
-        let number = |name: &str| entry.get(name).and_then(Value::as_u64).unwrap_or(0);
         Ok(Outcome {
+            already_here: true,
+            ..self.outcome(entry, content_id.to_owned(), plan)
+        })
+    }
+
+    /// What the catalogue says of a content that is there.
+    fn outcome(&self, entry: Value, content_id: String, plan: &Plan) -> Outcome {
+        let number = |name: &str| entry.get(name).and_then(Value::as_u64).unwrap_or(0);
+        Outcome {
             play_url: self.play_url(&entry),
-            content_id: content_id.to_owned(),
+            content_id,
             bytes: number("bytes"),
             media_seconds: entry
                 .get("duration_seconds")
@@ -550,9 +501,9 @@ impl Session<'_> {
             segments: number("segment_count"),
             resumed: 0,
             words: plan.words.clone(),
-            already_here: true,
+            already_here: false,
             entry,
-        })
+        }
     }
 }
 

@@ -694,7 +694,7 @@ fn own_publishers_sign_what_they_have_seen() {
 #[derive(Default)]
 struct Null(std::sync::atomic::AtomicU64);
 
-impl upload::Sink for Null {
+impl Sink for Null {
     fn put(&self, _: &str, piece: &segments::Piece, _: &AtomicBool) -> Result<bool, IngestError> {
         self.0.fetch_add(piece.fact.length, Ordering::Relaxed);
         Ok(true)

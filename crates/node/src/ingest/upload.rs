@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lavant_proto::ids::Root;
+use lavant_proto::ids::{ContentId, Root};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,6 +23,8 @@ const STEP: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(120);
 /// Bytes of an answer that are read: the list of 200,000 segments.
 const ANSWER_BYTES: u64 = 64 << 20;
+/// Longest playlist that is read.
+const PLAYLIST_BYTES: u64 = 16 << 20;
 /// Pauses before a segment is sent again.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(500),
@@ -233,6 +235,53 @@ impl Client {
         self.answer(self.agent.get(url).call().map_err(|e| self.failed(e))?)
     }
 
+    /// A JSON answer.
+    pub(super) fn get(&self, path: &str) -> Result<Value, IngestError> {
+        let response = self.agent.get(self.url(path)).call();
+        self.answer(response.map_err(|e| self.failed(e))?)
+    }
+
+    /// A text; `None` where the node has none.
+    pub(super) fn text(&self, path: &str) -> Result<Option<String>, IngestError> {
+        let response = self.agent.get(self.url(path)).call();
+        let mut response = response.map_err(|e| self.failed(e))?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let body = response.body_mut().with_config().limit(PLAYLIST_BYTES);
+        body.read_to_string().map(Some).map_err(|e| self.failed(e))
+    }
+
+    /// A call without a body.
+    pub(super) fn post(&self, path: &str) -> Result<Value, IngestError> {
+        let request = self.authorized(self.agent.post(self.url(path)));
+        self.answer(request.send_empty().map_err(|e| self.failed(e))?)
+    }
+
+    /// Keeps a content from eviction and expiry.
+    pub(super) fn pin(&self, id: &ContentId) -> Result<(), IngestError> {
+        let url = self.url(&format!("/content/{}/pin", id.to_url()));
+        let request = self.authorized(self.agent.put(url));
+        let response = request.send_empty().map_err(|e| self.failed(e))?;
+        self.answer(response).map(|_: Value| ())
+    }
+
+    /// Publishes one segment of a growing content.
+    pub(super) fn append(
+        &self,
+        query: &[(&'static str, String)],
+        mime: &str,
+        data: &[u8],
+    ) -> Result<(), IngestError> {
+        let mut request = self.authorized(self.agent.post(self.url("/ingest")));
+        for (name, value) in query {
+            request = request.query(*name, value);
+        }
+        let request = request.header("Content-Type", mime);
+        let response = request.send(data).map_err(|e| self.failed(e))?;
+        self.answer(response).map(|_: Value| ())
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
@@ -346,20 +395,26 @@ impl Sink for NodeSink {
         if self.holds(rendition, &piece.fact) {
             return Ok(false);
         }
-        for pause in PAUSES {
-            match self.client.put(&self.upload_id, rendition, piece) {
-                // The node may be restarting: the same bytes are offered again.
-                Err(IngestError::Unreachable { .. }) => std::thread::sleep(pause),
-                other => return other.map(|()| true),
-            }
-            if stop.load(Ordering::Relaxed) {
-                return Err(IngestError::Cancelled);
-            }
-        }
-        self.client
-            .put(&self.upload_id, rendition, piece)
-            .map(|()| true)
+        patiently(stop, || self.client.put(&self.upload_id, rendition, piece))?;
+        Ok(true)
     }
+}
+
+/// Tries again while the node cannot be reached: it may be restarting.
+pub(super) fn patiently(
+    stop: &AtomicBool,
+    attempt: impl Fn() -> Result<(), IngestError>,
+) -> Result<(), IngestError> {
+    for pause in PAUSES {
+        match attempt() {
+            Err(IngestError::Unreachable { .. }) => std::thread::sleep(pause),
+            other => return other,
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err(IngestError::Cancelled);
+        }
+    }
+    attempt()
 }
 
 #[cfg(test)]

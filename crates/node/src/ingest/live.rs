@@ -1,0 +1,154 @@
+//! A stream that is watched while it comes: each segment is published as soon as it is cut.
+//!
+//! The node signs the segments one by one. When the source ends, the content is finished; when the
+//! same stream comes again before that, its numbers go on after a discontinuity.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use lavant_media::hls::MediaPlaylist;
+use lavant_proto::content::Priority;
+use lavant_proto::ids::ContentId;
+use lavant_proto::time::ticks_to_seconds;
+use serde_json::Value;
+
+use super::error::IngestError;
+use super::plan::Plan;
+use super::segments::Piece;
+use super::upload::{Client, Sink, patiently};
+
+/// A growing content of the node's own.
+#[derive(Clone)]
+pub(super) struct Stream {
+    client: Arc<Client>,
+    pub(super) id: ContentId,
+    title: String,
+    priority: Priority,
+    mime: &'static str,
+    /// Where the numbers of each rendition go on.
+    starts: HashMap<String, Start>,
+}
+
+/// The next numbers of a rendition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Start {
+    segment: u64,
+    init: u64,
+}
+
+impl Stream {
+    /// The stream of that id, as it begins or goes on.
+    pub(super) fn join(
+        client: Arc<Client>,
+        id: ContentId,
+        title: String,
+        priority: Priority,
+        plan: &Plan,
+    ) -> Result<Self, IngestError> {
+        let health = client.get("/health")?;
+        let publisher = health.get("publisher").and_then(Value::as_str);
+        let publisher = publisher.ok_or_else(|| client.bad_answer("it names no key"))?;
+        let reference = format!("{publisher}/{}", id.to_url());
+        let mut starts = HashMap::new();
+        match client.content(&reference) {
+            Err(IngestError::Refused { status: 404, .. }) => {}
+            Err(error) => return Err(error),
+            Ok(entry) if entry.get("state").and_then(Value::as_str) == Some("finished") => {
+                return Err(IngestError::Usage(format!(
+                    "{:?} is finished: give another --content-id or --title, or remove it first \
+                     with `lavant rm`",
+                    id.as_str()
+                )));
+            }
+            Ok(_) => {
+                for rendition in &plan.renditions {
+                    let path = format!("/play/{reference}/{}.m3u8", rendition.name);
+                    let start = client
+                        .text(&path)?
+                        .map_or_else(Start::default, |t| after(&t));
+                    starts.insert(rendition.name.clone(), start);
+                }
+            }
+        }
+        Ok(Self {
+            client,
+            id,
+            title,
+            priority,
+            mime: plan.mime(),
+            starts,
+        })
+    }
+
+    /// Ends the content; the answer is the catalog's entry.
+    pub(super) fn finish(&self) -> Result<Value, IngestError> {
+        self.client
+            .post(&format!("/ingest/{}/finish", self.id.to_url()))
+    }
+
+    fn query(&self, rendition: &str, piece: &Piece) -> Vec<(&'static str, String)> {
+        let fact = &piece.fact;
+        let start = self.starts.get(rendition).copied().unwrap_or_default();
+        let mut query = vec![
+            ("content_id", self.id.to_string()),
+            ("content_title", self.title.clone()),
+            ("priority", self.priority.to_string()),
+            ("rendition", rendition.to_owned()),
+        ];
+        if fact.is_init {
+            query.push(("kind", "init".to_owned()));
+            query.push(("sequence", (start.init + fact.sequence).to_string()));
+            return query;
+        }
+        let goes_on = start.segment > 0 && fact.sequence == 0;
+        query.push(("sequence", (start.segment + fact.sequence).to_string()));
+        query.push((
+            "duration",
+            format!("{:.6}", ticks_to_seconds(fact.duration)),
+        ));
+        query.push(("discontinuity", (fact.discontinuity || goes_on).to_string()));
+        if let Some(init) = fact.init {
+            query.push(("init", (start.init + init).to_string()));
+        }
+        query
+    }
+}
+
+impl Sink for Stream {
+    fn put(&self, rendition: &str, piece: &Piece, stop: &AtomicBool) -> Result<bool, IngestError> {
+        let query = self.query(rendition, piece);
+        patiently(stop, || self.client.append(&query, self.mime, &piece.data))?;
+        Ok(true)
+    }
+}
+
+/// The numbers that come after a playlist's last.
+fn after(playlist: &str) -> Start {
+    let Ok(playlist) = MediaPlaylist::parse(playlist) else {
+        return Start::default();
+    };
+    let init = playlist.segments.iter().rev().find_map(|segment| {
+        let name = segment.init.as_ref()?.rsplit("/init-").next()?;
+        name.split('.').next()?.parse::<u64>().ok()
+    });
+    Start {
+        segment: playlist.media_sequence + playlist.segments.len() as u64,
+        init: init.map_or(0, |last| last + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_on_after_the_playlist() {
+        let text = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:6\n#EXT-X-MEDIA-SEQUENCE:7\n\
+                    #EXT-X-MAP:URI=\"/segment/cam/1/main/init-2.mp4\"\n#EXTINF:6,\n/7.m4s\n\
+                    #EXTINF:6,\n/8.m4s\n";
+        let start = after(text);
+        assert_eq!((start.segment, start.init), (9, 3));
+        assert_eq!(after("nonsense"), Start::default());
+    }
+}
