@@ -12,8 +12,8 @@ use lavant_proto::time::TICKS_PER_SECOND;
 
 use crate::store::{Catalog, Content, RenditionState, SegmentRow, State, Store, StoreError};
 
-/// Most playlists kept ready.
-const READY_MAX: usize = 256;
+/// Most bytes of playlists kept ready: a film of two hours takes 50 kB, the longest 12 MB.
+const READY_BYTES_MAX: usize = 32 << 20;
 
 /// Why there is no playlist.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,8 @@ impl Ready {
             .0
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if ready.len() >= READY_MAX {
+        let held: usize = ready.values().map(|(_, other)| other.text.len()).sum();
+        if held + rendered.text.len() > READY_BYTES_MAX {
             ready.clear();
         }
         ready.insert(key, (content.generation, rendered.clone()));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lavant_proto::content::{MimeType, Priority, RenditionInfo};
@@ -54,7 +55,7 @@ pub struct Content {
     pub source: String,
     /// Its renditions, first the one that a plain path means.
     pub renditions: Vec<RenditionState>,
-    /// Grows with each change; not kept over a restart.
+    /// Another number after each change, never the same again in this process.
     pub generation: u64,
 }
 
@@ -139,6 +140,12 @@ impl Content {
             .position(|r| r.info.name.as_str() == name)?;
         u16::try_from(at).ok()
     }
+}
+
+/// A number for [`Content::generation`].
+pub(super) fn next_generation() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// All contents of a store at one moment.
@@ -363,7 +370,7 @@ impl Content {
             pinned: row.pinned,
             source: row.source,
             renditions: renditions.map_err(damaged)?,
-            generation: 0,
+            generation: next_generation(),
         })
     }
 }

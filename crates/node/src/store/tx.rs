@@ -11,7 +11,7 @@ use lavant_proto::relay::evict::{EvictionRank, Holding};
 use lavant_proto::time::Time;
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::catalog::{Catalog, Content};
+use super::catalog::{Catalog, Content, next_generation};
 use super::error::StoreError;
 use super::rebuild::pin_line;
 use super::rows::{
@@ -141,7 +141,7 @@ impl<'t> Tx<'t> {
 
     /// Writes a content to the index and the catalogue.
     pub(super) fn put_content(&mut self, mut content: Content) -> Result<(), StoreError> {
-        content.generation += 1;
+        content.generation = next_generation();
         if self.catalog.get(content.no).is_none() {
             let ContentKey {
                 publisher,
