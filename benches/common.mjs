@@ -16,7 +16,8 @@ export const folder = mkdtempSync(join(root, 'target/bench/run-'));
 const children = [];
 
 process.on('exit', () => {
-  for (const child of children) child.kill('SIGKILL');
+  // nginx ends its workers only when it is asked to end.
+  for (const child of children) child.kill(child.spawnfile === 'nginx' ? 'SIGTERM' : 'SIGKILL');
   rmSync(folder, { recursive: true, force: true });
 });
 process.on('SIGINT', () => process.exit(130));

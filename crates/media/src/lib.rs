@@ -27,11 +27,13 @@
 pub mod cmaf;
 pub mod codec;
 pub mod hls;
+mod pool;
 mod segment;
 mod sniff;
 mod timeline;
 pub mod ts;
 
 pub use codec::{Inspection, Kind, StreamInfo};
+pub use pool::Pool;
 pub use segment::{Config, Error, Event, Segment, Segmenter, TICKS_PER_SECOND};
 pub use sniff::{Format, sniff};

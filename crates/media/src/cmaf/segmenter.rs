@@ -8,7 +8,7 @@ use super::boxes::{self, Header};
 use super::fragment::{self, Fragment};
 use super::init::{self, Track};
 use crate::timeline::{Step, Timeline};
-use crate::{Config, Error, Event, Segment};
+use crate::{Config, Error, Event, Pool, Segment};
 
 /// The most bytes of a `moov` or `moof` box.
 const MAX_INDEX: u64 = 16 << 20;
@@ -46,6 +46,7 @@ pub struct Segmenter {
     prefix: Vec<u8>,
     /// Fragments of the open segment.
     buffer: Vec<u8>,
+    pool: Pool,
     /// True while the data of the current fragment is kept.
     keep: bool,
     saw_fragment: bool,
@@ -81,6 +82,7 @@ impl Segmenter {
             reference: None,
             prefix: Vec::new(),
             buffer: Vec::new(),
+            pool: Pool::default(),
             keep: false,
             saw_fragment: false,
             complete: true,
@@ -341,15 +343,13 @@ impl Segmenter {
     }
 
     fn give(&mut self, duration: u64) {
-        let mut data = std::mem::take(&mut self.buffer);
-        self.buffer
-            .reserve((data.len() + data.len() / 8).min(self.config.max_bytes));
-        data.shrink_to_fit();
+        let room = (self.buffer.len() + self.buffer.len() / 8).min(self.config.max_bytes);
+        let data = std::mem::replace(&mut self.buffer, self.pool.take(room));
         let discontinuity = std::mem::take(&mut self.discontinuity);
         let start = self.position;
         self.position = self.position.saturating_add(duration);
         self.given = true;
-        let data = Bytes::from(data);
+        let data = self.pool.lend(data);
         self.events.push_back(Event::Segment(Segment {
             start,
             duration,

@@ -2,14 +2,12 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 use super::key::{KeyScan, Verdict};
 use super::packet::{self, Packet};
 use super::tables::{Stream, Tables, Writer};
 use super::{Coding, inspect};
 use crate::timeline::{Step, Timeline};
-use crate::{Config, Error, Event, Segment};
+use crate::{Config, Error, Event, Pool, Segment};
 
 /// Bits of a time stamp.
 pub(super) const TIME_BITS: u32 = 33;
@@ -36,6 +34,7 @@ pub(super) struct Cutter {
     reference: Option<Stream>,
     /// Packets of the open segment, and of the candidate.
     buffer: Vec<u8>,
+    pool: Pool,
     /// The decode time of the open segment's first frame.
     open: Option<u64>,
     candidate: Option<Candidate>,
@@ -60,6 +59,7 @@ impl Cutter {
             timeline: Timeline::new(TIME_BITS),
             reference: None,
             buffer: Vec::new(),
+            pool: Pool::default(),
             open: None,
             candidate: None,
             latest: 0,
@@ -206,7 +206,7 @@ impl Cutter {
         if let Some(start) = self.open {
             self.give(candidate.now.saturating_sub(start));
         }
-        let mut next = Vec::with_capacity((len + len / 8).min(self.config.max_bytes));
+        let mut next = self.pool.take((len + len / 8).min(self.config.max_bytes));
         self.writer.write(tables, &mut next);
         self.latest = next.len();
         next.extend_from_slice(&tail);
@@ -249,13 +249,12 @@ impl Cutter {
 
     /// Gives out the buffer as a segment.
     fn give(&mut self, duration: u64) {
-        let mut data = std::mem::take(&mut self.buffer);
-        data.shrink_to_fit();
+        let data = std::mem::take(&mut self.buffer);
         let discontinuity = std::mem::take(&mut self.discontinuity);
         let start = self.position;
         self.position = self.position.saturating_add(duration);
         self.given = true;
-        let data = Bytes::from(data);
+        let data = self.pool.lend(data);
         self.events.push_back(Event::Segment(Segment {
             start,
             duration,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
+use lavant_media::Pool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -34,7 +35,7 @@ pub(super) struct Received {
 
 /// Reads a body of at most `limit` bytes.
 pub(super) async fn receive(
-    memory: Option<&Arc<Semaphore>>,
+    memory: Option<(&Arc<Semaphore>, &Pool)>,
     headers: &HeaderMap,
     body: Body,
     limit: u64,
@@ -45,11 +46,12 @@ pub(super) async fn receive(
     }
     let expected = announced.unwrap_or(limit);
     let permit = match memory {
-        Some(memory) => Some(share(memory, expected).await?),
+        Some((memory, _)) => Some(share(memory, expected).await?),
         None => None,
     };
     let capacity = usize::try_from(announced.unwrap_or(64 * 1024)).unwrap_or_default();
-    let mut bytes = BytesMut::with_capacity(capacity);
+    let pool = memory.map(|(_, pool)| pool.clone()).unwrap_or_default();
+    let mut bytes = pool.take(capacity);
     let mut body = body;
     let end = Instant::now() + BODY_TIME_MAX;
     loop {
@@ -73,7 +75,7 @@ pub(super) async fn receive(
         bytes.extend_from_slice(&data);
     }
     Ok(Received {
-        bytes: bytes.freeze(),
+        bytes: pool.lend(bytes),
         _permit: permit,
     })
 }

@@ -32,6 +32,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::routing::{get, post, put};
+use lavant_media::Pool;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
@@ -48,6 +49,8 @@ pub struct AppState {
     counters: metrics::Counters,
     /// One permit for each KiB of a segment on its way in.
     ingest_memory: Arc<Semaphore>,
+    /// Buffers for segments on their way in.
+    buffers: Pool,
     stopping: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -70,10 +73,16 @@ impl AppState {
             auth_required,
             ready: Ready::default(),
             counters: metrics::Counters::default(),
+            buffers: Pool::default(),
             ingest_memory: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
             config,
             stopping,
         }
+    }
+
+    /// The memory for segments on their way in: how much of it there is, and buffers.
+    const fn ingest_memory(&self) -> (&Arc<Semaphore>, &Pool) {
+        (&self.ingest_memory, &self.buffers)
     }
 
     /// Runs what waits for the disk apart from the tasks that serve.

@@ -112,7 +112,9 @@ impl Store {
         if outcome != Ok(Some(true)) {
             let _ = std::fs::remove_file(file);
         } else if live {
-            lock(&self.shared.hot).insert(root, new.payload.clone());
+            // A copy of its own length: the payload may stand in a larger buffer.
+            let payload = Bytes::copy_from_slice(&new.payload);
+            lock(&self.shared.hot).insert(root, payload);
         }
         outcome
     }

@@ -28,8 +28,10 @@ pub(super) struct Footer {
     pub(super) signature: Option<Signature>,
 }
 
-/// Bytes that are written and hashed in one go, while they are in the processor's cache.
-const PIECE: usize = 256 * 1024;
+/// Bytes that are written and hashed in one go, while they are in the processor's cache. Small ones
+/// also go into pages of memory that were in use lately, large ones into fresh memory, which a
+/// virtual machine first has to get from its host.
+const PIECE: usize = 32 * 1024;
 
 /// A payload file that still lacks outboard and footer. Dropped before it is finished, it is
 /// removed.
