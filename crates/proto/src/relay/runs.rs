@@ -1,0 +1,255 @@
+//! Sets of numbers kept as runs: which segments of a track, which chunk groups of a payload.
+
+use crate::wire::{DecodeError, Reader, Writer};
+
+/// Numbers from `start` up to, not including, `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Run {
+    /// The first number.
+    pub start: u64,
+    /// The one after the last.
+    pub end: u64,
+}
+
+impl Run {
+    /// The run of these numbers.
+    #[must_use]
+    pub const fn new(start: u64, end: u64) -> Self {
+        Self { start, end }
+    }
+
+    /// How many numbers there are.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+/// A set of numbers: sorted runs that neither touch nor overlap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Runs(Vec<Run>);
+
+impl Runs {
+    /// Nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The numbers of one run.
+    #[must_use]
+    pub fn of(start: u64, end: u64) -> Self {
+        let mut runs = Self::new();
+        runs.insert(start, end);
+        runs
+    }
+
+    /// The runs, in order.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        &self.0
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many numbers are in it.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(Run::count).sum()
+    }
+
+    /// The lowest number.
+    #[must_use]
+    pub fn first(&self) -> Option<u64> {
+        self.0.first().map(|run| run.start)
+    }
+
+    /// Whether `number` is in it.
+    #[must_use]
+    pub fn contains(&self, number: u64) -> bool {
+        let at = self.0.partition_point(|run| run.end <= number);
+        self.0.get(at).is_some_and(|run| run.start <= number)
+    }
+
+    /// Whether all of `start..end` is in it.
+    #[must_use]
+    pub fn covers(&self, start: u64, end: u64) -> bool {
+        let at = self.0.partition_point(|run| run.end <= start);
+        start >= end
+            || self
+                .0
+                .get(at)
+                .is_some_and(|run| run.start <= start && run.end >= end)
+    }
+
+    /// Adds `start..end`.
+    pub fn insert(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
+        if let Some(last) = self.0.last_mut()
+            && last.start <= start
+            && last.end >= start
+        {
+            last.end = last.end.max(end);
+            return;
+        }
+        let first = self.0.partition_point(|run| run.end < start);
+        let last = self.0.partition_point(|run| run.start <= end);
+        let merged = self.0[first..last]
+            .iter()
+            .fold(Run { start, end }, |all, run| Run {
+                start: all.start.min(run.start),
+                end: all.end.max(run.end),
+            });
+        self.0.splice(first..last, [merged]);
+    }
+
+    /// Takes `start..end` out.
+    pub fn remove(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
+        let first = self.0.partition_point(|run| run.end <= start);
+        let last = self.0.partition_point(|run| run.start < end);
+        if first >= last {
+            return;
+        }
+        let head = Run::new(self.0[first].start, start);
+        let tail = Run::new(end, self.0[last - 1].end);
+        let rest = [head, tail].into_iter().filter(|run| run.count() > 0);
+        self.0.splice(first..last, rest);
+    }
+
+    /// Adds all of `other`.
+    pub fn extend(&mut self, other: &Self) {
+        for run in &other.0 {
+            self.insert(run.start, run.end);
+        }
+    }
+
+    /// What is in this set and not in `other`, in order.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut rest = Vec::new();
+        let mut others = other.0.iter().peekable();
+        for run in &self.0 {
+            let mut from = run.start;
+            while others.next_if(|gone| gone.end <= from).is_some() {}
+            let mut ahead = others.clone();
+            while let Some(gone) = ahead.next_if(|gone| gone.start < run.end) {
+                if gone.start > from {
+                    rest.push(Run::new(from, gone.start));
+                }
+                from = from.max(gone.end);
+            }
+            if from < run.end {
+                rest.push(Run::new(from, run.end));
+            }
+        }
+        Self(rest)
+    }
+
+    /// The numbers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().flat_map(|run| run.start..run.end)
+    }
+
+    /// Writes the number of runs, then for each the gap before it and its length.
+    pub fn write(&self, w: &mut Writer) {
+        w.number(self.0.len() as u64);
+        let mut from = 0;
+        for run in &self.0 {
+            w.number(run.start - from).number(run.end - run.start);
+            from = run.end;
+        }
+    }
+
+    /// The inverse of [`Runs::write`], for numbers of at most `max`, in at most `runs_max` runs.
+    pub fn read(r: &mut Reader<'_>, max: u64, runs_max: usize) -> Result<Self, DecodeError> {
+        let count = r.number("runs", runs_max as u64)?;
+        let mut runs = Vec::new();
+        let mut from = 0u64;
+        for index in 0..count {
+            let gap = r.number("gap", max)?;
+            let length = r.number("run", max)?;
+            if length == 0 || (gap == 0 && index > 0) {
+                return Err(DecodeError::Invalid("run"));
+            }
+            let start = from.saturating_add(gap);
+            let end = start.saturating_add(length);
+            if end > max.saturating_add(1) {
+                return Err(DecodeError::Limit("run"));
+            }
+            runs.push(Run { start, end });
+            from = end;
+        }
+        Ok(Self(runs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(runs: &Runs) -> BTreeSet<u64> {
+        runs.iter().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set(
+            steps in proptest::collection::vec((any::<bool>(), 0u64..80, 0u64..12), 0..40),
+            others in proptest::collection::vec((0u64..80, 0u64..12), 0..10),
+        ) {
+            let (mut runs, mut model) = (Runs::new(), BTreeSet::new());
+            for (add, start, length) in steps {
+                if add {
+                    runs.insert(start, start + length);
+                    model.extend(start..start + length);
+                } else {
+                    runs.remove(start, start + length);
+                    model.retain(|n| !(start..start + length).contains(n));
+                }
+            }
+            prop_assert_eq!(set(&runs), model.clone());
+            prop_assert_eq!(runs.count(), model.len() as u64);
+            for pair in runs.runs().windows(2) {
+                prop_assert!(pair[0].end < pair[1].start);
+            }
+            let mut other = Runs::new();
+            for (start, length) in others {
+                other.insert(start, start + length);
+            }
+            let rest: BTreeSet<u64> = model.difference(&set(&other)).copied().collect();
+            prop_assert_eq!(set(&runs.without(&other)), rest);
+            for number in 0..100 {
+                prop_assert_eq!(runs.contains(number), model.contains(&number));
+                let all = (number..number + 3).all(|n| model.contains(&n));
+                prop_assert_eq!(runs.covers(number, number + 3), all);
+            }
+            let mut w = Writer::new();
+            runs.write(&mut w);
+            let bytes = w.finish();
+            prop_assert_eq!(Runs::read(&mut Reader::new(&bytes), 100, 100), Ok(runs));
+        }
+    }
+
+    #[test]
+    fn numbers_and_runs_beyond_the_limits_are_refused() {
+        let mut w = Writer::new();
+        Runs::of(5, 101).write(&mut w);
+        let bytes = w.finish();
+        assert!(Runs::read(&mut Reader::new(&bytes), 100, 9).is_ok());
+        assert!(Runs::read(&mut Reader::new(&bytes), 99, 9).is_err());
+        assert!(Runs::read(&mut Reader::new(&bytes), 100, 0).is_err());
+    }
+}
