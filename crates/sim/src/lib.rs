@@ -7,4 +7,5 @@
 #![deny(missing_docs)]
 
 pub mod random;
+pub mod relay;
 pub mod retention;

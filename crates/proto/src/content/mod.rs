@@ -4,7 +4,7 @@ mod manifest;
 mod merkle;
 mod mime;
 mod priority;
-mod record;
+pub(crate) mod record;
 
 pub use manifest::{Manifest, ManifestError, RenditionInfo, SignedManifest};
 pub use merkle::{Leaf, leaf, merkle_root};

@@ -205,13 +205,13 @@ fn is_hidden(c: char) -> bool {
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }
 
-pub(super) fn write_content_key(w: &mut Writer, key: &ContentKey) {
+pub(crate) fn write_content_key(w: &mut Writer, key: &ContentKey) {
     w.bytes(&key.publisher.0)
         .text(key.content_id.as_str())
         .number(u64::from(key.version));
 }
 
-pub(super) fn read_content_key(r: &mut Reader<'_>) -> Result<ContentKey, DecodeError> {
+pub(crate) fn read_content_key(r: &mut Reader<'_>) -> Result<ContentKey, DecodeError> {
     let publisher = PublisherKey(r.array("publisher")?);
     let id = r.text("content_id", CONTENT_ID_BYTES_MAX)?;
     let content_id = ContentId::new(id).map_err(|_| DecodeError::Invalid("content_id"))?;
@@ -231,7 +231,7 @@ pub(super) fn read_title(r: &mut Reader<'_>) -> Result<String, DecodeError> {
     Ok(title.to_owned())
 }
 
-pub(super) fn read_rendition(r: &mut Reader<'_>) -> Result<Rendition, DecodeError> {
+pub(crate) fn read_rendition(r: &mut Reader<'_>) -> Result<Rendition, DecodeError> {
     let name = r.text("rendition", RENDITION_BYTES_MAX)?;
     Rendition::new(name).map_err(|_| DecodeError::Invalid("rendition"))
 }
@@ -240,7 +240,7 @@ pub(super) fn read_mime(r: &mut Reader<'_>) -> Result<MimeType, DecodeError> {
     MimeType::from_code(r.byte("MIME type")?).ok_or(DecodeError::Invalid("MIME type"))
 }
 
-pub(super) fn read_priority(r: &mut Reader<'_>) -> Result<Priority, DecodeError> {
+pub(crate) fn read_priority(r: &mut Reader<'_>) -> Result<Priority, DecodeError> {
     Priority::from_rank(r.byte("priority")?).ok_or(DecodeError::Invalid("priority"))
 }
 

@@ -69,7 +69,10 @@ impl Bucket {
             return now;
         }
         let micros = (missing + i128::from(rate.max(1)) - 1) / i128::from(rate.max(1));
-        Time(now.0.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX)))
+        Time(
+            now.0
+                .saturating_add(u64::try_from(micros).unwrap_or(u64::MAX)),
+        )
     }
 }
 

@@ -1,6 +1,33 @@
-//! Why a segment is kept or dropped.
+//! Carrying contents from node to node, whenever two of them meet.
+//!
+//! [`Relay`] is a value that is stepped: [`Relay::handle`] takes an [`Input`], [`Relay::poll`]
+//! gives what is to be done, [`Relay::deadline`] says when to call again. It knows what is here and
+//! what the others say, and decides what is asked of whom and served to whom; verifying, storing
+//! and sending are its driver's.
+//!
+//! | question | place |
+//! |---|---|
+//! | how do two nodes find out what they lack | [`reconcile`], `tell` |
+//! | what is fetched next, from whom | `fetch` |
+//! | what is sent next, to whom, how fast | `serve`, [`bucket`] |
+//! | who may meet whom | `engine`, [`hello`] |
+//! | what is said on a link | [`message`] |
+//! | why was a segment dropped | [`evict`] |
 
 pub mod bucket;
+mod contact;
+mod engine;
+mod entry;
 pub mod evict;
+mod fetch;
+pub mod hello;
+mod io;
+pub mod message;
 pub mod reconcile;
 pub mod runs;
+mod serve;
+mod tell;
+
+pub use contact::{Place, Stats};
+pub use engine::{Config, ContactInfo, Left, Relay};
+pub use io::{ContactNo, Facts, Input, Known, Output};

@@ -141,12 +141,7 @@ fn split(
     }
 }
 
-fn compare(
-    items: &[Item],
-    (lo, hi): (usize, usize),
-    list: &[(Point, [u8; 8])],
-    found: &mut Found,
-) {
+fn compare(items: &[Item], (lo, hi): (usize, usize), list: &[(Point, [u8; 8])], found: &mut Found) {
     let mut listed = list.iter().peekable();
     for (offset, item) in items[lo..hi].iter().enumerate() {
         while let Some((point, _)) = listed.next_if(|(point, _)| *point < item.point) {

@@ -56,6 +56,12 @@ impl Runs {
         self.0.is_empty()
     }
 
+    /// The first runs of a set, at most so many.
+    #[must_use]
+    pub fn first_runs(&self, most: usize) -> Self {
+        Self(self.0.iter().take(most).copied().collect())
+    }
+
     /// How many numbers are in it.
     #[must_use]
     pub fn count(&self) -> u64 {

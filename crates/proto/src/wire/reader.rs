@@ -55,13 +55,19 @@ impl<'a> Reader<'a> {
 
     /// A string of at most `max` bytes.
     pub fn text(&mut self, what: &'static str, max: usize) -> Result<&'a str, DecodeError> {
+        let text = self.blob(what, max)?;
+        std::str::from_utf8(text).map_err(|_| DecodeError::Invalid(what))
+    }
+
+    /// A byte string of at most `max` bytes, its length in front.
+    pub fn blob(&mut self, what: &'static str, max: usize) -> Result<&'a [u8], DecodeError> {
         let length = self.number(what, max as u64)? as usize;
-        let (text, rest) = self
+        let (blob, rest) = self
             .0
             .split_at_checked(length)
             .ok_or(DecodeError::Truncated(what))?;
         self.0 = rest;
-        std::str::from_utf8(text).map_err(|_| DecodeError::Invalid(what))
+        Ok(blob)
     }
 
     /// Refuses what is left over.

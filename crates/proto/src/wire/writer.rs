@@ -38,6 +38,23 @@ impl Writer {
         self.number(text.len() as u64).bytes(text.as_bytes())
     }
 
+    /// A byte string: its length, then its bytes.
+    pub fn blob(&mut self, blob: &[u8]) -> &mut Self {
+        self.number(blob.len() as u64).bytes(blob)
+    }
+
+    /// How many bytes were written.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was written.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The byte string.
     #[must_use]
     pub fn finish(self) -> Vec<u8> {

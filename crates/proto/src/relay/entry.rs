@@ -1,0 +1,262 @@
+//! What this node knows of one content: what is here, what is on its way, what is refused.
+
+use std::collections::BTreeMap;
+
+use super::message::{TrackName, groups_of};
+use super::reconcile::{Item, Point};
+use super::runs::{Run, Runs};
+use super::{ContactNo, Facts};
+use crate::content::{Kind, Priority};
+use crate::ids::ContentKey;
+use crate::time::Time;
+use crate::wire::Writer;
+
+/// How many other nodes are remembered to have all of a content.
+const SEEN_MAX: usize = 64;
+/// For how long a viewer is taken to go on watching after its last request.
+const WATCHED: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// A content.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: ContentKey,
+    name: [u8; 16],
+    pub(super) priority: Priority,
+    pub(super) expires: Time,
+    /// Hash and time of the manifest that the store has.
+    pub(super) manifest: Option<([u8; 32], Time)>,
+    pub(super) tracks: Vec<Track>,
+    /// It is not to be fetched: it was removed here, or what was said of it cannot be.
+    pub(super) refused: bool,
+    /// The store has it.
+    pub(super) stored: bool,
+    /// Where a viewer is, and until when that counts.
+    watched: Option<(u64, Time)>,
+    pub(super) hops: u8,
+    /// How many copies this node may still make, itself included, where copies are counted.
+    pub(super) copies_left: u16,
+    /// Nodes that have all that is here.
+    seen: Vec<u32>,
+    pub(super) upgrade: Option<Upgrade>,
+    digest: Option<[u8; 32]>,
+}
+
+/// A manifest on its way.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    pub(super) hash: [u8; 32],
+    /// Who is asked now.
+    pub(super) contact: Option<ContactNo>,
+    /// How many records it has, once it is here.
+    pub(super) total: Option<u64>,
+    /// How many of them are known.
+    pub(super) known: u64,
+}
+
+/// Segments, or init segments, of one rendition.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) name: TrackName,
+    pub(super) here: Runs,
+    /// Segments that the store let go or refused.
+    pub(super) refused: Runs,
+    /// Segments whose record is known and whose bytes are not all here.
+    pub(super) pending: BTreeMap<u64, Pending>,
+    /// Records that were asked for: of a contact, or of the store.
+    pub(super) asked: Vec<(Option<ContactNo>, Run)>,
+}
+
+/// A segment on its way.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) length: u64,
+    /// Chunk groups that are here.
+    pub(super) have: Runs,
+    /// Chunk groups that were asked for.
+    pub(super) flying: Runs,
+    /// Whether the store was told to take it.
+    pub(super) adopting: bool,
+}
+
+impl Pending {
+    /// The chunk groups that nobody was asked for.
+    pub(super) fn open(&self) -> Runs {
+        let all = groups_of(self.length);
+        Runs::of(all.start, all.end)
+            .without(&self.have)
+            .without(&self.flying)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.have.count() == groups_of(self.length).count()
+    }
+}
+
+impl Track {
+    pub(super) fn new(name: TrackName) -> Self {
+        Self {
+            name,
+            here: Runs::new(),
+            refused: Runs::new(),
+            pending: BTreeMap::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    /// What of `theirs` is neither here nor refused.
+    pub(super) fn lacks(&self, theirs: &Runs) -> Runs {
+        let missing = theirs.without(&self.here);
+        if self.refused.is_empty() {
+            return missing;
+        }
+        missing.without(&self.refused)
+    }
+
+    /// What of `theirs` is lacking and not even asked for.
+    pub(super) fn unknown(&self, theirs: &Runs) -> Runs {
+        let mut missing = self.lacks(theirs);
+        for sequence in self.pending.keys() {
+            missing.remove(*sequence, sequence + 1);
+        }
+        for (_, run) in &self.asked {
+            missing.remove(run.start, run.end);
+        }
+        missing
+    }
+}
+
+impl Entry {
+    pub(super) fn new(key: ContentKey, priority: Priority, expires: Time) -> Self {
+        let mut w = Writer::new();
+        crate::content::record::write_content_key(&mut w, &key);
+        let mut name = [0; 16];
+        name.copy_from_slice(&blake3::hash(&w.finish()).as_bytes()[..16]);
+        Self {
+            key,
+            name,
+            priority,
+            expires,
+            manifest: None,
+            tracks: Vec::new(),
+            refused: false,
+            stored: false,
+            watched: None,
+            hops: 0,
+            copies_left: 0,
+            seen: Vec::new(),
+            upgrade: None,
+            digest: None,
+        }
+    }
+
+    /// Takes over what the store says.
+    pub(super) fn update(&mut self, facts: &Facts) {
+        (self.priority, self.expires) = (facts.priority, facts.expires);
+        (self.manifest, self.stored) = (facts.manifest, true);
+        if self.manifest.is_some() {
+            self.upgrade = None;
+        }
+        self.changed();
+    }
+
+    /// The number of a track; it is added when it is new.
+    pub(super) fn track(&mut self, name: &TrackName) -> u16 {
+        let at = self.tracks.iter().position(|track| track.name == *name);
+        let at = at.unwrap_or_else(|| {
+            self.tracks.push(Track::new(name.clone()));
+            self.tracks.len() - 1
+        });
+        at as u16
+    }
+
+    /// What is here changed.
+    pub(super) fn changed(&mut self) {
+        self.digest = None;
+        self.seen.clear();
+    }
+
+    /// Notes over how many nodes it comes, and how many copies come with it, the first time that
+    /// something of it is asked for.
+    pub(super) const fn came_by(&mut self, hops: u8, copies: u16) {
+        if !self.stored && self.hops == 0 {
+            self.hops = hops.saturating_add(1);
+            self.copies_left = copies;
+        }
+    }
+
+    /// Whether there is anything to tell others of.
+    pub(super) fn is_held(&self) -> bool {
+        let holds = self.tracks.iter().any(|track| !track.here.is_empty());
+        holds || (self.stored && self.manifest.is_some())
+    }
+
+    /// Whether nothing of it is here or on its way, so that it may be forgotten.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.stored
+            && !self.refused
+            && self
+                .tracks
+                .iter()
+                .all(|track| track.here.is_empty() && track.pending.is_empty())
+            && self.upgrade.is_none()
+    }
+
+    /// Where it stands in the order of reconciliation, and a digest of what is here: finished
+    /// contents by time, those that still grow before them.
+    pub(super) fn item(&mut self) -> Item {
+        let time = self.manifest.map_or(Time(0), |(_, created)| created);
+        let point = Point {
+            time,
+            name: self.name,
+        };
+        let digest = *self
+            .digest
+            .get_or_insert_with(|| digest(&self.name, self.manifest.as_ref(), &self.tracks));
+        Item { point, digest }
+    }
+
+    pub(super) fn watch(&mut self, sequence: u64, now: Time) {
+        self.watched = Some((sequence, now.after(WATCHED)));
+    }
+
+    /// Where the viewer is; 0 without one.
+    pub(super) fn playhead(&self, now: Time) -> u64 {
+        self.watched
+            .filter(|(_, until)| *until > now)
+            .map_or(0, |(sequence, _)| sequence)
+    }
+
+    /// 0 goes first: what is watched here, then by priority.
+    pub(super) fn rank(&self, now: Time) -> u8 {
+        match self.watched {
+            Some((_, until)) if until > now => 0,
+            _ => 3 - self.priority.rank(),
+        }
+    }
+
+    /// Notes that a node has all that is here. Returns how many do, when that is new.
+    pub(super) fn saw(&mut self, node: u32) -> Option<u16> {
+        if self.seen.contains(&node) || self.seen.len() >= SEEN_MAX {
+            return None;
+        }
+        self.seen.push(node);
+        Some(self.seen.len() as u16)
+    }
+}
+
+fn digest(name: &[u8; 16], manifest: Option<&([u8; 32], Time)>, tracks: &[Track]) -> [u8; 32] {
+    let mut named: Vec<&Track> = tracks
+        .iter()
+        .filter(|track| !track.here.is_empty())
+        .collect();
+    named.sort_unstable_by_key(|track| &track.name);
+    let mut w = Writer::new();
+    w.bytes(name);
+    w.bytes(&manifest.map_or([0; 32], |(hash, _)| *hash));
+    for track in named {
+        w.text(track.name.rendition.as_str());
+        w.byte(u8::from(track.name.kind == Kind::Media));
+        track.here.write(&mut w);
+    }
+    *blake3::hash(&w.finish()).as_bytes()
+}

@@ -1,0 +1,672 @@
+//! What is fetched next, and from whom.
+//!
+//! Every contact is asked for as much as arrives within two round trips. Contents go by rank (what
+//! is watched here, then live, near-live, on demand), segments by sequence from the playhead on,
+//! init segments before all. A chunk group is asked of one contact only.
+
+use std::collections::VecDeque;
+
+use super::contact::{Contact, Place, Remote, Request, bytes_of};
+use super::engine::Relay;
+use super::entry::{Entry, Pending, Upgrade};
+use super::io::{ContactNo, Known, Output};
+use super::message::{Message, RECORDS_MAX, ROWS_MAX, groups_of};
+use super::runs::{Run, Runs};
+use super::serve::GROUP_ON_LINK;
+use super::tell::is_lacking;
+use crate::content::Kind;
+use crate::ids::Signature;
+use crate::time::Time;
+use crate::verify::CHUNK_GROUP_BYTES;
+
+/// Most chunk groups in one request.
+const REQUEST_GROUPS_MAX: u64 = 64;
+/// Most requests that wait for a contact's answers.
+const REQUESTS_MAX: usize = 256;
+/// How many segments of a track are kept ready to be asked for.
+const AHEAD: usize = 32;
+/// How many records are read from the store at a time.
+const RECALL: u64 = 64;
+/// How many contents are looked at when the first ones give nothing to ask for.
+const CONTENTS_MAX: usize = 32;
+/// After how many damaged answers a contact is left.
+const STRIKES_MAX: u32 = 3;
+/// For how long nothing more of a content is fetched when the store could not take a segment.
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Bytes of whole segments that wait for one before them.
+const WAITING_MAX: u64 = 64 << 20;
+
+/// What a content gives to ask a contact for.
+enum Plan {
+    Ask(Place, Run, u64),
+    /// Records are on their way, or all that is there was asked of somebody.
+    Wait,
+    Nothing,
+}
+
+impl Relay {
+    /// Asks a contact for as much as its window holds.
+    pub(super) fn fill(&mut self, no: ContactNo) {
+        let Some(mut contact) = self.contacts.remove(&no) else {
+            return;
+        };
+        while contact.ready
+            && contact.flow.outstanding < contact.flow.window
+            && contact.requests.len() < REQUESTS_MAX
+        {
+            let now = self.now;
+            let allowed = self.download.allows(now).min(contact.download.allows(now));
+            if allowed < GROUP_ON_LINK {
+                let when = self
+                    .download
+                    .when(now, GROUP_ON_LINK)
+                    .max(contact.download.when(now, GROUP_ON_LINK));
+                self.wake = self.wake.min(when);
+                break;
+            }
+            let room = contact.flow.window - contact.flow.outstanding;
+            let most = (room.min(contact.flow.window / 4) / CHUNK_GROUP_BYTES)
+                .min(allowed / GROUP_ON_LINK)
+                .clamp(1, REQUEST_GROUPS_MAX);
+            let Some((place, groups, length)) = self.next(no, &mut contact, most) else {
+                break;
+            };
+            self.ask(no, &mut contact, place, groups, length);
+        }
+        self.contacts.insert(no, contact);
+    }
+
+    fn ask(
+        &mut self,
+        no: ContactNo,
+        contact: &mut Contact,
+        place: Place,
+        groups: Run,
+        length: u64,
+    ) {
+        let Some(entry) = self.entries.get_mut(&place.no) else {
+            return;
+        };
+        let Some(remote) = contact.remote.get(&place.no) else {
+            return;
+        };
+        let Some((track, _)) = remote.track(place.track) else {
+            return;
+        };
+        if let Some(pending) = entry
+            .tracks
+            .get_mut(usize::from(place.track))
+            .and_then(|track| track.pending.get_mut(&place.sequence))
+        {
+            pending.flying.insert(groups.start, groups.end);
+        }
+        entry.came_by(remote.hops, remote.copies);
+        let request = contact.next_request;
+        contact.next_request = request.wrapping_add(1);
+        contact.requests.insert(request, Request { place, groups });
+        contact.flow.asked(bytes_of(groups, length), self.now);
+        let cost = groups.count() * GROUP_ON_LINK;
+        contact.download.take(self.now, cost);
+        self.download.take(self.now, cost);
+        self.schedule(self.now.after(std::time::Duration::from_secs(60)));
+        self.out.push_back(Output::Expect {
+            contact: no,
+            request,
+            place,
+            groups,
+        });
+        let message = Message::Get {
+            request,
+            no: remote.no,
+            track,
+            sequence: place.sequence,
+            groups,
+        };
+        self.send(no, message);
+    }
+
+    /// What to ask a contact for, of at most so many chunk groups.
+    fn next(
+        &mut self,
+        no: ContactNo,
+        contact: &mut Contact,
+        most: u64,
+    ) -> Option<(Place, Run, u64)> {
+        let mut useless = Vec::new();
+        let mut found = None;
+        for (rank, at) in contact.offers.iter().take(CONTENTS_MAX) {
+            let entry = self.entries.get_mut(at);
+            let plan = match (entry, contact.remote.get(at)) {
+                (Some(entry), Some(remote)) => {
+                    plan(no, *at, entry, remote, (self.now, most), &mut self.out)
+                }
+                _ => Plan::Nothing,
+            };
+            match plan {
+                Plan::Ask(place, groups, length) => {
+                    found = Some((place, groups, length));
+                    break;
+                }
+                Plan::Wait => {}
+                Plan::Nothing => useless.push((*rank, *at)),
+            }
+        }
+        for offer in useless {
+            contact.offers.remove(&offer);
+        }
+        found
+    }
+
+    /// Records of a content that is not finished came.
+    pub(super) fn records(
+        &mut self,
+        no: ContactNo,
+        at: u32,
+        track: u16,
+        run: Run,
+        records: Vec<(Vec<u8>, Signature)>,
+    ) {
+        let Some(at) = self.ours(no, at) else {
+            return;
+        };
+        let ours = self
+            .contacts
+            .get(&no)
+            .and_then(|contact| contact.remote.get(&at))
+            .and_then(|remote| Some(remote.tracks.get(usize::from(track))?.0));
+        if let Some(ours) = ours {
+            let learn = Output::LearnRecords(no, at, ours, run, records);
+            self.out.push_back(learn);
+        }
+    }
+
+    pub(super) fn learned(
+        &mut self,
+        from: Option<ContactNo>,
+        at: u32,
+        track: u16,
+        run: Run,
+        known: Vec<Known>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&at) else {
+            return;
+        };
+        let Some(ours) = entry.tracks.get_mut(usize::from(track)) else {
+            return;
+        };
+        ours.asked
+            .retain(|(asked, asked_run)| (*asked, *asked_run) != (from, run));
+        let mut rest = Runs::of(run.start, run.end);
+        for known in known {
+            rest.remove(known.sequence, known.sequence + 1);
+            let all = groups_of(known.length);
+            let useless = ours.here.contains(known.sequence) || all.count() == 0;
+            if useless || !(run.start..run.end).contains(&known.sequence) {
+                continue;
+            }
+            ours.pending.entry(known.sequence).or_insert(Pending {
+                length: known.length,
+                have: known.have,
+                flying: Runs::new(),
+                adopting: false,
+            });
+        }
+        // What the answer leaves out is not to be had from there.
+        let rest = rest.without(&ours.here);
+        for gone in rest.runs() {
+            match from.and_then(|no| self.contacts.get_mut(&no)) {
+                Some(contact) => {
+                    if let Some(remote) = contact.remote.get_mut(&at) {
+                        remote.lost(track, *gone);
+                    }
+                }
+                None => ours.refused.insert(gone.start, gone.end),
+            }
+        }
+        self.adopt_ready(at, track);
+        self.reoffer(at);
+    }
+
+    /// A manifest was verified.
+    pub(super) fn manifest(&mut self, at: u32, hash: [u8; 32], total: u64, known: u64) {
+        if let Some(entry) = self.entries.get_mut(&at)
+            && let Some(upgrade) = &mut entry.upgrade
+            && upgrade.hash == hash
+        {
+            (upgrade.total, upgrade.known) = (Some(total), known);
+            self.ask_rows(at);
+        }
+    }
+
+    pub(super) fn rows(&mut self, at: u32, known: u64) {
+        if let Some(entry) = self.entries.get_mut(&at)
+            && let Some(upgrade) = &mut entry.upgrade
+        {
+            upgrade.known = known;
+            self.ask_rows(at);
+        }
+    }
+
+    fn ask_rows(&mut self, at: u32) {
+        let Some(upgrade) = self
+            .entries
+            .get(&at)
+            .and_then(|entry| entry.upgrade.as_ref())
+        else {
+            return;
+        };
+        let (Some(total), Some(no)) = (upgrade.total, upgrade.contact) else {
+            return;
+        };
+        let run = Run::new(upgrade.known, (upgrade.known + ROWS_MAX).min(total));
+        let theirs = self
+            .contacts
+            .get(&no)
+            .and_then(|contact| contact.remote.get(&at))
+            .map(|remote| remote.no);
+        if let (Some(theirs), true) = (theirs, run.count() > 0) {
+            self.send(no, Message::GetRows(theirs, run));
+        }
+    }
+
+    /// Chunk groups came and were kept.
+    pub(super) fn arrived(&mut self, no: ContactNo, request: u32, groups: Run) {
+        let Some(contact) = self.contacts.get_mut(&no) else {
+            return;
+        };
+        contact.heard = self.now;
+        let Some(asked) = contact.requests.get_mut(&request) else {
+            return;
+        };
+        let place = asked.place;
+        asked.groups.start = asked.groups.start.max(groups.end);
+        if asked.groups.count() == 0 {
+            contact.requests.remove(&request);
+        }
+        let track = self
+            .entries
+            .get_mut(&place.no)
+            .and_then(|entry| entry.tracks.get_mut(usize::from(place.track)));
+        let pending = track.and_then(|track| track.pending.get_mut(&place.sequence));
+        let Some(pending) = pending else {
+            // The segment came another way meanwhile.
+            let bytes = groups.count() * CHUNK_GROUP_BYTES;
+            contact.flow.came(bytes, self.now);
+            contact.stats.duplicate += bytes;
+            self.work.insert(no);
+            return;
+        };
+        let bytes = bytes_of(groups, pending.length);
+        contact.flow.came(bytes, self.now);
+        contact.stats.received += bytes;
+        let new = Runs::of(groups.start, groups.end).without(&pending.have);
+        if new.count() < groups.count() {
+            contact.stats.duplicate += (groups.count() - new.count()) * CHUNK_GROUP_BYTES;
+        }
+        pending.have.insert(groups.start, groups.end);
+        pending.flying.remove(groups.start, groups.end);
+        self.work.insert(no);
+        if pending.is_complete() {
+            contact.stats.segments += 1;
+            self.adopt_ready(place.no, place.track);
+        }
+    }
+
+    /// Hands whole segments to the store, in order: one waits for those before it that are on
+    /// their way, so that a playlist shows no gap that is about to be filled.
+    pub(super) fn adopt_ready(&mut self, at: u32, track: u16) {
+        let now = self.now;
+        let Some(entry) = self.entries.get_mut(&at) else {
+            return;
+        };
+        let head = entry.playhead(now);
+        let Some(ours) = entry.tracks.get_mut(usize::from(track)) else {
+            return;
+        };
+        let offered = |sequence: u64| {
+            self.contacts.values().any(|contact| {
+                let remote = contact.remote.get(&at);
+                remote
+                    .and_then(|remote| remote.track(track))
+                    .is_some_and(|(_, here)| here.contains(sequence))
+            })
+        };
+        let start = ours
+            .here
+            .first()
+            .into_iter()
+            .chain(ours.pending.keys().next().copied())
+            .min()
+            .unwrap_or(0);
+        let whole: u64 = ours
+            .pending
+            .values()
+            .filter(|pending| pending.is_complete())
+            .map(|pending| pending.length)
+            .sum();
+        let mut ready = Vec::new();
+        for part in [head..u64::MAX, 0..head] {
+            for (sequence, pending) in ours.pending.range_mut(part) {
+                if pending.is_complete() {
+                    if !pending.adopting {
+                        pending.adopting = true;
+                        ready.push(*sequence);
+                    }
+                } else if whole < WAITING_MAX && (!pending.flying.is_empty() || offered(*sequence))
+                {
+                    break;
+                }
+            }
+        }
+        for sequence in ready {
+            let place = Place {
+                no: at,
+                track,
+                sequence,
+            };
+            self.out.push_back(Output::Adopt(place, start));
+        }
+    }
+
+    /// An answer does not match the segment's root: the other side is told and, when it happens
+    /// again, left.
+    pub(super) fn damaged(&mut self, no: ContactNo, request: u32) {
+        let Some(contact) = self.contacts.get_mut(&no) else {
+            return;
+        };
+        contact.strikes += 1;
+        if contact.strikes >= STRIKES_MAX {
+            let why = "it sent bytes that do not match what their publisher signed".to_owned();
+            return self.leave(no, why);
+        }
+        let place = contact.requests.get(&request).map(|asked| asked.place);
+        self.release(no, request);
+        let Some(place) = place else {
+            return;
+        };
+        let contact = self.contacts.get_mut(&no);
+        let remote = contact.and_then(|contact| contact.remote.get_mut(&place.no));
+        let Some(remote) = remote else {
+            return;
+        };
+        let theirs = remote.track(place.track).map(|(track, _)| track);
+        let theirs = theirs.map(|track| (remote.no, track));
+        remote.lost(place.track, Run::new(place.sequence, place.sequence + 1));
+        if let Some((theirs, track)) = theirs {
+            self.send(no, Message::Damaged(theirs, track, place.sequence));
+            self.send(no, Message::Cancel(request));
+        }
+        self.reoffer(place.no);
+    }
+
+    /// What was asked for is not there any more.
+    pub(super) fn gone(&mut self, no: ContactNo, request: u32) {
+        let place = self.release(no, request);
+        let Some(place) = place else {
+            return;
+        };
+        if let Some(contact) = self.contacts.get_mut(&no)
+            && let Some(remote) = contact.remote.get_mut(&place.no)
+        {
+            remote.lost(place.track, Run::new(place.sequence, place.sequence + 1));
+        }
+        self.reoffer(place.no);
+        self.adopt_ready(place.no, place.track);
+    }
+
+    /// Forgets a request; what it asked for may be asked of others.
+    fn release(&mut self, no: ContactNo, request: u32) -> Option<Place> {
+        let contact = self.contacts.get_mut(&no)?;
+        let asked = contact.requests.remove(&request)?;
+        let bytes = asked.groups.count() * CHUNK_GROUP_BYTES;
+        contact.flow.dropped(bytes);
+        self.unfly(asked.place, asked.groups);
+        self.work.extend(self.contacts.keys());
+        Some(asked.place)
+    }
+
+    /// Segments are in the store now.
+    pub(super) fn stored(&mut self, at: u32, track: u16, run: Run) {
+        let Some(entry) = self.entries.get_mut(&at) else {
+            return;
+        };
+        let Some(ours) = entry.tracks.get_mut(usize::from(track)) else {
+            return;
+        };
+        ours.here.insert(run.start, run.end);
+        ours.refused.remove(run.start, run.end);
+        let came: Vec<u64> = ours
+            .pending
+            .range(run.start..run.end)
+            .map(|(at, _)| *at)
+            .collect();
+        for sequence in came {
+            ours.pending.remove(&sequence);
+        }
+        entry.changed();
+        self.announce(at, track, run);
+        self.reoffer(at);
+    }
+
+    pub(super) fn dropped(&mut self, at: u32, track: u16, run: Run) {
+        let Some(entry) = self.entries.get_mut(&at) else {
+            return;
+        };
+        let Some(ours) = entry.tracks.get_mut(usize::from(track)) else {
+            return;
+        };
+        ours.here.remove(run.start, run.end);
+        ours.refused.insert(run.start, run.end);
+        entry.changed();
+        self.announce_loss(at, Some((track, run)));
+        self.reoffer(at);
+    }
+
+    pub(super) fn removed(&mut self, at: u32) {
+        self.announce_loss(at, None);
+        self.refuse_content(at);
+    }
+
+    /// Nothing more of a content is wanted.
+    pub(super) fn refuse_content(&mut self, at: u32) {
+        let Some(entry) = self.entries.get_mut(&at) else {
+            return;
+        };
+        (entry.refused, entry.stored, entry.manifest) = (true, false, None);
+        entry.upgrade = None;
+        for track in &mut entry.tracks {
+            (track.here, track.refused) = (Runs::new(), Runs::new());
+            track.pending.clear();
+            track.asked.clear();
+        }
+        entry.changed();
+        self.reoffer(at);
+    }
+
+    pub(super) fn refused(&mut self, place: Place) {
+        if let Some(track) = self.track_mut(place) {
+            track.pending.remove(&place.sequence);
+            track.refused.insert(place.sequence, place.sequence + 1);
+        }
+        self.reoffer(place.no);
+        self.adopt_ready(place.no, place.track);
+    }
+
+    pub(super) fn failed(&mut self, place: Place) {
+        if let Some(track) = self.track_mut(place) {
+            track.pending.remove(&place.sequence);
+        }
+        let until = self.now.after(PAUSE);
+        self.paused.insert(place.no, until);
+        self.wake = self.wake.min(until);
+        self.reoffer(place.no);
+    }
+
+    fn track_mut(&mut self, place: Place) -> Option<&mut super::entry::Track> {
+        let entry = self.entries.get_mut(&place.no)?;
+        entry.tracks.get_mut(usize::from(place.track))
+    }
+}
+
+fn plan(
+    no: ContactNo,
+    at: u32,
+    entry: &mut Entry,
+    remote: &Remote,
+    (now, most): (Time, u64),
+    out: &mut VecDeque<Output>,
+) -> Plan {
+    if entry.refused || entry.expires <= now || !is_lacking(entry, remote) {
+        return Plan::Nothing;
+    }
+    match (entry.manifest, remote.manifest) {
+        (None, Some(hash)) => {
+            upgrade(no, entry, remote, hash, out);
+            return Plan::Wait;
+        }
+        // Two manifests of one version: the publisher signed both, the first one holds.
+        (Some((ours, _)), Some(theirs)) if ours != theirs => return Plan::Nothing,
+        _ => {}
+    }
+    learn(no, at, entry, remote, now, out);
+    let head = entry.playhead(now);
+    let candidates = entry
+        .tracks
+        .iter()
+        .enumerate()
+        .filter_map(|(index, track)| {
+            let (sequence, groups, length) = candidate(index as u16, track, remote, head)?;
+            let order = (
+                track.name.kind == Kind::Media,
+                sequence < head,
+                sequence,
+                index,
+            );
+            let groups = Run::new(groups.start, groups.end.min(groups.start + most));
+            let place = Place {
+                no: at,
+                track: index as u16,
+                sequence,
+            };
+            Some((order, place, groups, length))
+        });
+    match candidates.min_by_key(|(order, ..)| *order) {
+        Some((_, place, groups, length)) => Plan::Ask(place, groups, length),
+        None => Plan::Wait,
+    }
+}
+
+/// The first segment of a track, from the playhead on, of which the contact has chunk groups that
+/// nobody was asked for.
+fn candidate(
+    index: u16,
+    track: &super::entry::Track,
+    remote: &Remote,
+    head: u64,
+) -> Option<(u64, Run, u64)> {
+    let (_, here) = remote.track(index)?;
+    let from_head = track.pending.range(head..);
+    for (sequence, pending) in from_head.chain(track.pending.range(..head)) {
+        if pending.adopting {
+            continue;
+        }
+        let mut open = pending.open();
+        if !here.contains(*sequence) {
+            let Some(part) = remote.partials.get(&(index, *sequence)) else {
+                continue;
+            };
+            let absent = open.without(part);
+            open = open.without(&absent);
+        }
+        if let Some(first) = open.runs().first() {
+            return Some((*sequence, *first, pending.length));
+        }
+    }
+    None
+}
+
+/// Asks for records of the segments that come next.
+fn learn(
+    no: ContactNo,
+    at: u32,
+    entry: &mut Entry,
+    remote: &Remote,
+    now: Time,
+    out: &mut VecDeque<Output>,
+) {
+    let head = entry.playhead(now);
+    let finished = entry.manifest.is_some();
+    for (index, track) in entry.tracks.iter_mut().enumerate() {
+        let Some((theirs, here)) = remote.track(index as u16) else {
+            continue;
+        };
+        let waiting = track
+            .pending
+            .values()
+            .filter(|pending| !pending.is_complete())
+            .count();
+        if waiting >= AHEAD {
+            continue;
+        }
+        let mut unknown = track.unknown(here);
+        for (ours, sequence) in remote.partials.keys() {
+            let listed = track.pending.contains_key(sequence) || track.here.contains(*sequence);
+            let asked = track
+                .asked
+                .iter()
+                .any(|(_, run)| (run.start..run.end).contains(sequence));
+            if *ours == index as u16 && !listed && !asked && !track.refused.contains(*sequence) {
+                unknown.insert(*sequence, *sequence + 1);
+            }
+        }
+        let ahead = unknown.runs().iter().find(|run| run.end > head);
+        let Some(run) = ahead.or_else(|| unknown.runs().first()) else {
+            continue;
+        };
+        let start = if run.end > head {
+            run.start.max(head)
+        } else {
+            run.start
+        };
+        let most = if finished { RECALL } else { RECORDS_MAX };
+        let run = Run::new(start, run.end.min(start + most));
+        if finished {
+            track.asked.push((None, run));
+            out.push_back(Output::Recall(at, index as u16, run));
+        } else {
+            track.asked.push((Some(no), run));
+            let message = Message::GetRecords(remote.no, theirs, run);
+            out.push_back(Output::Send(no, message));
+        }
+    }
+}
+
+/// Asks for the manifest of a content that is finished elsewhere, or goes on with its rows.
+fn upgrade(
+    no: ContactNo,
+    entry: &mut Entry,
+    remote: &Remote,
+    hash: [u8; 32],
+    out: &mut VecDeque<Output>,
+) {
+    entry.came_by(remote.hops, remote.copies);
+    match &mut entry.upgrade {
+        Some(upgrade) if upgrade.contact.is_some() => {}
+        // The rows that came stay with whoever verified them; asking for the manifest again
+        // brings them back, from any node.
+        Some(upgrade) => {
+            upgrade.contact = Some(no);
+            upgrade.hash = hash;
+            out.push_back(Output::Send(no, Message::GetManifest(remote.no)));
+        }
+        None => {
+            entry.upgrade = Some(Upgrade {
+                hash,
+                contact: Some(no),
+                total: None,
+                known: 0,
+            });
+            out.push_back(Output::Send(no, Message::GetManifest(remote.no)));
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! One node of a simulation: the relay of `lavant-proto` on a store that is only counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lavant_proto::content::Kind;
+use lavant_proto::ids::Rendition;
+use lavant_proto::relay::evict::{EvictionRank, Holding};
+use lavant_proto::relay::message::TrackName;
+use lavant_proto::relay::runs::{Run, Runs};
+use lavant_proto::relay::{Config, Facts, Input, Known, Place, Relay};
+use lavant_proto::time::Time;
+use lavant_proto::verify::group_count;
+
+use super::universe::{Spec, Universe, node_key};
+
+/// What a node has of one content.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) here: Runs,
+    /// Chunk groups of segments that are not whole.
+    partial: BTreeMap<u64, Runs>,
+    /// Its records are all known.
+    pub(super) admitted: bool,
+    copies: u16,
+    /// It was removed or has expired.
+    gone: bool,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) number: u32,
+    pub(super) relay: Relay,
+    pub(super) up: bool,
+    /// Added to the time of the world; what is wrong with its clock.
+    pub(super) clock: i64,
+    pub(super) lies: bool,
+    pub(super) held: BTreeMap<u32, Held>,
+    /// Contents by the relay's numbers.
+    contents: BTreeMap<u32, u32>,
+    /// The relay's numbers by contents.
+    numbers: BTreeMap<u32, u32>,
+    capacity: Option<u64>,
+    pub(super) used: u64,
+    evictable: BTreeSet<(EvictionRank, u32, u64)>,
+    /// When the relay wants to be called, as it was last asked.
+    pub(super) timer: Time,
+}
+
+fn track() -> TrackName {
+    TrackName {
+        rendition: Rendition::main(),
+        kind: Kind::Media,
+    }
+}
+
+impl Node {
+    pub(super) fn new(number: u32, config: &Config, capacity: Option<u64>, clock: i64) -> Self {
+        let config = Config {
+            own: node_key(number),
+            ..config.clone()
+        };
+        Self {
+            number,
+            relay: Relay::new(config, Time(0)),
+            up: true,
+            clock,
+            lies: false,
+            held: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            capacity,
+            used: 0,
+            evictable: BTreeSet::new(),
+            timer: Time::MAX,
+        }
+    }
+
+    /// The time as this node's clock shows it.
+    pub(super) fn time(&self, now: Time) -> Time {
+        Time(now.0.saturating_add_signed(self.clock))
+    }
+
+    pub(super) fn handle(&mut self, now: Time, input: Input) {
+        let now = self.time(now);
+        self.relay.handle(now, input);
+    }
+
+    /// The content that the relay calls by a number.
+    pub(super) fn content(&mut self, universe: &Universe, no: u32) -> Option<u32> {
+        if let Some(content) = self.contents.get(&no) {
+            return Some(*content);
+        }
+        let content = universe.number(self.relay.key(no)?)?;
+        self.contents.insert(no, content);
+        self.numbers.insert(content, no);
+        Some(content)
+    }
+
+    fn no(&mut self, universe: &Universe, content: u32) -> u32 {
+        if let Some(no) = self.numbers.get(&content)
+            && self.relay.key(*no).is_some()
+        {
+            return *no;
+        }
+        let no = self.relay.no(universe.key(content));
+        self.relay.track(no, &track());
+        self.numbers.insert(content, no);
+        self.contents.insert(no, content);
+        no
+    }
+
+    fn facts(&self, spec: &Spec, content: u32) -> Facts {
+        let admitted = self.held.get(&content).is_some_and(|held| held.admitted);
+        let mut hash = [0; 32];
+        hash[..4].copy_from_slice(&content.to_le_bytes());
+        Facts {
+            priority: spec.priority,
+            expires: spec.expires(),
+            manifest: admitted.then_some((hash, spec.created)),
+            own: spec.publisher == self.number,
+        }
+    }
+
+    /// The records of a content are known, or its first segment is there.
+    pub(super) fn admit(&mut self, universe: &Universe, content: u32, now: Time) {
+        let spec = &universe.specs[content as usize];
+        let no = self.no(universe, content);
+        self.held.entry(content).or_default().admitted = spec.is_finished();
+        let facts = self.facts(spec, content);
+        self.handle(now, Input::Content(no, facts));
+    }
+
+    /// This node publishes segments.
+    pub(super) fn publish(&mut self, universe: &Universe, content: u32, run: Run, now: Time) {
+        let spec = &universe.specs[content as usize];
+        if !self.held.contains_key(&content) {
+            self.admit(universe, content, now);
+        }
+        let held = self.held.entry(content).or_default();
+        held.here.insert(run.start, run.end);
+        self.used += run.count() * spec.length;
+        let no = self.no(universe, content);
+        let track = self.relay.track(no, &track()).unwrap_or(0);
+        self.handle(now, Input::Stored(no, track, run));
+    }
+
+    /// A content's time is over.
+    pub(super) fn expire(&mut self, universe: &Universe, content: u32, now: Time) {
+        let Some(held) = self.held.get_mut(&content) else {
+            return;
+        };
+        let length = universe.specs[content as usize].length;
+        let here = std::mem::take(&mut held.here);
+        self.used -= here.count() * length;
+        held.partial.clear();
+        held.gone = true;
+        self.evictable.retain(|(_, other, _)| *other != content);
+        if let Some(no) = self.numbers.get(&content).copied() {
+            self.handle(now, Input::Removed(no));
+        }
+    }
+
+    /// What the store knows of segments that the relay wants to fetch.
+    pub(super) fn recall(&self, universe: &Universe, content: u32, run: Run) -> Vec<Known> {
+        let spec = &universe.specs[content as usize];
+        let held = self.held.get(&content);
+        let known = (run.start..run.end.min(spec.segments)).map(|sequence| Known {
+            sequence,
+            length: spec.length,
+            have: held
+                .and_then(|held| held.partial.get(&sequence).cloned())
+                .unwrap_or_default(),
+        });
+        known.collect()
+    }
+
+    /// Chunk groups came.
+    pub(super) fn keep(&mut self, content: u32, sequence: u64, groups: Run) {
+        let held = self.held.entry(content).or_default();
+        if !held.here.contains(sequence) {
+            let part = held.partial.entry(sequence).or_default();
+            part.insert(groups.start, groups.end);
+        }
+    }
+
+    /// Makes a segment part of the store. Whether it is; and what had to go for it.
+    pub(super) fn adopt(
+        &mut self,
+        universe: &Universe,
+        content: u32,
+        sequence: u64,
+    ) -> Option<Vec<(u32, u64)>> {
+        let spec = &universe.specs[content as usize];
+        let held = self.held.entry(content).or_default();
+        if held.gone || held.here.contains(sequence) {
+            return None;
+        }
+        let all = group_count(spec.length);
+        let whole = held.partial.get(&sequence).map(Runs::count) == Some(all);
+        assert!(whole, "an incomplete segment was to be adopted");
+        let victims = self.make_room(universe, content)?;
+        let copies = self.held.get(&content).map_or(0, |held| held.copies);
+        if let Some(rank) = self.rank(spec, sequence, copies) {
+            self.evictable.insert((rank, content, sequence));
+        }
+        self.used += spec.length;
+        let held = self.held.entry(content).or_default();
+        held.partial.remove(&sequence);
+        held.here.insert(sequence, sequence + 1);
+        Some(victims)
+    }
+
+    fn rank(&self, spec: &Spec, sequence: u64, copies: u16) -> Option<EvictionRank> {
+        let own = spec.publisher == self.number;
+        EvictionRank::of(&Holding {
+            priority: spec.priority,
+            copies,
+            created: spec.published(sequence),
+            sequence,
+            pinned: own || self.capacity.is_none(),
+        })
+    }
+
+    fn make_room(&mut self, universe: &Universe, content: u32) -> Option<Vec<(u32, u64)>> {
+        let spec = &universe.specs[content as usize];
+        let mut victims = Vec::new();
+        let limit = self
+            .capacity
+            .unwrap_or(u64::MAX)
+            .saturating_add(self.own(universe));
+        while self.used + spec.length > limit {
+            let (rank, other, sequence) = *self.evictable.first()?;
+            if !rank.yields_to(spec.priority) {
+                return None;
+            }
+            self.evictable.pop_first();
+            let held = self.held.get_mut(&other)?;
+            held.here.remove(sequence, sequence + 1);
+            self.used -= universe.specs[other as usize].length;
+            victims.push((other, sequence));
+        }
+        Some(victims)
+    }
+
+    /// Bytes of what this node publishes itself, for which its capacity does not count.
+    fn own(&self, universe: &Universe) -> u64 {
+        let own = self.held.iter().filter_map(|(content, held)| {
+            let spec = &universe.specs[*content as usize];
+            (spec.publisher == self.number).then(|| held.here.count() * spec.length)
+        });
+        own.sum()
+    }
+
+    /// Other nodes have all that is here of a content.
+    pub(super) fn copies(&mut self, universe: &Universe, content: u32, copies: u16) {
+        let spec = &universe.specs[content as usize];
+        let Some(held) = self.held.get_mut(&content) else {
+            return;
+        };
+        let before = std::mem::replace(&mut held.copies, copies);
+        if self.capacity.is_none() || spec.publisher == self.number {
+            return;
+        }
+        let here: Vec<u64> = held.here.iter().collect();
+        for sequence in here {
+            if let Some(rank) = self.rank(spec, sequence, before) {
+                self.evictable.remove(&(rank, content, sequence));
+            }
+            if let Some(rank) = self.rank(spec, sequence, copies) {
+                self.evictable.insert((rank, content, sequence));
+            }
+        }
+    }
+
+    /// The process ends; what was stored stays.
+    pub(super) fn crash(&mut self) {
+        self.up = false;
+    }
+
+    /// The process starts again on what is stored.
+    pub(super) fn restart(&mut self, universe: &Universe, config: &Config, now: Time) {
+        let config = Config {
+            own: node_key(self.number),
+            ..config.clone()
+        };
+        self.relay = Relay::new(config, self.time(now));
+        (self.up, self.timer) = (true, Time::MAX);
+        self.contents.clear();
+        self.numbers.clear();
+        let contents: Vec<u32> = self.held.keys().copied().collect();
+        for content in contents {
+            let Some(held) = self.held.get(&content) else {
+                continue;
+            };
+            let (runs, gone) = (held.here.clone(), held.gone);
+            let admitted = held.admitted;
+            if gone {
+                let no = self.no(universe, content);
+                self.handle(now, Input::RefusedContent(no));
+                continue;
+            }
+            if !admitted && runs.is_empty() {
+                continue;
+            }
+            let no = self.no(universe, content);
+            let facts = self.facts(&universe.specs[content as usize], content);
+            self.handle(now, Input::Content(no, facts));
+            let track = self.relay.track(no, &track()).unwrap_or(0);
+            for run in runs.runs() {
+                self.handle(now, Input::Stored(no, track, *run));
+            }
+        }
+    }
+
+    /// The place that the relay knows a segment by.
+    pub(super) fn place(&mut self, universe: &Universe, content: u32, sequence: u64) -> Place {
+        let no = self.no(universe, content);
+        let track = self.relay.track(no, &track()).unwrap_or(0);
+        Place {
+            no,
+            track,
+            sequence,
+        }
+    }
+}

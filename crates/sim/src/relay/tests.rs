@@ -1,0 +1,201 @@
+//! Relays that meet, with and without faults.
+
+use std::time::Duration;
+
+use lavant_proto::content::Priority;
+use lavant_proto::ids::PublisherKey;
+use lavant_proto::relay::Config;
+use lavant_proto::time::Time;
+
+use super::universe::{Faults, Meeting, Setup, Spec, Universe};
+use super::world::{Outcome, World};
+use crate::random::Random;
+
+fn film(publisher: u32, segments: u64) -> Spec {
+    Spec {
+        publisher,
+        priority: Priority::Vod,
+        created: Time::from_seconds(1),
+        ttl: Duration::from_secs(86_400),
+        segments,
+        length: 300_000,
+        every: Duration::ZERO,
+    }
+}
+
+fn setup(nodes: u32, specs: Vec<Spec>, meetings: Vec<Meeting>) -> Setup {
+    Setup {
+        seed: 1,
+        nodes,
+        universe: Universe::new(specs),
+        meetings,
+        rate: Some(1_000_000),
+        delay: Duration::from_millis(10),
+        capacity: None,
+        config: Config::new(PublisherKey([0; 32])),
+        faults: Faults::default(),
+        end: Time::from_seconds(10_000),
+    }
+}
+
+fn meet(a: u32, b: u32, from: u64, to: u64) -> Meeting {
+    Meeting {
+        from: Time::from_seconds(from),
+        to: Time::from_seconds(to),
+        a,
+        b,
+    }
+}
+
+fn run(setup: &Setup) -> Outcome {
+    World::new(setup.clone()).run()
+}
+
+#[test]
+fn a_film_crosses_once_and_at_the_speed_of_the_link() {
+    let setup = setup(2, vec![film(0, 100)], vec![meet(1, 0, 5, 45)]);
+    let outcome = run(&setup);
+    assert_eq!(outcome.delivered, 100, "{outcome:?}");
+    assert_eq!(outcome.duplicate_bytes, 0);
+    assert_eq!(outcome.closed.len(), 0, "{outcome:?}");
+    // 30 MB at 1 MB/s: the mean segment is there after half of that.
+    let mean = outcome.delay_seconds / 100;
+    assert!((17..22).contains(&mean), "{mean}");
+}
+
+#[test]
+fn a_content_reaches_a_node_that_its_publisher_never_meets() {
+    let meetings = vec![meet(0, 1, 5, 60), meet(2, 1, 100, 160)];
+    let outcome = run(&setup(3, vec![film(0, 100)], meetings));
+    assert_eq!(outcome.delivered, 200, "{outcome:?}");
+}
+
+#[test]
+fn a_link_that_breaks_loses_at_most_a_chunk_group_each_time() {
+    let meetings = (0..40).map(|n| meet(0, 1, 5 + 2 * n, 6 + 2 * n)).collect();
+    let outcome = run(&setup(2, vec![film(0, 100)], meetings));
+    assert_eq!(outcome.delivered, 100, "{outcome:?}");
+    assert!(outcome.broken > 20);
+    assert!(outcome.lost_bytes <= outcome.broken * 16_464, "{outcome:?}");
+    assert_eq!(outcome.duplicate_bytes, 0);
+}
+
+#[test]
+fn several_peers_fill_a_node_without_sending_anything_twice() {
+    let mut meetings: Vec<Meeting> = (1..6).map(|n| meet(0, n, 2, 60)).collect();
+    meetings.extend((1..6).map(|n| meet(n, 6, 100, 200)));
+    let outcome = run(&setup(7, vec![film(0, 100)], meetings));
+    assert_eq!(outcome.delivered, 600, "{outcome:?}");
+    assert_eq!(outcome.duplicate_bytes, 0, "{outcome:?}");
+}
+
+#[test]
+fn live_goes_before_near_live_and_on_demand() {
+    let mut specs = vec![film(0, 100), film(0, 30), film(0, 30)];
+    specs[1].priority = Priority::NearLive;
+    specs[2].priority = Priority::Live;
+    let outcome = run(&setup(2, specs, vec![meet(0, 1, 5, 25)]));
+    assert_eq!(outcome.reached[3..6], [outcome.reached[3], 30, 30]);
+    assert!(outcome.reached[3] < 40, "{outcome:?}");
+}
+
+#[test]
+fn new_segments_of_a_stream_flow_at_once() {
+    let mut stream = film(0, 200);
+    stream.every = Duration::from_secs(2);
+    stream.priority = Priority::Live;
+    let outcome = run(&setup(2, vec![stream], vec![meet(1, 0, 0, 5000)]));
+    assert_eq!(outcome.delivered, 200, "{outcome:?}");
+    assert!(outcome.delay_seconds <= 20, "{outcome:?}");
+}
+
+#[test]
+fn equal_nodes_say_little() {
+    let specs: Vec<Spec> = (0..200).map(|_| film(0, 500)).collect();
+    let mut setup = setup(2, specs, vec![meet(0, 1, 5, 4000), meet(0, 1, 5000, 5005)]);
+    setup.rate = Some(100_000_000_000);
+    let whole = run(&setup);
+    assert_eq!(whole.delivered, 100_000);
+    setup.meetings.pop();
+    let once = run(&setup);
+    let second = whole.message_bytes - once.message_bytes;
+    assert!(second < 1000, "{second}");
+}
+
+#[test]
+fn hops_and_copies_are_limited_when_asked() {
+    let meetings: Vec<Meeting> = (0..9u32)
+        .map(|n| meet(n, n + 1, 10 + u64::from(n), 11 + u64::from(n)))
+        .collect();
+    let mut setup = setup(10, vec![film(0, 1)], meetings);
+    setup.config.hops = [3; 3];
+    assert_eq!(run(&setup).delivered, 3);
+    setup.config.hops = [0; 3];
+    assert_eq!(run(&setup).delivered, 9);
+    setup.config.copies = [4; 3];
+    // 4 copies: the publisher keeps 2, the next node 1 of the other 2 and gives 1 away.
+    assert_eq!(run(&setup).delivered, 2);
+}
+
+#[test]
+fn upload_stays_below_its_limit() {
+    let mut setup = setup(
+        4,
+        vec![film(0, 400)],
+        (1..4).map(|n| meet(0, n, 0, 100)).collect(),
+    );
+    setup.rate = Some(50_000_000);
+    setup.config.upload = Some(500_000);
+    let outcome = run(&setup);
+    // Nodes 1 to 3 do not meet each other, so all bytes come from node 0.
+    assert!(outcome.payload_bytes <= 500_000 * 100, "{outcome:?}");
+    assert!(outcome.payload_bytes >= 500_000 * 95, "{outcome:?}");
+}
+
+fn random_meetings(random: &mut Random, nodes: u64, count: u64, seconds: u64) -> Vec<Meeting> {
+    let meetings = (0..count).map(|_| {
+        let (a, b) = (random.below(nodes), random.below(nodes - 1));
+        let b = if b >= a { b + 1 } else { b };
+        let from = random.below(seconds);
+        meet(a as u32, b as u32, from, from + 1 + random.below(60))
+    });
+    meetings.collect()
+}
+
+/// 200 nodes with everything that can go wrong.
+fn troubled(seed: u64) -> Setup {
+    let mut random = Random::new(seed);
+    let specs = (0..20)
+        .map(|_| {
+            let mut spec = film(random.below(200) as u32, 1 + random.below(30));
+            spec.priority = Priority::ALL[random.below(3) as usize];
+            spec.created = Time::from_seconds(random.below(1500));
+            spec.length = 20_000 + random.below(400_000);
+            if random.below(2) == 0 {
+                spec.every = Duration::from_secs(2);
+            }
+            spec
+        })
+        .collect();
+    let meetings = random_meetings(&mut random, 200, 4000, 5000);
+    let mut setup = setup(200, specs, meetings);
+    setup.seed = seed;
+    setup.capacity = Some(20_000_000);
+    setup.end = Time::from_seconds(5000);
+    setup.faults = Faults {
+        lies: 100,
+        liars: 10,
+        crashes: 100,
+        clocks: Duration::from_secs(100),
+        failures: 5,
+    };
+    setup
+}
+
+#[test]
+fn a_troubled_world_stays_right_and_repeats_itself() {
+    let setup = troubled(7);
+    let outcome = run(&setup);
+    assert!(outcome.delivered > 1000, "{outcome:?}");
+    assert_eq!(run(&setup), outcome);
+}

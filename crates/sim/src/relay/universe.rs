@@ -1,0 +1,173 @@
+//! The contents of a simulation, and what a run is made of.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lavant_proto::content::Priority;
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
+use lavant_proto::relay::Config;
+use lavant_proto::time::Time;
+
+/// A content: segments of equal length, published by a node at one time, or one after another.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// The node that publishes it.
+    pub publisher: u32,
+    /// How urgent.
+    pub priority: Priority,
+    /// When its first segment is there.
+    pub created: Time,
+    /// For how long it is of use, after its last segment.
+    pub ttl: Duration,
+    /// How many segments it has.
+    pub segments: u64,
+    /// Bytes of each.
+    pub length: u64,
+    /// Time from one segment to the next; zero for a content that is finished at once.
+    pub every: Duration,
+}
+
+impl Spec {
+    /// When a segment is published.
+    #[must_use]
+    pub fn published(&self, sequence: u64) -> Time {
+        let steps = u32::try_from(sequence).unwrap_or(u32::MAX);
+        self.created.after(self.every.saturating_mul(steps))
+    }
+
+    /// When it is of no use any more.
+    #[must_use]
+    pub fn expires(&self) -> Time {
+        self.published(self.segments.saturating_sub(1))
+            .after(self.ttl)
+    }
+
+    /// Whether all of it is published at once, with a manifest.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.every.is_zero()
+    }
+}
+
+/// All contents of a run, with their names.
+#[derive(Clone, Debug, Default)]
+pub struct Universe {
+    /// The contents.
+    pub specs: Vec<Spec>,
+    keys: Vec<ContentKey>,
+    numbers: BTreeMap<ContentKey, u32>,
+}
+
+/// The key of a simulated node.
+#[must_use]
+pub fn node_key(node: u32) -> PublisherKey {
+    PublisherKey(*blake3::hash(&node.to_le_bytes()).as_bytes())
+}
+
+impl Universe {
+    /// Names the contents.
+    #[must_use]
+    pub fn new(specs: Vec<Spec>) -> Self {
+        let keys: Vec<ContentKey> = specs
+            .iter()
+            .enumerate()
+            .filter_map(|(index, spec)| {
+                Some(ContentKey {
+                    publisher: node_key(spec.publisher),
+                    content_id: ContentId::new(&format!("c{index}")).ok()?,
+                    version: 1,
+                })
+            })
+            .collect();
+        let numbers = keys
+            .iter()
+            .enumerate()
+            .map(|(index, key)| (key.clone(), index as u32))
+            .collect();
+        Self {
+            specs,
+            keys,
+            numbers,
+        }
+    }
+
+    /// The name of a content.
+    #[must_use]
+    pub fn key(&self, content: u32) -> &ContentKey {
+        &self.keys[content as usize]
+    }
+
+    /// The content of that name.
+    #[must_use]
+    pub fn number(&self, key: &ContentKey) -> Option<u32> {
+        self.numbers.get(key).copied()
+    }
+
+    /// How many segments all contents have.
+    #[must_use]
+    pub fn segments(&self) -> u64 {
+        self.specs.iter().map(|spec| spec.segments).sum()
+    }
+
+    /// How many bytes all segments have.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.specs
+            .iter()
+            .map(|spec| spec.segments * spec.length)
+            .sum()
+    }
+}
+
+/// The time during which two nodes can talk to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Meeting {
+    /// When it begins.
+    pub from: Time,
+    /// When it ends.
+    pub to: Time,
+    /// One node.
+    pub a: u32,
+    /// The other.
+    pub b: u32,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// Of a thousand answers, how many are damaged when a lying node gives them.
+    pub lies: u64,
+    /// Every how many nodes one lies; 0 for none.
+    pub liars: u64,
+    /// How many crashes there are during the run; a crashed node is back after a minute.
+    pub crashes: u64,
+    /// By how much clocks may be wrong, either way.
+    pub clocks: Duration,
+    /// Of a thousand adoptions, how many fail.
+    pub failures: u64,
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Decides what is left to chance.
+    pub seed: u64,
+    /// How many nodes there are.
+    pub nodes: u32,
+    /// What they publish.
+    pub universe: Universe,
+    /// When they meet.
+    pub meetings: Vec<Meeting>,
+    /// Bytes a second of each direction of a link; none for as fast as can be.
+    pub rate: Option<u64>,
+    /// How long a byte is on its way.
+    pub delay: Duration,
+    /// Bytes that a node can store of other nodes' contents; none for any number.
+    pub capacity: Option<u64>,
+    /// How every relay behaves; the key is each node's own.
+    pub config: Config,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// When the run ends.
+    pub end: Time,
+}
