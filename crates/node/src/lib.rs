@@ -8,6 +8,7 @@
 //! | what a player is told | [`playlist`] |
 //! | which path does what | [`http`] |
 //! | who this node is | [`identity`] |
+//! | how nodes reach each other | [`link`] |
 //! | how the shell talks to a node | [`client`] |
 
 pub mod client;
@@ -16,6 +17,7 @@ pub mod doctor;
 pub mod http;
 pub mod identity;
 pub mod ingest;
+pub mod link;
 pub mod playlist;
 pub mod run;
 pub mod signals;

@@ -1,0 +1,330 @@
+//! Dialling: which address and which kind of link is tried, in what order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use lavant_proto::ids::PublisherKey;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::addresses::is_near;
+use super::handshake::{HandshakeError, Opened};
+use super::quic::{self, QuicDialError};
+use super::tcp::TcpLink;
+use super::tls::{ALPN, ALPN_KEY};
+use super::{DialError, KnownPeers, Link, LinkKind, Links, Target};
+
+/// Addresses of one node that are tried.
+const ADDRESSES_MAX: usize = 8;
+/// Time after which the next address is tried beside the first (RFC 8305 section 5).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+type Dialled = Result<Box<dyn Link>, DialError>;
+
+impl Links {
+    /// Dials a node by its name. Without a key, the one it had before is expected; the first one
+    /// is remembered.
+    pub async fn dial(&self, target: &Target) -> Dialled {
+        let host = target.address();
+        let known = match &self.known {
+            Some(known) if target.key.is_none() => Some(known),
+            _ => None,
+        };
+        let before = match known {
+            Some(known) => known.key_of(&host)?,
+            None => None,
+        };
+        let expected = target.key.or(before);
+        let dialling = async {
+            let addresses = resolve(target).await?;
+            self.connect(expected, &addresses, &host).await
+        };
+        let link = match self.within_limit(&host, dialling).await {
+            Ok(link) => link,
+            Err(error) => return Err(explain(error, before.and(known), &host)),
+        };
+        if let Some(known) = known {
+            known.remember(&host, &link.peer())?;
+        }
+        Ok(link)
+    }
+
+    /// Dials a node by its key at some addresses, such as those that were found.
+    pub async fn dial_key(&self, key: PublisherKey, addresses: &[SocketAddr]) -> Dialled {
+        let host = match addresses.first() {
+            Some(first) => first.to_string(),
+            None => "no address at all".to_owned(),
+        };
+        let addresses = &addresses[..addresses.len().min(ADDRESSES_MAX)];
+        self.within_limit(&host, self.connect(Some(key), addresses, &host))
+            .await
+    }
+
+    async fn within_limit(&self, host: &str, dialling: impl Future<Output = Dialled>) -> Dialled {
+        let link = timeout(self.config.dial_limit, dialling)
+            .await
+            .unwrap_or_else(|_| Err(DialError::TimedOut(host.to_owned())))?;
+        if link.peer() == self.key {
+            return Err(DialError::Myself(host.to_owned()));
+        }
+        Ok(link)
+    }
+
+    async fn connect(
+        &self,
+        expected: Option<PublisherKey>,
+        addresses: &[SocketAddr],
+        host: &str,
+    ) -> Dialled {
+        if expected == Some(self.key) {
+            return Err(DialError::Myself(host.to_owned()));
+        }
+        let near = addresses.iter().all(|address| is_near(address.ip()));
+        let first = match self.config.choice {
+            Some(kind) => return self.connect_by(kind, expected, addresses, host).await,
+            None if near => LinkKind::Tcp,
+            None => LinkKind::Quic,
+        };
+        let attempts = [first, first.other()]
+            .map(|kind| self.connect_by(kind, expected, addresses, host).boxed());
+        staggered(attempts.into(), self.config.second_kind_after)
+            .await
+            .unwrap_or_else(|| Err(DialError::TimedOut(host.to_owned())))
+    }
+
+    async fn connect_by(
+        &self,
+        kind: LinkKind,
+        expected: Option<PublisherKey>,
+        addresses: &[SocketAddr],
+        host: &str,
+    ) -> Dialled {
+        match kind {
+            LinkKind::Tcp => {
+                let (tcp, remote, opened) = self.open_tcp(expected, addresses, host, ALPN).await?;
+                Ok(Box::new(TcpLink::new(tcp, remote, opened)))
+            }
+            LinkKind::Quic => self.connect_quic(expected, addresses, host).await,
+        }
+    }
+
+    async fn connect_quic(
+        &self,
+        expected: Option<PublisherKey>,
+        addresses: &[SocketAddr],
+        host: &str,
+    ) -> Dialled {
+        let endpoint = self.endpoint.as_ref().ok_or(DialError::NoQuic)?;
+        let key = match expected {
+            Some(key) => key,
+            None => {
+                let asked = self.open_tcp(None, addresses, host, ALPN_KEY).await;
+                let (_, _, opened) = asked.map_err(|error| DialError::KeyUnknown {
+                    target: host.to_owned(),
+                    reason: error.to_string(),
+                })?;
+                opened.peer
+            }
+        };
+        if key == self.key {
+            return Err(DialError::Myself(host.to_owned()));
+        }
+        let address = *addresses.first().ok_or_else(|| no_address(host))?;
+        match quic::dial(endpoint, key, addresses).await {
+            Ok(link) => Ok(Box::new(link)),
+            Err(error) => Err(match error {
+                QuicDialError::BrokeOff => DialError::BrokeOff(address),
+                QuicDialError::TimedOut => DialError::TimedOut(host.to_owned()),
+                QuicDialError::NotProved => DialError::NotProved {
+                    address,
+                    expected: key,
+                },
+                QuicDialError::OtherProtocol(reason) => DialError::NotLavant { address, reason },
+                QuicDialError::Local(_) if endpoint.is_closed() => DialError::Stopping,
+                QuicDialError::Local(reason) => DialError::Unreachable { address, reason },
+            }),
+        }
+    }
+
+    /// Opens TCP to the first address that answers.
+    async fn open_tcp(
+        &self,
+        expected: Option<PublisherKey>,
+        addresses: &[SocketAddr],
+        host: &str,
+        alpn: &'static [u8],
+    ) -> Result<(TcpStream, SocketAddr, Opened), DialError> {
+        let attempts = addresses
+            .iter()
+            .map(|address| self.open_tcp_at(expected, *address, alpn).boxed())
+            .collect();
+        staggered(attempts, NEXT_ADDRESS_AFTER)
+            .await
+            .unwrap_or_else(|| Err(no_address(host)))
+    }
+
+    async fn open_tcp_at(
+        &self,
+        expected: Option<PublisherKey>,
+        address: SocketAddr,
+        alpn: &[u8],
+    ) -> Result<(TcpStream, SocketAddr, Opened), DialError> {
+        let mut tcp = TcpStream::connect(address)
+            .await
+            .map_err(|error| tcp_error(address, &error))?;
+        tcp.set_nodelay(true).ok();
+        let not_lavant = |reason: String| DialError::NotLavant { address, reason };
+        let handshake = self.tls.dial(expected, alpn);
+        let handshake = handshake.map_err(|error| not_lavant(error.to_string()))?;
+        let opened = handshake.run(&mut tcp).await;
+        let opened = opened.map_err(|error| match (error, expected) {
+            (HandshakeError::Io(_) | HandshakeError::BrokeOff, _) => DialError::BrokeOff(address),
+            (HandshakeError::OtherKey(answered), Some(expected)) => DialError::OtherKey {
+                address,
+                expected,
+                answered,
+            },
+            (HandshakeError::OtherKey(key), None) => not_lavant(format!("it has the key {key}")),
+            (HandshakeError::NotLavant(reason), _) => not_lavant(reason),
+        })?;
+        Ok((tcp, address, opened))
+    }
+}
+
+/// A key that is not the remembered one is told as what it is.
+fn explain(error: DialError, known: Option<&KnownPeers>, host: &str) -> DialError {
+    match (error, known) {
+        (
+            DialError::OtherKey {
+                expected, answered, ..
+            },
+            Some(known),
+        ) => DialError::KeyChanged {
+            host: host.to_owned(),
+            before: expected,
+            now: answered,
+            file: known.file().to_owned(),
+        },
+        (error, _) => error,
+    }
+}
+
+fn tcp_error(address: SocketAddr, error: &io::Error) -> DialError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => DialError::Refused(address),
+        io::ErrorKind::TimedOut => DialError::TimedOut(address.to_string()),
+        io::ErrorKind::ConnectionReset => DialError::BrokeOff(address),
+        _ => DialError::Unreachable {
+            address,
+            reason: error.to_string(),
+        },
+    }
+}
+
+fn no_address(host: &str) -> DialError {
+    DialError::Name {
+        host: host.to_owned(),
+        reason: "there is none".to_owned(),
+    }
+}
+
+async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, DialError> {
+    let failed = |reason: String| DialError::Name {
+        host: target.host.clone(),
+        reason,
+    };
+    let found = tokio::net::lookup_host((target.host.as_str(), target.port))
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
+    if addresses.is_empty() {
+        return Err(failed("there is none".to_owned()));
+    }
+    Ok(addresses)
+}
+
+/// Starts the next attempt when one has failed, or when `after` has passed; the first success
+/// wins. Of the errors the first counts, unless one tells of another key. Nothing when there is
+/// no attempt.
+async fn staggered<T>(
+    attempts: Vec<BoxFuture<'_, Result<T, DialError>>>,
+    after: Duration,
+) -> Option<Result<T, DialError>> {
+    let mut waiting = attempts.into_iter();
+    let mut running = FuturesUnordered::new();
+    let mut failed: Option<DialError> = None;
+    running.extend(waiting.next());
+    loop {
+        let more = waiting.len() > 0;
+        tokio::select! {
+            Some(result) = running.next() => match result {
+                Ok(done) => return Some(Ok(done)),
+                Err(error) => {
+                    let tells_more = matches!(error, DialError::OtherKey { .. });
+                    if failed.is_none() || tells_more {
+                        failed = Some(error);
+                    }
+                    running.extend(waiting.next());
+                }
+            },
+            () = sleep(after), if more => running.extend(waiting.next()),
+            else => return failed.map(Err),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    fn refused(port: u16) -> DialError {
+        DialError::Refused(SocketAddr::new([127, 0, 0, 1].into(), port))
+    }
+
+    #[tokio::test]
+    async fn the_second_is_tried_when_the_first_fails_or_says_nothing() {
+        let long = Duration::from_secs(3600);
+        let attempts = vec![ready(Err(refused(1))).boxed(), ready(Ok(2)).boxed()];
+        assert!(matches!(staggered(attempts, long).await, Some(Ok(2))));
+        let attempts = vec![pending().boxed(), ready(Ok(2)).boxed()];
+        let won = staggered(attempts, Duration::ZERO).await;
+        assert!(matches!(won, Some(Ok(2))));
+        let attempts = vec![ready(Ok(1)).boxed(), ready(Ok(2)).boxed()];
+        assert!(matches!(staggered(attempts, long).await, Some(Ok(1))));
+        assert!(staggered::<()>(Vec::new(), long).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_first_error_counts_unless_another_key_answers() {
+        let long = Duration::from_secs(3600);
+        let failing = || {
+            vec![
+                ready(Err(refused(1))).boxed(),
+                ready(Err(refused(2))).boxed(),
+            ]
+        };
+        let failed = staggered::<()>(failing(), long).await;
+        let Some(Err(DialError::Refused(address))) = failed else {
+            panic!("{failed:?}")
+        };
+        assert_eq!(address.port(), 1);
+        let mut attempts = failing();
+        attempts.push(
+            ready(Err(DialError::OtherKey {
+                address,
+                expected: PublisherKey([1; 32]),
+                answered: PublisherKey([2; 32]),
+            }))
+            .boxed(),
+        );
+        let failed = staggered::<()>(attempts, long).await;
+        let other = matches!(failed, Some(Err(DialError::OtherKey { .. })));
+        assert!(other, "{failed:?}");
+    }
+}

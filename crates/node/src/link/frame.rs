@@ -1,0 +1,263 @@
+//! Frames and how they are written: a header of 9 bytes, then the bytes.
+//!
+//! | bytes | meaning |
+//! |---|---|
+//! | 4 | length of what follows the header, big-endian |
+//! | 1 | kind: 0 control, 1 data, 2 last data of its request, 3 close (the reason follows), 4 hello |
+//! | 4 | request, big-endian; 0 where there is none |
+//!
+//! The same form is used on a TCP link and on every stream of a QUIC link.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::LinkError;
+
+/// Most bytes of a control frame.
+pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of a data frame: one chunk group (16 KiB) and 2 KiB of proof, which is 32 pairs of
+/// hashes, more than a tree of 2^31 chunk groups has levels.
+pub const DATA_BYTES_MAX: usize = 18 * 1024;
+/// Most bytes of the reason with which a link is closed.
+pub const REASON_BYTES_MAX: usize = 200;
+
+/// Bytes of a header.
+pub(super) const HEADER_BYTES: usize = 9;
+/// Room that is always free to read into, so that a read is worth its system call.
+pub(super) const SPARE_MIN: usize = 128 * 1024;
+/// Bytes of the buffer that frames are slices of.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+const CONTROL: u8 = 0;
+const DATA: u8 = 1;
+const LAST: u8 = 2;
+const CLOSE: u8 = 3;
+const HELLO: u8 = 4;
+
+/// What crosses a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A message; at most [`CONTROL_BYTES_MAX`].
+    Control(Bytes),
+    /// A piece of the answer to a request; at most [`DATA_BYTES_MAX`].
+    Data {
+        /// The number the asker gave to its request.
+        request: u32,
+        /// Whether the answer ends here.
+        last: bool,
+        /// The piece. It may share a buffer of up to 256 KiB with its neighbours: copy what is
+        /// kept for long.
+        bytes: Bytes,
+    },
+}
+
+impl Frame {
+    /// Whether the other side would accept it.
+    pub(super) fn check(&self) -> Result<(), LinkError> {
+        let (length, most) = match self {
+            Self::Control(bytes) => (bytes.len(), CONTROL_BYTES_MAX),
+            Self::Data { bytes, .. } => (bytes.len(), DATA_BYTES_MAX),
+        };
+        if length > most {
+            return Err(LinkError::TooLong { length, most });
+        }
+        Ok(())
+    }
+
+    /// The header and the bytes after it.
+    pub(super) fn into_parts(self) -> ([u8; HEADER_BYTES], Bytes) {
+        let (kind, request, bytes) = match self {
+            Self::Control(bytes) => (CONTROL, 0, bytes),
+            Self::Data {
+                request,
+                last,
+                bytes,
+            } => (if last { LAST } else { DATA }, request, bytes),
+        };
+        (header(kind, request, bytes.len()), bytes)
+    }
+}
+
+/// The frame that ends a link, cut to a whole character.
+pub(super) fn close_frame(reason: &str) -> Vec<u8> {
+    let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+    [&header(CLOSE, 0, reason.len()), reason.as_bytes()].concat()
+}
+
+/// The frame by which a stream is opened, as QUIC shows a stream only once bytes are on it.
+pub(super) fn hello_frame() -> [u8; HEADER_BYTES] {
+    header(HELLO, 0, 0)
+}
+
+fn header(kind: u8, request: u32, length: usize) -> [u8; HEADER_BYTES] {
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    let mut header = [0; HEADER_BYTES];
+    header[..4].copy_from_slice(&length.to_be_bytes());
+    header[4] = kind;
+    header[5..].copy_from_slice(&request.to_be_bytes());
+    header
+}
+
+/// Finds the frames in a stream of bytes.
+#[derive(Debug, Default)]
+pub(super) struct FrameReader {
+    buffer: BytesMut,
+}
+
+impl FrameReader {
+    /// The buffer to append to, with at least [`SPARE_MIN`] free.
+    pub(super) fn space(&mut self) -> &mut BytesMut {
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if spare < SPARE_MIN && !self.buffer.try_reclaim(BUFFER_BYTES) {
+            // The frames given out still hold the old piece: only an unfinished frame is copied.
+            let mut fresh = BytesMut::with_capacity(BUFFER_BYTES);
+            fresh.extend_from_slice(&self.buffer);
+            self.buffer = fresh;
+        }
+        &mut self.buffer
+    }
+
+    /// Moves every whole frame to `out`; those before an error or the end are moved too.
+    pub(super) fn take(&mut self, out: &mut Vec<Frame>) -> Result<(), LinkError> {
+        while let Some(&[l0, l1, l2, l3, kind, r0, r1, r2, r3]) = self.buffer.first_chunk() {
+            let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+            let request = u32::from_be_bytes([r0, r1, r2, r3]);
+            let most = match kind {
+                CONTROL => CONTROL_BYTES_MAX,
+                DATA | LAST => DATA_BYTES_MAX,
+                CLOSE => REASON_BYTES_MAX,
+                HELLO => 0,
+                _ => return Err(LinkError::UnknownKind(kind)),
+            };
+            if length > most {
+                return Err(LinkError::TooLong { length, most });
+            }
+            if self.buffer.len() < HEADER_BYTES + length {
+                break;
+            }
+            self.buffer.advance(HEADER_BYTES);
+            match kind {
+                // Few and often kept for long, so they do not hold a whole buffer.
+                CONTROL => {
+                    out.push(Frame::Control(Bytes::copy_from_slice(
+                        &self.buffer[..length],
+                    )));
+                    self.buffer.advance(length);
+                }
+                CLOSE => {
+                    let reason = String::from_utf8_lossy(&self.buffer[..length]).into_owned();
+                    self.buffer.advance(length);
+                    return Err(LinkError::Closed(reason));
+                }
+                HELLO => {}
+                _ => out.push(Frame::Data {
+                    request,
+                    last: kind == LAST,
+                    bytes: self.buffer.split_to(length).freeze(),
+                }),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(request: u32, last: bool, length: usize) -> Frame {
+        Frame::Data {
+            request,
+            last,
+            bytes: Bytes::from(vec![request as u8; length]),
+        }
+    }
+
+    fn written(frames: &[Frame]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            let (header, rest) = frame.clone().into_parts();
+            bytes.extend_from_slice(&header);
+            bytes.extend_from_slice(&rest);
+        }
+        bytes
+    }
+
+    fn examples() -> Vec<Frame> {
+        vec![
+            Frame::Control(Bytes::new()),
+            data(7, false, DATA_BYTES_MAX),
+            Frame::Control(Bytes::from(vec![9; CONTROL_BYTES_MAX])),
+            data(u32::MAX, true, 0),
+            data(7, true, 1),
+        ]
+    }
+
+    #[test]
+    fn frames_are_found_however_the_bytes_are_cut() {
+        let bytes = written(&examples());
+        for step in [1, 8, 9, 10, 1000, 16_384, bytes.len()] {
+            let mut reader = FrameReader::default();
+            let mut out = Vec::new();
+            for piece in bytes.chunks(step) {
+                reader.space().extend_from_slice(piece);
+                reader.take(&mut out).unwrap();
+            }
+            assert_eq!(out, examples(), "in steps of {step}");
+            assert_eq!(reader.buffer.len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_the_bytes_come() {
+        for (kind, most) in [
+            (CONTROL, CONTROL_BYTES_MAX),
+            (DATA, DATA_BYTES_MAX),
+            (LAST, DATA_BYTES_MAX),
+            (CLOSE, REASON_BYTES_MAX),
+            (HELLO, 0),
+        ] {
+            for length in [u32::MAX as usize, most + 1] {
+                let mut reader = FrameReader::default();
+                let mut out = Vec::new();
+                let mut bytes = written(&[data(1, false, 5)]);
+                bytes.extend_from_slice(&header(kind, 0, length));
+                reader.space().extend_from_slice(&bytes);
+                let error = reader.take(&mut out).unwrap_err();
+                assert_eq!(error, LinkError::TooLong { length, most }, "kind {kind}");
+                assert_eq!(out, [data(1, false, 5)], "what came before is given out");
+                assert!(reader.buffer.capacity() <= BUFFER_BYTES);
+            }
+        }
+    }
+
+    #[test]
+    fn a_kind_that_is_not_known_ends_the_link() {
+        let mut reader = FrameReader::default();
+        reader.space().extend_from_slice(b"GET / HTTP/1.1\r\n");
+        let mut out = Vec::new();
+        let error = reader.take(&mut out).unwrap_err();
+        assert_eq!(error, LinkError::UnknownKind(b'/'));
+    }
+
+    #[test]
+    fn a_reason_is_cut_to_whole_characters() {
+        let mut reader = FrameReader::default();
+        let reason = "\u{20ac}".repeat(100);
+        reader.space().extend_from_slice(&close_frame(&reason));
+        let error = reader.take(&mut Vec::new()).unwrap_err();
+        assert_eq!(error, LinkError::Closed("\u{20ac}".repeat(66)));
+    }
+
+    #[test]
+    fn frames_that_are_kept_do_not_grow_the_reader() {
+        let mut reader = FrameReader::default();
+        let mut kept = Vec::new();
+        let bytes = written(&[data(1, false, DATA_BYTES_MAX)]);
+        for _ in 0..100 {
+            reader.space().extend_from_slice(&bytes);
+            reader.take(&mut kept).unwrap();
+            assert!(reader.buffer.capacity() <= BUFFER_BYTES);
+        }
+        assert_eq!(kept.len(), 100);
+    }
+}

@@ -1,0 +1,267 @@
+//! The TLS handshake of a TCP link: rustls is fed with bytes until both keys are proved, then
+//! gives up its secrets to the record layer.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lavant_proto::ids::PublisherKey;
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
+use rustls::{AlertDescription, Error};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::record::{RecordKeys, Secrets};
+use super::tls::key_in;
+
+/// Bytes of a handshake that are held: one record of the greatest length (RFC 8446 section 5.2)
+/// and its header. Ours has less than 2 KiB.
+const HANDSHAKE_BYTES_MAX: usize = 16_384 + 256 + 5;
+
+/// Where a verifier leaves a key that is not the expected one.
+pub(super) type OtherKey = Arc<Mutex<Option<PublisherKey>>>;
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub(super) enum HandshakeError {
+    /// The connection broke.
+    Io(io::Error),
+    /// The other side broke off before its key was proved.
+    BrokeOff,
+    /// The other side is not of our kind.
+    NotLavant(String),
+    /// The other side has this key, not the expected one.
+    OtherKey(PublisherKey),
+}
+
+impl HandshakeError {
+    fn of(error: Error) -> Self {
+        Self::NotLavant(match error {
+            Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
+            Error::NoApplicationProtocol
+            | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+                "it speaks another protocol".to_owned()
+            }
+            other => other.to_string(),
+        })
+    }
+}
+
+/// What a handshake leaves.
+pub(super) struct Opened {
+    /// The key that was proved.
+    pub(super) peer: PublisherKey,
+    /// What both sides agreed to speak.
+    pub(super) alpn: Vec<u8>,
+    /// The secrets of both directions.
+    pub(super) keys: RecordKeys,
+    /// What the other side said already.
+    pub(super) early: Vec<u8>,
+    /// The beginning of a record.
+    pub(super) rest: Vec<u8>,
+}
+
+enum Side {
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
+}
+
+/// Where a handshake stands.
+enum Progress {
+    /// Call again with what is left.
+    Again,
+    /// Send what was put out, then call again.
+    Flush,
+    /// More bytes are needed.
+    Blocked,
+    /// It is over.
+    Open,
+}
+
+/// A handshake under way.
+pub(super) struct Handshake {
+    side: Side,
+    other: OtherKey,
+    outgoing: Vec<u8>,
+    early: Vec<u8>,
+}
+
+impl Handshake {
+    pub(super) fn client(connection: UnbufferedClientConnection, other: OtherKey) -> Self {
+        Self::new(Side::Client(Box::new(connection)), other)
+    }
+
+    pub(super) fn server(connection: UnbufferedServerConnection) -> Self {
+        Self::new(Side::Server(Box::new(connection)), OtherKey::default())
+    }
+
+    fn new(side: Side, other: OtherKey) -> Self {
+        Self {
+            side,
+            other,
+            outgoing: Vec::new(),
+            early: Vec::new(),
+        }
+    }
+
+    /// Runs it to its end. The caller sets the time limit.
+    pub(super) async fn run(mut self, tcp: &mut TcpStream) -> Result<Opened, HandshakeError> {
+        let mut incoming = vec![0; HANDSHAKE_BYTES_MAX];
+        let mut filled = 0;
+        loop {
+            let (used, progress) = self.step(&mut incoming[..filled]);
+            incoming.copy_within(used..filled, 0);
+            filled -= used;
+            match progress {
+                Ok(Progress::Again) => {}
+                Ok(Progress::Flush) => self.flush(tcp).await?,
+                Ok(Progress::Blocked) => {
+                    if filled == incoming.len() {
+                        let reason = "its handshake is too long".to_owned();
+                        return Err(HandshakeError::NotLavant(reason));
+                    }
+                    let read = tcp.read(&mut incoming[filled..]).await;
+                    match read.map_err(HandshakeError::Io)? {
+                        0 => return Err(HandshakeError::BrokeOff),
+                        read => filled += read,
+                    }
+                }
+                Ok(Progress::Open) => {
+                    self.flush(tcp).await?;
+                    incoming.truncate(filled);
+                    return self.open(incoming);
+                }
+                Err(error) => {
+                    self.alert(tcp).await;
+                    let other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
+                    return Err(match *other {
+                        Some(key) => HandshakeError::OtherKey(key),
+                        None => HandshakeError::of(error),
+                    });
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, incoming: &mut [u8]) -> (usize, Result<Progress, Error>) {
+        let (out, early) = (&mut self.outgoing, &mut self.early);
+        match &mut self.side {
+            Side::Client(c) => settle(c.process_tls_records(incoming), out, early),
+            Side::Server(c) => settle(c.process_tls_records(incoming), out, early),
+        }
+    }
+
+    async fn flush(&mut self, tcp: &mut TcpStream) -> Result<(), HandshakeError> {
+        let written = tcp.write_all(&self.outgoing).await;
+        self.outgoing.clear();
+        written.map_err(HandshakeError::Io)
+    }
+
+    /// Tells the other side why, as far as its socket takes it.
+    async fn alert(&mut self, tcp: &mut TcpStream) {
+        while let (_, Ok(Progress::Again | Progress::Flush)) = self.step(&mut []) {
+            if self.flush(tcp).await.is_err() {
+                return;
+            }
+        }
+        tcp.shutdown().await.ok();
+    }
+
+    fn open(self, rest: Vec<u8>) -> Result<Opened, HandshakeError> {
+        let (shown, alpn) = match &self.side {
+            Side::Client(c) => (c.peer_certificates(), c.alpn_protocol()),
+            Side::Server(c) => (c.peer_certificates(), c.alpn_protocol()),
+        };
+        let unproved = || HandshakeError::NotLavant("it proved no key".to_owned());
+        let shown = shown.and_then(<[_]>::first).ok_or_else(unproved)?;
+        let peer = key_in(shown).map_err(|_| unproved())?;
+        // Where no protocol is offered, TLS lets the handshake pass.
+        let silent = || HandshakeError::NotLavant("it names no protocol".to_owned());
+        let alpn = alpn.ok_or_else(silent)?.to_vec();
+        let keys = match self.side {
+            Side::Client(c) => {
+                let (secrets, mut c) = c
+                    .dangerous_into_kernel_connection()
+                    .map_err(HandshakeError::of)?;
+                let suite = c.negotiated_cipher_suite();
+                RecordKeys::new(
+                    suite,
+                    secrets,
+                    Box::new(move |which| match which {
+                        Secrets::Ours => c.update_tx_secret(),
+                        Secrets::Theirs => c.update_rx_secret(),
+                    }),
+                )
+            }
+            Side::Server(c) => {
+                let (secrets, mut c) = c
+                    .dangerous_into_kernel_connection()
+                    .map_err(HandshakeError::of)?;
+                let suite = c.negotiated_cipher_suite();
+                RecordKeys::new(
+                    suite,
+                    secrets,
+                    Box::new(move |which| match which {
+                        Secrets::Ours => c.update_tx_secret(),
+                        Secrets::Theirs => c.update_rx_secret(),
+                    }),
+                )
+            }
+        };
+        Ok(Opened {
+            peer,
+            alpn,
+            keys: keys.map_err(HandshakeError::of)?,
+            early: self.early,
+            rest,
+        })
+    }
+}
+
+fn settle<D>(
+    status: UnbufferedStatus<'_, '_, D>,
+    outgoing: &mut Vec<u8>,
+    early: &mut Vec<u8>,
+) -> (usize, Result<Progress, Error>) {
+    let UnbufferedStatus { mut discard, state } = status;
+    let state = match state {
+        Ok(state) => state,
+        Err(error) => return (discard, Err(error)),
+    };
+    let progress = match state {
+        ConnectionState::EncodeTlsData(mut data) => {
+            let used = outgoing.len();
+            // A message is at most one record.
+            outgoing.resize(used + HANDSHAKE_BYTES_MAX, 0);
+            match data.encode(&mut outgoing[used..]) {
+                Ok(written) => outgoing.truncate(used + written),
+                Err(error) => return (discard, Err(Error::General(error.to_string()))),
+            }
+            Progress::Again
+        }
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Progress::Flush
+        }
+        ConnectionState::ReadTraffic(mut traffic) => {
+            while let Some(record) = traffic.next_record() {
+                match record {
+                    Ok(record) => {
+                        discard += record.discard;
+                        early.extend_from_slice(record.payload);
+                    }
+                    Err(error) => return (discard, Err(error)),
+                }
+            }
+            Progress::Again
+        }
+        ConnectionState::WriteTraffic(_) => Progress::Open,
+        ConnectionState::BlockedHandshake => Progress::Blocked,
+        _ => {
+            let ended = Error::General("it ended the handshake".to_owned());
+            return (discard, Err(ended));
+        }
+    };
+    (discard, Ok(progress))
+}

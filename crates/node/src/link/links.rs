@@ -1,0 +1,239 @@
+//! The links of a node: what it listens on, and what comes in.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use iroh::Endpoint;
+use lavant_proto::ids::{PublisherKey, SigningKey};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::admit::Admission;
+use super::tls::TlsIdentity;
+use super::{BindError, KnownPeers, Link, LinkKind, addresses, listen, quic};
+
+/// Links that wait to be accepted.
+const WAITING_MAX: usize = 16;
+/// Ports that are tried before a free one is found for TCP and UDP together.
+const PORT_TRIES: usize = 16;
+
+/// What a node listens on and how it dials.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// Proves who this node is.
+    pub key: SigningKey,
+    /// Addresses to listen on.
+    pub addresses: Vec<IpAddr>,
+    /// The port, the same for TCP and UDP; 0 takes a free one.
+    pub port: u16,
+    /// The only kind of link that is dialled. With TCP alone, UDP is not even opened.
+    pub choice: Option<LinkKind>,
+    /// Where the keys of hosts are remembered that are dialled without one.
+    pub known_peers: Option<PathBuf>,
+    /// Time for a handshake that came in.
+    pub handshake_limit: Duration,
+    /// Time for a dial.
+    pub dial_limit: Duration,
+    /// Time after which the second kind of link is tried beside the first.
+    pub second_kind_after: Duration,
+    /// Most unfinished handshakes.
+    pub handshakes_max: usize,
+    /// Most unfinished handshakes of one source.
+    pub handshakes_per_source_max: usize,
+}
+
+impl LinkConfig {
+    /// Every address, any port, both kinds.
+    #[must_use]
+    pub fn new(key: SigningKey) -> Self {
+        Self {
+            key,
+            addresses: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            port: 0,
+            choice: None,
+            known_peers: None,
+            handshake_limit: Duration::from_secs(10),
+            dial_limit: Duration::from_secs(10),
+            second_kind_after: Duration::from_secs(2),
+            handshakes_max: 64,
+            handshakes_per_source_max: 4,
+        }
+    }
+}
+
+/// Listens for links, and dials them. Everything stops when it is dropped; [`Links::close`] waits
+/// for it. Links that are up over TCP go on.
+pub struct Links {
+    pub(super) key: PublisherKey,
+    pub(super) config: LinkConfig,
+    pub(super) tls: TlsIdentity,
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) known: Option<KnownPeers>,
+    admission: Arc<Admission>,
+    listening: Vec<SocketAddr>,
+    incoming: tokio::sync::Mutex<mpsc::Receiver<Box<dyn Link>>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links")
+            .field("key", &self.key)
+            .field("listening", &self.listening)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Links {
+    /// Binds TCP and, unless TCP alone is wanted, UDP to one port. Needs a tokio runtime.
+    pub async fn bind(config: LinkConfig) -> Result<Self, BindError> {
+        let tls = TlsIdentity::new(&config.key).map_err(|error| BindError::Refused {
+            address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), config.port),
+            protocol: "TCP",
+            reason: error.to_string(),
+        })?;
+        let (listeners, endpoint) = bind_both(&config).await?;
+        let listening = listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect();
+        let admission = Admission::new(config.handshakes_max, config.handshakes_per_source_max);
+        let (sender, incoming) = mpsc::channel(WAITING_MAX);
+        let entry = listen::Entry {
+            tls: tls.clone(),
+            admission: Arc::clone(&admission),
+            limit: config.handshake_limit,
+            links: sender,
+        };
+        let mut tasks = JoinSet::new();
+        for listener in listeners {
+            tasks.spawn(listen::tcp(listener, entry.clone()));
+        }
+        if let Some(endpoint) = &endpoint {
+            tasks.spawn(listen::quic(endpoint.clone(), entry));
+        }
+        Ok(Self {
+            key: config.key.publisher(),
+            known: config.known_peers.clone().map(KnownPeers::at),
+            config,
+            tls,
+            endpoint,
+            admission,
+            listening,
+            incoming: tokio::sync::Mutex::new(incoming),
+            tasks: Mutex::new(tasks),
+        })
+    }
+
+    /// The next link that came in, or nothing once this is closed. May be dropped early without
+    /// loss.
+    pub async fn accept(&self) -> Option<Box<dyn Link>> {
+        self.incoming.lock().await.recv().await
+    }
+
+    /// This node's key.
+    #[must_use]
+    pub fn key(&self) -> PublisherKey {
+        self.key
+    }
+
+    /// The port, the same for TCP and UDP.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.listening.first().map_or(0, SocketAddr::port)
+    }
+
+    /// What is listened on, as it was bound.
+    #[must_use]
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// Where others can dial this node.
+    pub async fn local_addresses(&self) -> Vec<SocketAddr> {
+        addresses::dialable(&self.listening).await
+    }
+
+    /// How many connections came in and did not become links.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.admission.refused()
+    }
+
+    /// Stops listening and dialling, ends the links over QUIC, and gives the port free.
+    pub async fn close(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks());
+        tasks.shutdown().await;
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.close().await;
+        }
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        if let Some(endpoint) = self.endpoint.take()
+            && !endpoint.is_closed()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { endpoint.close().await });
+        }
+    }
+}
+
+type Bound = (Vec<tokio::net::TcpListener>, Option<Endpoint>);
+
+/// Binds TCP first; a free port is only good when UDP has it free too.
+async fn bind_both(config: &LinkConfig) -> Result<Bound, BindError> {
+    let mut tries = if config.port == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let listeners = listen::bind_tcp(&config.addresses, config.port);
+        let bound = match listeners {
+            Ok(listeners) => bind_udp(config, listeners).await,
+            Err(error) => Err(error),
+        };
+        match bound {
+            Err(BindError::InUse { .. }) if tries > 0 => {}
+            other => return other,
+        }
+    }
+}
+
+async fn bind_udp(
+    config: &LinkConfig,
+    listeners: Vec<tokio::net::TcpListener>,
+) -> Result<Bound, BindError> {
+    if config.choice == Some(LinkKind::Tcp) {
+        return Ok((listeners, None));
+    }
+    let first = listeners.first().and_then(|first| first.local_addr().ok());
+    let port = first.ok_or(BindError::NoAddress)?.port();
+    match quic::bind(&config.key, &config.addresses, port).await {
+        Ok(endpoint) => Ok((listeners, Some(endpoint))),
+        Err(reason) => Err(why_no_udp(&config.addresses, port, reason)),
+    }
+}
+
+/// The endpoint's error names neither the port nor the cause, so the system is asked again.
+fn why_no_udp(addresses: &[IpAddr], port: u16, reason: String) -> BindError {
+    for ip in addresses {
+        let address = SocketAddr::new(*ip, port);
+        if let Err(error) = std::net::UdpSocket::bind(address) {
+            return listen::bind_error(address, "UDP", &error);
+        }
+    }
+    let ip = addresses.first().copied();
+    BindError::Refused {
+        address: SocketAddr::new(ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port),
+        protocol: "UDP",
+        reason,
+    }
+}

@@ -1,0 +1,200 @@
+//! Connections that come in: each has its handshake in a task of its own, within limits.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use iroh::Endpoint;
+use iroh::endpoint::{Incoming, IncomingAddr};
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::admit::{Admission, Permit};
+use super::handshake::HandshakeError;
+use super::quic::QuicLink;
+use super::tcp::TcpLink;
+use super::tls::{ALPN, TlsIdentity};
+use super::{BindError, Link};
+
+/// Connections that the system holds until they are looked at.
+const BACKLOG: i32 = 256;
+/// Pause after the system refused to give out a connection (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a connection needs to become a link.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) tls: TlsIdentity,
+    pub(super) admission: Arc<Admission>,
+    pub(super) limit: Duration,
+    pub(super) links: mpsc::Sender<Box<dyn Link>>,
+}
+
+/// Listens on one port at all addresses. IPv6 may be missing where every address is meant.
+pub(super) fn bind_tcp(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, BindError> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    for ip in addresses {
+        let first = listeners.first().and_then(|first| first.local_addr().ok());
+        let address = SocketAddr::new(*ip, first.map_or(port, |first| first.port()));
+        match bind_one(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => {
+                let in_use = error.kind() == io::ErrorKind::AddrInUse;
+                if listeners.is_empty() || !ip.is_unspecified() || in_use {
+                    return Err(bind_error(address, "TCP", &error));
+                }
+                tracing::info!(%address, %error, "not listening there");
+            }
+        }
+    }
+    if listeners.is_empty() {
+        return Err(BindError::NoAddress);
+    }
+    Ok(listeners)
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        // IPv4 has its own socket on the same port.
+        set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+pub(super) fn bind_error(
+    address: SocketAddr,
+    protocol: &'static str,
+    error: &io::Error,
+) -> BindError {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        let port = address.port();
+        return BindError::InUse { port, protocol };
+    }
+    BindError::Refused {
+        address,
+        protocol,
+        reason: error.to_string(),
+    }
+}
+
+/// Takes connections until it is aborted.
+pub(super) async fn tcp(listener: TcpListener, entry: Entry) {
+    let mut handshakes = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, remote)) => match entry.admission.enter(remote.ip()) {
+                    Ok(permit) => {
+                        handshakes.spawn(tcp_handshake(stream, remote, entry.clone(), permit));
+                    }
+                    Err(reason) => entry.admission.refuse(remote, reason),
+                },
+                Err(error) => {
+                    entry.admission.refuse("TCP", error);
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = handshakes.join_next() => {}
+        }
+    }
+}
+
+async fn tcp_handshake(mut tcp: TcpStream, remote: SocketAddr, entry: Entry, permit: Permit) {
+    tcp.set_nodelay(true).ok();
+    let shaken = async {
+        let handshake = entry.tls.accept();
+        let handshake = handshake.map_err(|error| HandshakeError::NotLavant(error.to_string()))?;
+        handshake.run(&mut tcp).await
+    };
+    let reason = match timeout(entry.limit, shaken).await {
+        Ok(Ok(opened)) if opened.alpn == ALPN => {
+            let link = Box::new(TcpLink::new(tcp, canonical(remote), opened));
+            entry.links.send(link).await.ok();
+            return;
+        }
+        // One that only wanted to know the key.
+        Ok(Ok(_)) => return,
+        Ok(Err(HandshakeError::Io(error))) => error.to_string(),
+        Ok(Err(HandshakeError::BrokeOff)) => "it broke off".to_owned(),
+        Ok(Err(HandshakeError::OtherKey(key))) => format!("it has the key {key}"),
+        Ok(Err(HandshakeError::NotLavant(reason))) => reason,
+        Err(_) => "its handshake took too long".to_owned(),
+    };
+    entry.admission.refuse(remote, reason);
+    drop(permit);
+}
+
+/// Takes connections until the endpoint is closed.
+pub(super) async fn quic(endpoint: Endpoint, entry: Entry) {
+    let mut handshakes = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = endpoint.accept() => match accepted {
+                Some(incoming) => {
+                    if let Some((incoming, remote, permit)) = admit(incoming, &entry) {
+                        handshakes.spawn(quic_handshake(incoming, remote, entry.clone(), permit));
+                    }
+                }
+                None => return,
+            },
+            Some(_) = handshakes.join_next() => {}
+        }
+    }
+}
+
+fn admit(incoming: Incoming, entry: &Entry) -> Option<(Incoming, SocketAddr, Permit)> {
+    let IncomingAddr::Ip(remote) = incoming.remote_addr() else {
+        incoming.refuse();
+        return None;
+    };
+    // A datagram's source is easily forged, so a crowd has to show that it can be answered.
+    if entry.admission.is_busy() && !incoming.remote_addr_validated() {
+        incoming.retry().ok();
+        return None;
+    }
+    match entry.admission.enter(remote.ip()) {
+        Ok(permit) => Some((incoming, remote, permit)),
+        Err(reason) => {
+            entry.admission.refuse(remote, reason);
+            incoming.refuse();
+            None
+        }
+    }
+}
+
+async fn quic_handshake(incoming: Incoming, remote: SocketAddr, entry: Entry, permit: Permit) {
+    let shaken = async {
+        let connection = incoming.await.map_err(|error| format!("{error:#}"))?;
+        QuicLink::accepted(connection, canonical(remote))
+            .await
+            .map_err(|error| error.to_string())
+    };
+    let reason = match timeout(entry.limit, shaken).await {
+        Ok(Ok(link)) => {
+            entry.links.send(Box::new(link)).await.ok();
+            return;
+        }
+        Ok(Err(reason)) => reason,
+        Err(_) => "its handshake took too long".to_owned(),
+    };
+    entry.admission.refuse(remote, reason);
+    drop(permit);
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

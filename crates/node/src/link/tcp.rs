@@ -1,0 +1,292 @@
+//! A link over TCP: frames in TLS records.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use lavant_proto::ids::PublisherKey;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::frame::{FrameReader, HEADER_BYTES, SPARE_MIN, close_frame};
+use super::handshake::Opened;
+use super::record::{Reading, RecordReader, RecordWriter};
+use super::{Frame, Link, LinkError, LinkKind, LinkReceiver, LinkSender};
+
+/// Bytes that are encrypted at once, before they are written.
+const WRITE_BYTES: usize = 256 * 1024;
+/// Pieces of one system call; Linux takes 1024.
+const SLICES_MAX: usize = 64;
+/// Time for what was sent, and the reason, to leave; and for the other side to close too.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+struct Shared {
+    tcp: TcpStream,
+    closing: AtomicBool,
+}
+
+/// A TCP link whose handshake is over.
+pub(super) struct TcpLink {
+    remote: SocketAddr,
+    peer: PublisherKey,
+    sender: TcpSender,
+    receiver: TcpReceiver,
+}
+
+impl TcpLink {
+    pub(super) fn new(tcp: TcpStream, remote: SocketAddr, opened: Opened) -> Self {
+        let shared = Arc::new(Shared {
+            tcp,
+            closing: AtomicBool::new(false),
+        });
+        let mut frames = FrameReader::default();
+        frames.space().extend_from_slice(&opened.early);
+        let filled = opened.rest.len();
+        let mut incoming = opened.rest;
+        incoming.resize(SPARE_MIN.max(filled), 0);
+        Self {
+            remote,
+            peer: opened.peer,
+            sender: TcpSender {
+                shared: Arc::clone(&shared),
+                writer: opened.keys.writer,
+                frames: VecDeque::new(),
+                records: VecDeque::new(),
+                written: 0,
+            },
+            receiver: TcpReceiver {
+                shared,
+                reader: opened.keys.reader,
+                incoming: incoming.into_boxed_slice(),
+                filled,
+                frames,
+                ended: None,
+            },
+        }
+    }
+}
+
+impl Link for TcpLink {
+    fn peer(&self) -> PublisherKey {
+        self.peer
+    }
+
+    fn kind(&self) -> LinkKind {
+        LinkKind::Tcp
+    }
+
+    fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    fn split(self: Box<Self>) -> (Box<dyn LinkSender>, Box<dyn LinkReceiver>) {
+        (Box::new(self.sender), Box::new(self.receiver))
+    }
+}
+
+struct TcpSender {
+    shared: Arc<Shared>,
+    writer: RecordWriter,
+    // Not yet encrypted.
+    frames: VecDeque<Frame>,
+    // Not yet written, the first one from `written` on.
+    records: VecDeque<Vec<u8>>,
+    written: usize,
+}
+
+impl TcpSender {
+    async fn send_all(&mut self) -> Result<(), LinkError> {
+        loop {
+            let flushed = self.flush().await;
+            flushed.map_err(|error| LinkError::Cut(error.to_string()))?;
+            if self.frames.is_empty() {
+                return Ok(());
+            }
+            self.encrypt()?;
+        }
+    }
+
+    fn encrypt(&mut self) -> Result<(), LinkError> {
+        let mut parts: Vec<([u8; HEADER_BYTES], Bytes)> = Vec::new();
+        let mut total = 0;
+        while total < WRITE_BYTES
+            && let Some(frame) = self.frames.pop_front()
+        {
+            let (header, bytes) = frame.into_parts();
+            total += HEADER_BYTES + bytes.len();
+            parts.push((header, bytes));
+        }
+        let mut pieces: Vec<&[u8]> = Vec::with_capacity(2 * parts.len());
+        for (header, bytes) in &parts {
+            pieces.push(header);
+            pieces.push(bytes);
+        }
+        self.put(&pieces)
+    }
+
+    fn put(&mut self, pieces: &[&[u8]]) -> Result<(), LinkError> {
+        let records = &mut self.records;
+        self.writer
+            .write(pieces, |record| records.push_back(record))
+            .map_err(|error| LinkError::Cut(error.to_string()))
+    }
+
+    /// Writes all records. Dropped early, it knows how far it came.
+    async fn flush(&mut self) -> io::Result<()> {
+        while !self.records.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut skip = self.written;
+            let mut count = 0;
+            for (slice, record) in slices.iter_mut().zip(&self.records) {
+                *slice = IoSlice::new(&record[skip..]);
+                skip = 0;
+                count += 1;
+            }
+            match self.shared.tcp.try_write_vectored(&slices[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.shared.tcp.writable().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.written += written;
+        while let Some(first) = self.records.front()
+            && self.written >= first.len()
+        {
+            self.written -= first.len();
+            self.records.pop_front();
+        }
+    }
+
+    async fn say_goodbye(&mut self, reason: &str) -> Result<(), LinkError> {
+        self.send_all().await?;
+        self.put(&[&close_frame(reason)])?;
+        if let Ok(record) = self.writer.close_notify() {
+            self.records.push_back(record);
+        }
+        self.send_all().await
+    }
+
+    /// Reads on until the other side has closed too: a socket that is closed with bytes unread
+    /// resets the connection, and the reason could be lost.
+    async fn linger(&self) {
+        let mut scratch = vec![0; 64 * 1024];
+        while self.shared.tcp.readable().await.is_ok() {
+            match self.shared.tcp.try_read(&mut scratch) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl LinkSender for TcpSender {
+    fn send<'a>(&'a mut self, batch: &'a mut Vec<Frame>) -> BoxFuture<'a, Result<(), LinkError>> {
+        if let Some(error) = batch.iter().find_map(|frame| frame.check().err()) {
+            return std::future::ready(Err(error)).boxed();
+        }
+        self.frames.extend(batch.drain(..));
+        self.send_all().boxed()
+    }
+
+    fn close<'a>(&'a mut self, reason: &'a str) -> BoxFuture<'a, ()> {
+        async move {
+            let said = timeout(CLOSE_LIMIT, self.say_goodbye(reason)).await;
+            self.shared.closing.store(true, Ordering::Release);
+            rustix::net::shutdown(&self.shared.tcp, rustix::net::Shutdown::Write).ok();
+            if matches!(said, Ok(Ok(()))) {
+                timeout(CLOSE_LIMIT, self.linger()).await.ok();
+            }
+            rustix::net::shutdown(&self.shared.tcp, rustix::net::Shutdown::Both).ok();
+        }
+        .boxed()
+    }
+}
+
+struct TcpReceiver {
+    shared: Arc<Shared>,
+    reader: RecordReader,
+    incoming: Box<[u8]>,
+    filled: usize,
+    frames: FrameReader,
+    ended: Option<LinkError>,
+}
+
+impl TcpReceiver {
+    async fn receive_some(&mut self, out: &mut Vec<Frame>) -> Result<(), LinkError> {
+        let before = out.len();
+        loop {
+            if self.ended.is_none() {
+                self.decrypt();
+            }
+            let taken = self.frames.take(out);
+            if let Err(error) = taken {
+                self.ended = Some(error);
+            }
+            if out.len() > before {
+                return Ok(());
+            }
+            if let Some(error) = &self.ended {
+                return Err(error.clone());
+            }
+            if let Err(error) = self.read().await {
+                self.ended = Some(error);
+            }
+        }
+    }
+
+    fn decrypt(&mut self) {
+        let whole = &mut self.incoming[..self.filled];
+        let (used, reading) = self.reader.read(whole, self.frames.space());
+        self.incoming.copy_within(used..self.filled, 0);
+        self.filled -= used;
+        self.ended = match reading {
+            Ok(Reading::Open) => None,
+            Ok(Reading::Ended) => Some(LinkError::Cut("it ended without a reason".to_owned())),
+            Err(reason) => Some(LinkError::Cut(reason)),
+        };
+    }
+
+    async fn read(&mut self) -> Result<(), LinkError> {
+        loop {
+            let readable = self.shared.tcp.readable().await;
+            readable.map_err(|error| LinkError::Cut(error.to_string()))?;
+            if self.shared.closing.load(Ordering::Acquire) {
+                return Err(LinkError::Closed("by this node".to_owned()));
+            }
+            match self.shared.tcp.try_read(&mut self.incoming[self.filled..]) {
+                Ok(0) => return Err(LinkError::Cut("the connection ended".to_owned())),
+                Ok(read) => {
+                    self.filled += read;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(LinkError::Cut(error.to_string())),
+            }
+        }
+    }
+}
+
+impl LinkReceiver for TcpReceiver {
+    fn receive<'a>(&'a mut self, out: &'a mut Vec<Frame>) -> BoxFuture<'a, Result<(), LinkError>> {
+        self.receive_some(out).boxed()
+    }
+}
+
+#[cfg(test)]
+#[path = "tcp_tests.rs"]
+mod tests;

@@ -1,0 +1,139 @@
+//! Tests of a TCP link that need its inside: raw bytes, cuts, and changes of keys.
+
+use lavant_proto::ids::SigningKey;
+use tokio::net::TcpListener;
+
+use super::super::tls::{ALPN, TlsIdentity};
+use super::*;
+
+async fn pair() -> (TcpLink, TcpLink) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let identity = |seed| TlsIdentity::new(&SigningKey::from_seed(&[seed; 32])).unwrap();
+    let out = async {
+        let mut tcp = TcpStream::connect(at).await.unwrap();
+        let opened = identity(1).dial(None, ALPN).unwrap().run(&mut tcp).await;
+        TcpLink::new(tcp, at, opened.unwrap())
+    };
+    let inward = async {
+        let (mut tcp, remote) = listener.accept().await.unwrap();
+        let opened = identity(2).accept().unwrap().run(&mut tcp).await;
+        TcpLink::new(tcp, remote, opened.unwrap())
+    };
+    tokio::join!(out, inward)
+}
+
+fn data(request: u32, length: usize) -> Frame {
+    Frame::Data {
+        request,
+        last: false,
+        bytes: Bytes::from(vec![request as u8; length]),
+    }
+}
+
+async fn all(receiver: &mut TcpReceiver) -> (Vec<Frame>, LinkError) {
+    let mut frames = Vec::new();
+    loop {
+        if let Err(error) = receiver.receive(&mut frames).await {
+            return (frames, error);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cut_within_a_frame_gives_out_all_whole_frames() {
+    let (one, other) = pair().await;
+    let (mut sender, mut receiver) = (one.sender, other.receiver);
+    let frames: Vec<Frame> = (0..50).map(|request| data(request, 18_000)).collect();
+    sender.send(&mut frames.clone()).await.unwrap();
+    let (header, bytes) = data(99, 18_000).into_parts();
+    sender.put(&[&header, &bytes[..17_999]]).unwrap();
+    sender.send_all().await.unwrap();
+    drop((sender, one.receiver));
+    let (got, error) = all(&mut receiver).await;
+    assert_eq!(got, frames);
+    assert!(matches!(error, LinkError::Cut(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_cut_within_a_record_gives_out_all_whole_frames() {
+    let (one, other) = pair().await;
+    let (mut sender, mut receiver) = (one.sender, other.receiver);
+    let frames = vec![data(1, 1000), data(2, 0)];
+    sender.send(&mut frames.clone()).await.unwrap();
+    let (header, bytes) = data(3, 100).into_parts();
+    sender.put(&[&header, &bytes]).unwrap();
+    sender.records[0].truncate(50);
+    sender.send_all().await.unwrap();
+    drop((sender, one.receiver));
+    let (got, error) = all(&mut receiver).await;
+    assert_eq!(got, frames);
+    assert!(matches!(error, LinkError::Cut(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_length_of_four_gigabytes_ends_the_link_without_memory() {
+    let (one, other) = pair().await;
+    let (mut sender, mut receiver) = (one.sender, other.receiver);
+    sender
+        .put(&[&[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 1], b"more"])
+        .unwrap();
+    sender.send_all().await.unwrap();
+    let (got, error) = all(&mut receiver).await;
+    assert!(got.is_empty());
+    assert!(error.to_string().contains("4294967295 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn keys_are_replaced_while_frames_flow() {
+    let (one, other) = pair().await;
+    let (mut sender, mut receiver) = (one.sender, other.receiver);
+    sender.writer.replace_keys_after(3);
+    let frames: Vec<Frame> = (0..40).map(|request| data(request, 18_000)).collect();
+    let mut got = Vec::new();
+    let receiving = async {
+        while got.len() < frames.len() {
+            receiver.receive(&mut got).await.unwrap();
+        }
+    };
+    let mut batch = frames.clone();
+    let (sent, ()) = tokio::join!(sender.send(&mut batch), receiving);
+    sent.unwrap();
+    assert_eq!(got, frames);
+}
+
+#[tokio::test]
+async fn a_changed_byte_ends_the_link() {
+    for position in [5, 20, 100] {
+        let (one, other) = pair().await;
+        let (mut sender, mut receiver) = (one.sender, other.receiver);
+        let (header, bytes) = data(3, 100).into_parts();
+        sender.put(&[&header, &bytes]).unwrap();
+        sender.records[0][position] ^= 1;
+        sender.send_all().await.unwrap();
+        let (got, error) = all(&mut receiver).await;
+        assert!(got.is_empty());
+        assert!(error.to_string().contains("changed on its way"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_send_that_is_dropped_early_is_finished_by_the_next() {
+    let (one, other) = pair().await;
+    let (mut sender, mut receiver) = (one.sender, other.receiver);
+    // More than the sockets hold, so the first call cannot end while nobody reads.
+    let frames: Vec<Frame> = (0..2000).map(|request| data(request, 18_000)).collect();
+    let mut batch = frames.clone();
+    let early = timeout(Duration::from_millis(50), sender.send(&mut batch)).await;
+    assert!(early.is_err(), "36 MB fit into the sockets");
+    let mut got = Vec::new();
+    let receiving = async {
+        while got.len() < frames.len() {
+            receiver.receive(&mut got).await.unwrap();
+        }
+    };
+    let mut nothing = Vec::new();
+    let (sent, ()) = tokio::join!(sender.send(&mut nothing), receiving);
+    sent.unwrap();
+    assert!(got == frames);
+}

@@ -1,0 +1,396 @@
+//! Two nodes and a link between them, of either kind.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lavant_node::link::{
+    BindError, CONTROL_BYTES_MAX, DATA_BYTES_MAX, DialError, Frame, Link, LinkConfig, LinkError,
+    LinkKind, Links, Target,
+};
+use lavant_proto::ids::{PublisherKey, SigningKey};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+/// Far beyond what anything here takes, so that a hang becomes a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+const KINDS: [LinkKind; 2] = [LinkKind::Tcp, LinkKind::Quic];
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+fn config(seed: u8) -> LinkConfig {
+    LinkConfig {
+        addresses: vec![Ipv4Addr::LOCALHOST.into()],
+        ..LinkConfig::new(key(seed))
+    }
+}
+
+async fn node(seed: u8, kind: LinkKind) -> Links {
+    let config = LinkConfig {
+        choice: Some(kind),
+        ..config(seed)
+    };
+    Links::bind(config).await.unwrap()
+}
+
+fn target(links: &Links, key: Option<PublisherKey>) -> Target {
+    Target {
+        host: "127.0.0.1".to_owned(),
+        port: links.port(),
+        key,
+    }
+}
+
+async fn meet(dialler: &Links, listener: &Links) -> (Box<dyn Link>, Box<dyn Link>) {
+    let target = target(listener, Some(listener.key()));
+    let (out, inward) = timeout(PATIENCE, async {
+        tokio::join!(dialler.dial(&target), listener.accept())
+    })
+    .await
+    .unwrap();
+    (out.unwrap(), inward.unwrap())
+}
+
+fn data(request: u32, last: bool, length: usize) -> Frame {
+    let bytes = (0..length).map(|at| (at as u32 ^ request) as u8).collect();
+    Frame::Data {
+        request,
+        last,
+        bytes,
+    }
+}
+
+/// Some of each, of every length that matters.
+fn frames() -> Vec<Frame> {
+    let mut frames = vec![
+        Frame::Control(Bytes::new()),
+        Frame::Control(Bytes::from(vec![1; CONTROL_BYTES_MAX])),
+        data(u32::MAX, true, 0),
+        data(0, false, DATA_BYTES_MAX),
+    ];
+    for number in 0..1000 {
+        frames.push(data(
+            number % 7,
+            number >= 993,
+            16_500 + number as usize % 9,
+        ));
+        if number % 50 == 0 {
+            frames.push(Frame::Control(Bytes::from(number.to_string())));
+        }
+    }
+    frames
+}
+
+/// The frames of one order: the control frames, or the data frames of a request.
+fn order(frames: &[Frame], request: Option<u32>) -> Vec<Frame> {
+    let of = |frame: &Frame| match frame {
+        Frame::Control(_) => None,
+        Frame::Data { request, .. } => Some(*request),
+    };
+    let frames = frames.iter().filter(|frame| of(frame) == request);
+    frames.cloned().collect()
+}
+
+/// One end: sends all frames, receives as many; the dialler then says goodbye.
+async fn exchange(link: Box<dyn Link>, goodbye: Option<&str>) -> (Vec<Frame>, Option<LinkError>) {
+    let (mut sender, mut receiver) = link.split();
+    let receiving = tokio::spawn(async move {
+        let mut got = Vec::new();
+        while got.len() < frames().len() {
+            receiver.receive(&mut got).await.unwrap();
+        }
+        (got, receiver)
+    });
+    for piece in frames().chunks(100) {
+        let mut batch = piece.to_vec();
+        sender.send(&mut batch).await.unwrap();
+        assert!(batch.is_empty());
+    }
+    let (mut got, mut receiver) = receiving.await.unwrap();
+    if let Some(reason) = goodbye {
+        sender.close(reason).await;
+        return (got, None);
+    }
+    let error = receiver.receive(&mut got).await.unwrap_err();
+    let again = receiver.receive(&mut got).await.unwrap_err();
+    assert_eq!(error, again);
+    (got, Some(error))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_and_the_reason_of_the_end_arrive_over_either_kind() {
+    for kind in KINDS {
+        let (one, other) = (node(1, kind).await, node(2, kind).await);
+        let (out, inward) = meet(&one, &other).await;
+        assert_eq!((out.kind(), inward.kind()), (kind, kind));
+        assert_eq!((out.peer(), inward.peer()), (other.key(), one.key()));
+        assert_eq!(out.remote().port(), other.port());
+        assert!(inward.remote().ip().is_loopback());
+        let reason = "enough for today";
+        let ends = async { tokio::join!(exchange(out, Some(reason)), exchange(inward, None)) };
+        let ((at_one, _), (at_other, error)) = timeout(PATIENCE, ends).await.unwrap();
+        assert_eq!(error, Some(LinkError::Closed(reason.to_owned())), "{kind}");
+        for request in (0..7).chain([u32::MAX]).map(Some).chain([None]) {
+            let sent = order(&frames(), request);
+            assert!(order(&at_one, request) == sent, "{kind} {request:?}");
+            assert!(order(&at_other, request) == sent, "{kind} {request:?}");
+        }
+        one.close().await;
+        other.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_arrives_after_what_was_sent_before_even_when_nothing_is_read() {
+    for kind in KINDS {
+        let (one, other) = (node(1, kind).await, node(2, kind).await);
+        let (out, inward) = meet(&one, &other).await;
+        let (mut sender, _unread) = out.split();
+        let (mut answering, mut receiver) = inward.split();
+        answering.send(&mut vec![data(1, false, 9)]).await.unwrap();
+        let mut batch = vec![data(3, true, 1000), Frame::Control(Bytes::from("bye"))];
+        sender.send(&mut batch).await.unwrap();
+        let closing = tokio::spawn(async move { sender.close(&"long ".repeat(99)).await });
+        let mut got = Vec::new();
+        let error = loop {
+            let received = timeout(PATIENCE, receiver.receive(&mut got)).await.unwrap();
+            if let Err(error) = received {
+                break error;
+            }
+        };
+        assert_eq!(got.len(), 2, "{kind}");
+        assert_eq!(error, LinkError::Closed("long ".repeat(40)), "{kind}");
+        drop((answering, receiver));
+        closing.await.unwrap();
+        one.close().await;
+        other.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_beyond_its_limit_is_not_sent() {
+    for kind in KINDS {
+        let (one, other) = (node(1, kind).await, node(2, kind).await);
+        let (out, inward) = meet(&one, &other).await;
+        let (mut sender, _) = out.split();
+        let (_keep, mut receiver) = inward.split();
+        let mut batch = vec![data(1, false, 1), data(1, false, DATA_BYTES_MAX + 1)];
+        let error = sender.send(&mut batch).await.unwrap_err();
+        assert!(matches!(error, LinkError::TooLong { .. }), "{error}");
+        let mut batch = vec![Frame::Control(Bytes::from("next"))];
+        sender.send(&mut batch).await.unwrap();
+        let mut got = Vec::new();
+        timeout(PATIENCE, receiver.receive(&mut got))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(got, [Frame::Control(Bytes::from("next"))], "{kind}");
+        one.close().await;
+        other.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_another_key_is_refused() {
+    for kind in KINDS {
+        let (one, other) = (node(1, kind).await, node(2, kind).await);
+        let wrong = target(&other, Some(key(3).publisher()));
+        let dialled = timeout(PATIENCE, one.dial(&wrong)).await.unwrap();
+        let error = dialled.err().unwrap();
+        let text = error.to_string();
+        match error {
+            DialError::OtherKey { answered, .. } => assert_eq!(answered, other.key()),
+            DialError::NotProved { expected, .. } => assert_eq!(expected, key(3).publisher()),
+            other => panic!("{kind}: {other}"),
+        }
+        assert!(text.contains(&key(3).publisher().to_string()), "{text}");
+        one.close().await;
+        other.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_does_not_dial_itself() {
+    for kind in KINDS {
+        let one = node(1, kind).await;
+        for known in [Some(one.key()), None] {
+            let dialled = one.dial(&target(&one, known)).await;
+            let error = dialled.err().unwrap();
+            assert!(matches!(error, DialError::Myself(_)), "{kind}: {error}");
+        }
+        one.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_key_of_a_host_is_remembered_and_a_changed_one_refused() {
+    for kind in KINDS {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("known_peers");
+        let one = Links::bind(LinkConfig {
+            choice: Some(kind),
+            known_peers: Some(file.clone()),
+            ..config(1)
+        });
+        let one = one.await.unwrap();
+        let other = node(2, kind).await;
+        let unknown = target(&other, None);
+        for _ in 0..2 {
+            let link = timeout(PATIENCE, one.dial(&unknown)).await.unwrap();
+            assert_eq!(link.unwrap().peer(), other.key());
+        }
+        let port = other.port();
+        let line = format!("127.0.0.1:{port} {}\n", other.key());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), line);
+        other.close().await;
+        drop(other);
+        let changed = LinkConfig {
+            port,
+            choice: Some(kind),
+            ..config(3)
+        };
+        let changed = Links::bind(changed).await.unwrap();
+        let error = one.dial(&unknown).await.err().unwrap();
+        let text = error.to_string();
+        match error {
+            DialError::KeyChanged { before, now, .. } => {
+                assert_eq!((before, now), (key(2).publisher(), changed.key()));
+                assert!(text.contains("known_peers"), "{text}");
+            }
+            DialError::NotProved { .. } if kind == LinkKind::Quic => {}
+            other => panic!("{kind}: {other}"),
+        }
+        let named = target(&changed, Some(changed.key()));
+        assert!(one.dial(&named).await.is_ok(), "a named key is right");
+        one.close().await;
+        changed.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_node_is_told_apart() {
+    let one = node(1, LinkKind::Tcp).await;
+    let web = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = web.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = web.accept().await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
+        let mut sink = Vec::new();
+        stream.read_to_end(&mut sink).await.ok();
+    });
+    let somebody = key(9).publisher();
+    let error = one.dial_key(somebody, &[at]).await.err().unwrap();
+    assert!(error.to_string().contains("not a lavant node"), "{error}");
+    serving.await.unwrap();
+    let error = one.dial_key(somebody, &[at]).await.err().unwrap();
+    assert!(error.to_string().contains("nothing listens"), "{error}");
+    let nowhere: Target = "no-such-host.invalid:7778".parse().unwrap();
+    let error = one.dial(&nowhere).await.err().unwrap();
+    assert!(error.to_string().contains("no-such-host"), "{error}");
+    one.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_text_is_refused_and_counted() {
+    let (one, other) = (node(1, LinkKind::Tcp).await, node(2, LinkKind::Tcp).await);
+    let at = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), other.port());
+    let garbage = b"GET / HTTP/1.1\r\nHost: somebody\r\n\r\n".repeat(4000);
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(&garbage).await.ok();
+        let mut answer = Vec::new();
+        timeout(PATIENCE, stream.read_to_end(&mut answer))
+            .await
+            .unwrap()
+            .ok();
+        assert!(answer.len() < 100, "no more than an alert");
+    }
+    meet(&one, &other).await;
+    assert_eq!(other.refused(), 3);
+    one.close().await;
+    other.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_handshakes_end_and_stand_in_nobodys_way() {
+    let other = Links::bind(LinkConfig {
+        handshake_limit: Duration::from_millis(300),
+        choice: Some(LinkKind::Tcp),
+        ..config(2)
+    });
+    let other = other.await.unwrap();
+    let one = node(1, LinkKind::Tcp).await;
+    let at = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), other.port());
+    let mut silent = Vec::new();
+    for _ in 0..6 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket
+            .bind(SocketAddr::new(IpAddr::from([127, 0, 0, 2]), 0))
+            .unwrap();
+        silent.push(socket.connect(at).await.unwrap());
+    }
+    // Half a handshake: the header of a record that never comes.
+    silent[0].write_all(&[22, 3, 1, 2, 0]).await.unwrap();
+    meet(&one, &other).await;
+    for mut stream in silent {
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        timeout(PATIENCE, read).await.unwrap().ok();
+    }
+    assert_eq!(other.refused(), 6, "two at once, four in the end");
+    meet(&one, &other).await;
+    one.close().await;
+    other.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_kinds_share_a_port_and_a_taken_one_is_named() {
+    let other = Links::bind(LinkConfig::new(key(2))).await.unwrap();
+    for kind in KINDS {
+        let one = node(1, kind).await;
+        let (out, _) = meet(&one, &other).await;
+        assert_eq!((out.kind(), out.remote().port()), (kind, other.port()));
+        one.close().await;
+    }
+    assert!(!other.local_addresses().await.is_empty());
+    let port = other.port();
+    let taken = LinkConfig { port, ..config(3) };
+    let error = Links::bind(taken.clone()).await.unwrap_err();
+    assert!(matches!(error, BindError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("--relay-port"), "{error}");
+    other.close().await;
+    drop(other);
+    let free = Links::bind(taken).await.unwrap();
+    assert_eq!(free.port(), port, "what is closed gives its port free");
+    free.close().await;
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = udp.local_addr().unwrap().port();
+    let error = Links::bind(LinkConfig { port, ..config(3) }).await;
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("UDP") && text.contains("in use"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nearby_nodes_meet_over_tcp_and_over_quic_where_there_is_no_tcp() {
+    let one = Links::bind(config(1)).await.unwrap();
+    let other = Links::bind(config(2)).await.unwrap();
+    let (out, _) = meet(&one, &other).await;
+    assert_eq!(out.kind(), LinkKind::Tcp);
+    // A node whose TCP port is somebody else's: only the UDP port leads to it.
+    let at = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1);
+    let real = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), other.port());
+    let dialled = one.dial_key(other.key(), &[at]).await;
+    assert!(dialled.is_err(), "nothing is at port 1");
+    let dialled = one.dial_key(other.key(), &[at, real]).await;
+    assert_eq!(dialled.unwrap().kind(), LinkKind::Tcp);
+    one.close().await;
+    other.close().await;
+    let stopped = other.accept().await;
+    assert!(stopped.is_none(), "nothing comes in after the end");
+}
