@@ -1,10 +1,10 @@
-//! Segment records, manifests, have-ranges and slices from a hostile peer: never a panic, and
+//! Segment records, manifests, have-ranges and frames from a hostile peer: never a panic, and
 //! whatever is decoded encodes to the same bytes.
 #![no_main]
 
 use lavant_proto::content::{Manifest, SegmentRecord, Unverified};
 use lavant_proto::ids::{ContentId, Root, Signature};
-use lavant_proto::verify::{HaveRanges, decode_slice};
+use lavant_proto::verify::{FrameReader, GroupRange, HaveRanges};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -22,9 +22,10 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok(ranges) = HaveRanges::decode(data) {
         assert_eq!(ranges.encode(), data);
-        let length = 40 * 16 * 1024;
-        assert!(decode_slice(data, &Root([7; 32]), length, &ranges).is_err() || data.len() < 64);
     }
+    let groups = GroupRange { start: 3, end: 9 };
+    let mut reader = FrameReader::new(Root([7; 32]), 40 * 16 * 1024, groups);
+    assert!(reader.push(data).is_err() && reader.push(data).is_err() && !reader.is_done());
     if let Ok(text) = std::str::from_utf8(data) {
         let id = ContentId::from_title(text);
         assert_eq!(ContentId::new(id.as_str()), Ok(id));

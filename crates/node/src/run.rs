@@ -106,6 +106,7 @@ async fn keep_house(store: Store) {
             if !store.is_read_only() {
                 store.abort_idle_uploads();
                 store.finish_idle();
+                store.drop_stale_partials();
             }
         });
         if work.await.is_err() {

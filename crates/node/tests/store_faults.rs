@@ -16,8 +16,10 @@ use lavant_node::store::{
     Commit, CommitRendition, Content, NewSegment, NewUpload, Settings, Store, StoreError,
     UploadSegment,
 };
-use lavant_proto::content::{Kind, MimeType, Priority};
-use lavant_proto::ids::{ContentId, Rendition, SigningKey};
+use lavant_proto::content::{Kind, MimeType, Priority, Proof, SegmentRecord, Verified};
+use lavant_proto::ids::{ContentId, ContentKey, Rendition, SigningKey};
+use lavant_proto::time::Time;
+use lavant_proto::verify::{FrameReader, FrameWriter, GroupRange, Seal, seal};
 
 const ROLE: &str = "LAVANT_STORE_TEST_ROLE";
 const FOLDER: &str = "LAVANT_STORE_TEST_FOLDER";
@@ -151,6 +153,7 @@ fn child() {
     match role.as_str() {
         "append" => append_for_ever(&folder, first),
         "upload" => upload_for_ever(&folder, first),
+        "relay" => relay_for_ever(&folder, first),
         "hold" => {
             let store = open(settings(&folder));
             acknowledge(0);
@@ -191,6 +194,74 @@ fn upload_for_ever(folder: &Path, first: u64) {
         publish(&store, number, 3).unwrap();
         acknowledge(number);
     }
+}
+
+/// What another publisher says of a segment.
+fn record(sequence: u64, seal: &Seal, length: u64) -> (Verified<SegmentRecord>, Proof) {
+    let key = SigningKey::from_seed(&[2; 32]);
+    let record = SegmentRecord {
+        content: ContentKey {
+            publisher: key.publisher(),
+            content_id: ContentId::new("film").unwrap(),
+            version: 1,
+        },
+        title: "A film".into(),
+        target_duration: 18,
+        rendition: Rendition::main(),
+        kind: Kind::Media,
+        sequence,
+        duration: 540_000,
+        discontinuity: false,
+        init: None,
+        mime: MimeType::TransportStream,
+        priority: Priority::Vod,
+        created: Time(u64::MAX / 2),
+        ttl: Duration::from_secs(3600),
+        length,
+        root: seal.root,
+    };
+    record.sign(&key).unwrap()
+}
+
+/// Takes segments over a link, group by group, in two threads. A chunk group that was written is
+/// acknowledged as `sequence * 1000 + group + 1`, an adopted segment as `sequence * 1000`.
+fn relay_for_ever(folder: &Path, first: u64) {
+    let store = open(settings(folder));
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let store = &store;
+            scope.spawn(move || {
+                for sequence in (first + thread..).step_by(2) {
+                    relay(store, sequence);
+                }
+            });
+        }
+    });
+}
+
+fn relay(store: &Store, sequence: u64) {
+    let payload = payload(sequence);
+    let (length, seal) = (payload.len() as u64, seal(&payload));
+    let groups = GroupRange {
+        start: 0,
+        end: u64::MAX,
+    };
+    let partial = store.partial(&seal.root, length, Priority::Vod, Time::MAX);
+    let partial = partial.unwrap();
+    let mut writer = FrameWriter::new(length, groups);
+    let mut reader = FrameReader::new(seal.root, length, groups);
+    let mut frame = Vec::new();
+    while let Some(group) = writer
+        .next(&&payload[..], &seal.outboard, &mut frame)
+        .unwrap()
+    {
+        partial.write(&reader.push(&frame).unwrap()).unwrap();
+        acknowledge(sequence * 1000 + group + 1);
+        frame.clear();
+    }
+    let (record, proof) = record(sequence, &seal, length);
+    store.adopt(record, proof, None).unwrap();
+    acknowledge(sequence * 1000);
 }
 
 /// Kills a child after it acknowledged so many, and returns everything that it acknowledged.
@@ -251,6 +322,61 @@ fn no_acknowledged_segment_is_lost_when_the_process_is_killed() {
         first = content.renditions[0].next;
     }
     assert!(acknowledged.len() >= 20);
+}
+
+#[test]
+fn no_chunk_group_that_came_over_a_link_is_lost_when_the_process_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut adopted = std::collections::BTreeSet::new();
+    let mut first = 0;
+    for round in 0..20 {
+        let child = start_child("relay", folder.path(), first);
+        let count = 1 + round as usize * 3 % 17;
+        let acknowledged = kill_after(child, count, random_pause(round));
+        let store = open(settings(folder.path()));
+        assert_eq!(store.warnings(), Vec::<String>::new(), "round {round}");
+        adopted.extend(
+            acknowledged
+                .iter()
+                .filter(|n| *n % 1000 == 0)
+                .map(|n| n / 1000),
+        );
+        for number in acknowledged {
+            let (sequence, group) = (number / 1000, number % 1000);
+            first = first.max(sequence + 1);
+            let payload = payload(sequence);
+            let length = payload.len() as u64;
+            let here = store.have(&seal(&payload).root, length).unwrap().unwrap();
+            assert!(
+                group == 0 || here.contains(group - 1),
+                "round {round}: {number}"
+            );
+        }
+        let content = find(&store, "film");
+        for sequence in &adopted {
+            let got = read(&store, content.as_ref().unwrap(), *sequence);
+            assert_eq!(got, Some(payload(*sequence)), "round {round}: {sequence}");
+        }
+        // What had come but for its last commit can be completed, and is not there twice.
+        let report = store.check(|_, _| {}).unwrap();
+        assert_eq!(
+            (report.dropped, report.unknown_files),
+            (0, 0),
+            "round {round}"
+        );
+        for file in files(&folder.path().join("partial")) {
+            let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+            let (root, length) = name.split_once('.').unwrap();
+            let (root, length) = (root.parse().unwrap(), length.parse().unwrap());
+            let found = (0..first + 20).find(|n| seal(&payload(*n)).root == root);
+            let sequence = found.unwrap();
+            relay(&store, sequence);
+            adopted.insert(sequence);
+            first = first.max(sequence + 1);
+            assert!(!file.exists() && store.slice_file(&root, length).is_ok());
+        }
+    }
+    assert!(adopted.len() >= 20);
 }
 
 #[test]

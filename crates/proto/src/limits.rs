@@ -25,6 +25,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Longest segment, in ticks of 90 kHz: one hour.
 pub const SEGMENT_TICKS_MAX: u64 = 3600 * crate::time::TICKS_PER_SECOND;
 
+/// Longest target duration of a playlist, in seconds: that of the longest segment.
+pub const TARGET_SECONDS_MAX: u64 = SEGMENT_TICKS_MAX / crate::time::TICKS_PER_SECOND;
+
 /// Highest sequence number: 2^53 - 1, the highest that a JavaScript player counts exactly.
 pub const SEQUENCE_MAX: u64 = (1 << 53) - 1;
 

@@ -24,6 +24,7 @@ pub(super) struct Terms<'a> {
 struct Common {
     content: ContentKey,
     title: String,
+    target_duration: u32,
     priority: Priority,
     mime: MimeType,
     created: Time,
@@ -38,7 +39,7 @@ pub(super) fn sign(
     commit: &Commit,
     summaries: &[Summary],
 ) -> Result<String, String> {
-    let common = common(upload, terms)?;
+    let common = common(upload, terms, commit.target_duration)?;
     let mut leaves: Vec<Leaf> = Vec::new();
     let mut renditions = Vec::new();
     for (sums, summary) in commit.renditions.iter().zip(summaries) {
@@ -61,7 +62,7 @@ pub(super) fn sign(
         priority: common.priority,
         created: common.created,
         ttl: common.ttl,
-        target_duration: commit.target_duration,
+        target_duration: common.target_duration,
         renditions,
         records_root: merkle_root(&leaves),
     };
@@ -72,7 +73,7 @@ pub(super) fn sign(
 }
 
 /// Takes the node's choices, where it has a choice.
-fn common(upload: &Upload, terms: &Terms<'_>) -> Result<Common, String> {
+fn common(upload: &Upload, terms: &Terms<'_>, target_duration: u32) -> Result<Common, String> {
     let publisher: PublisherKey = upload
         .publisher
         .parse()
@@ -88,6 +89,7 @@ fn common(upload: &Upload, terms: &Terms<'_>) -> Result<Common, String> {
             version: upload.version,
         },
         title: upload.title.clone(),
+        target_duration,
         priority: terms.priority,
         mime: terms
             .mime
@@ -102,6 +104,7 @@ fn record(common: &Common, rendition: &Rendition, fact: &Fact) -> SegmentRecord 
     SegmentRecord {
         content: common.content.clone(),
         title: common.title.clone(),
+        target_duration: common.target_duration,
         rendition: rendition.clone(),
         kind: if fact.is_init {
             Kind::Init

@@ -650,11 +650,13 @@ fn own_publishers_sign_what_they_have_seen() {
     let ttl = Duration::from_secs(2_592_000);
     let mime = lavant_proto::content::MimeType::TransportStream;
     let name = lavant_proto::ids::Rendition::main();
+    let target_duration = arrived.commit["target_duration"].as_u64().unwrap() as u32;
     let record = |n: u64| {
         let piece = &arrived.pieces[&format!("main/{n}")];
         SegmentRecord {
             content: content.clone(),
             title: title.clone(),
+            target_duration,
             rendition: name.clone(),
             kind: Kind::Media,
             sequence: n,
@@ -677,7 +679,7 @@ fn own_publishers_sign_what_they_have_seen() {
         priority,
         created,
         ttl,
-        target_duration: arrived.commit["target_duration"].as_u64().unwrap() as u32,
+        target_duration,
         renditions: vec![signed_row(&row, &records)],
         records_root: merkle_root(&leaves),
     };

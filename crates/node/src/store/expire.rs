@@ -234,9 +234,13 @@ pub(super) fn lose_payload(
 
 /// Whether a payload file is what its row says. Fails when that cannot be known now.
 pub(super) fn is_usable(path: &Path, row: &SegmentRow) -> Result<bool, StoreError> {
+    is_good(path, &row.root, row.length)
+}
+
+/// Whether a payload file is what `root` names. Fails when that cannot be known now.
+pub(super) fn is_good(path: &Path, root: &Root, length: u64) -> Result<bool, StoreError> {
     let unreadable = rustix::io::Errno::IO.raw_os_error();
-    let checked =
-        File::open(path).and_then(|mut file| payload::is_intact(&mut file, &row.root, row.length));
+    let checked = File::open(path).and_then(|mut file| payload::is_intact(&mut file, root, length));
     match checked {
         Ok(intact) => Ok(intact),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -4,7 +4,7 @@
 //! lock            held while a process uses the store; holds its process id
 //! index.redb      what is here (made again from the payload files when damaged)
 //! segments/a/..   payload files by BLAKE3 root
-//! partial/..      payload files of which some chunk groups are still missing
+//! partial/..      payload files of which some chunk groups are still missing, as ROOT.LENGTH
 //! incoming/..     payload files on their way in; emptied at every start
 //! manifests/..    signed manifests of finished contents, with their records
 //! pins/..         names of pinned contents, for when the index must be made again
@@ -78,8 +78,8 @@ impl Layout {
         self.segments().join(&name[..1]).join(&name[1..])
     }
 
-    pub(super) fn partial(&self, root: &Root) -> PathBuf {
-        self.partials().join(root.to_string())
+    pub(super) fn partial(&self, root: &Root, length: u64) -> PathBuf {
+        self.partials().join(format!("{root}.{length}"))
     }
 
     pub(super) fn manifest(&self, content_no: u64) -> PathBuf {

@@ -5,6 +5,7 @@
 //! `incoming/`, and every start empties it. The store decides nothing; the order of eviction and
 //! the rules of verification are in `lavant-proto`.
 
+mod adopt;
 mod append;
 mod catalog;
 mod check;
@@ -13,6 +14,7 @@ mod error;
 mod expire;
 mod flush;
 mod hot;
+mod insert;
 mod layout;
 mod manifest;
 mod open;
@@ -31,12 +33,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use adopt::SliceFile;
 pub use append::NewSegment;
 pub use catalog::{Catalog, Content, RenditionState, State};
 pub use check::{CheckReport, GcReport};
 pub use clock::Clock;
 pub use error::{OpenError, StoreError};
 pub use layout::Layout;
+pub use partial::Partial;
 pub use read::{PayloadFile, Segment};
 pub use rows::SegmentRow;
 pub use tx::Dropped;
@@ -110,8 +114,9 @@ struct Shared {
     catalog: RwLock<Arc<Catalog>>,
     /// Bytes of payload files.
     used: AtomicU64,
-    /// Bytes that uploads hold.
+    /// Bytes that uploads hold, and that partial payloads will take.
     staged: AtomicU64,
+    partials: partial::Partials,
     dropped: Mutex<Dropped>,
     hot: Mutex<hot::Hot>,
     changes: watch::Sender<u64>,

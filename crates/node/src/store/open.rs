@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use super::catalog::{Catalog, Content};
 use super::error::{OpenError, StoreError};
 use super::layout::Layout;
+use super::partial::Partials;
 use super::recover::recover;
-use super::rows::{CONTENTS, META, PARTIALS, PAYLOADS, STORE_FORMAT};
+use super::rows::{CONTENTS, META, PAYLOADS, STORE_FORMAT};
 use super::writer::Writer;
 use super::{Dropped, Settings, Shared, Store, hot, payload, rebuild, upload};
 
@@ -125,13 +126,19 @@ impl Store {
         } else {
             open_read_only(&layout)?
         };
+        let (partials, staged) = if writable {
+            Partials::take_up(&layout, settings.clock.now())
+        } else {
+            (Partials::default(), 0)
+        };
         let shared = Arc::new(Shared {
+            partials,
             hot: Mutex::new(hot::Hot::new(settings.hot_memory)),
             settings,
             index: RwLock::new(index),
             catalog: RwLock::new(Arc::new(catalog)),
             used: AtomicU64::new(used),
-            staged: AtomicU64::new(0),
+            staged: AtomicU64::new(staged),
             dropped: Mutex::new(Dropped::default()),
             changes: watch::Sender::new(0),
             warnings: Mutex::new(warnings),
@@ -350,9 +357,6 @@ fn load(index: &Index) -> Result<(Catalog, u64), IndexFault> {
         let mut used = 0;
         for entry in read.open_table(PAYLOADS)?.iter()? {
             used += payload::disk_bytes(entry?.1.value().1);
-        }
-        for entry in read.open_table(PARTIALS)?.iter()? {
-            used += super::partial::disk_bytes(entry?.1.value());
         }
         Ok((catalog, used))
     })();

@@ -10,12 +10,12 @@ use lavant_proto::content::{
 use lavant_proto::ids::{ContentId, ContentKey, Signature, SigningKey};
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
 
-use super::append::{bits_per_second, check_new_id, count};
 use super::catalog::{Content, RenditionState, State};
 use super::error::StoreError;
+use super::insert::{bits_per_second, check_new_id, count};
 use super::rows::{SegmentKey, SegmentRow};
 use super::tx::Tx;
-use super::upload::{Commit, CommitRendition, Upload};
+use super::upload::{Commit, CommitRendition, StagedSegment, Upload};
 use super::{Store, expire, lock};
 
 /// How long a version stays after a later one took its place: playlists that name it are in use.
@@ -58,7 +58,14 @@ impl Store {
         upload: &Upload,
         commit: &Commit,
     ) -> Result<(Verified<SignedManifest>, Vec<StagedRow>), StoreError> {
-        let leaves: Vec<Leaf> = upload.segments.values().map(|s| s.record.leaf()).collect();
+        let leaf = |segment: &StagedSegment| {
+            let record = SegmentRecord {
+                target_duration: commit.target_duration,
+                ..segment.record.clone()
+            };
+            record.leaf()
+        };
+        let leaves: Vec<Leaf> = upload.segments.values().map(leaf).collect();
         let manifest = Manifest {
             content: upload.content.clone(),
             title: upload.new.title.clone(),
@@ -100,7 +107,7 @@ impl Store {
                     ..place
                 };
                 count(&mut content, key, &row, true);
-                tx.add_payload(&row.root, row.length, file)?;
+                tx.add_payload(&row.root, row.length, Some(file))?;
                 tx.put_segment(key, &row)?;
                 tx.enqueue(&content, key, &row)?;
             }
@@ -511,6 +518,7 @@ pub(super) fn record_of(content: &Content, key: SegmentKey, row: &SegmentRow) ->
     SegmentRecord {
         content: content.key.clone(),
         title: content.title.clone(),
+        target_duration: content.target_duration,
         rendition: info.name.clone(),
         kind: key.kind,
         sequence: key.sequence,

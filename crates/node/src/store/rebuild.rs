@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use lavant_proto::content::{Kind, Priority, Proof, SegmentRecord};
 use lavant_proto::ids::{ContentKey, Root, Signature};
-use lavant_proto::time::{TICKS_PER_SECOND, Time};
+use lavant_proto::time::Time;
 
-use super::append::{count, default_target, row_of};
 use super::catalog::{Content, RenditionState, State};
 use super::error::StoreError;
+use super::insert::{count, row_of};
 use super::layout::Layout;
 use super::manifest::{self, Stored};
 use super::open::Index;
@@ -251,8 +251,6 @@ impl Found {
         }
         let row = row_of(record, &signature.map_or(Proof::Manifest, Proof::Signature));
         count(content, place, &row, false);
-        let rounded = (record.duration + TICKS_PER_SECOND / 2) / TICKS_PER_SECOND;
-        content.target_duration = content.target_duration.max(rounded as u32);
         content.expires = content.expires.max(row.expires());
         content.last_arrival = content.last_arrival.max(row.created);
         self.rows.insert(place, row);
@@ -287,7 +285,7 @@ fn growing_content(no: u64, first: &SegmentRecord) -> Content {
         expires: Time(0),
         hold_until: None,
         last_arrival: Time(0),
-        target_duration: default_target(first),
+        target_duration: first.target_duration,
         state: State::Open,
         superseded: false,
         pinned: false,
@@ -371,7 +369,7 @@ fn write(
                 ..*place
             };
             if row.present {
-                tx.add_payload(&row.root, row.length, PathBuf::new())?;
+                tx.add_payload(&row.root, row.length, None)?;
             }
             tx.put_segment(place, row)?;
             tx.enqueue(&content, place, row)?;

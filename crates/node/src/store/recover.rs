@@ -2,20 +2,23 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lavant_proto::content::SegmentRecord;
 use lavant_proto::ids::Root;
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+use redb::{ReadTransaction, ReadableTableMetadata, TableDefinition, TableHandle};
 
 use super::catalog::{Catalog, State};
 use super::error::StoreError;
 use super::layout::Layout;
 use super::open::Index;
-use super::partial::forget_partial;
-use super::rows::{GARBAGE, PARTIALS, PAYLOADS};
+use super::rows::{GARBAGE, PAYLOADS};
 use super::tx::Tx;
-use super::{Settings, manifest, payload};
+use super::{Settings, expire, manifest, partial, payload};
+
+/// A table that an index may have and that is not used.
+const UNUSED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("partials");
 
 /// Returns whether the index changed.
 pub(super) fn recover(
@@ -40,13 +43,18 @@ pub(super) fn recover(
             remove(&path)?;
         }
     }
-    let lost = lost_partials(layout, &read)?;
+    for path in files_below(&layout.partials()) {
+        finish_partial(layout, &read, &path)?;
+    }
     let garbage = read.open_table(GARBAGE)?.len()?;
+    let unused = read
+        .list_tables()?
+        .any(|table| table.name() == UNUSED.name());
     drop(read);
-    if lost.is_empty() && garbage == 0 {
+    if garbage == 0 && !unused {
         return Ok(false);
     }
-    match clean_index(settings, index, &lost) {
+    match clean_index(settings, index) {
         Ok(()) => Ok(true),
         // On a full disk this waits for a later start.
         Err(StoreError::DiskFull { .. }) => Ok(false),
@@ -106,35 +114,38 @@ fn is_finished(catalog: &Catalog, no: u64) -> bool {
         .is_some_and(|content| content.state == State::Finished)
 }
 
-/// Removes partial files that the index does not know; returns the partials whose file is gone.
-fn lost_partials(layout: &Layout, read: &ReadTransaction) -> Result<Vec<Root>, StoreError> {
-    let partials = read.open_table(PARTIALS)?;
-    for path in files_below(&layout.partials()) {
-        let root: Option<Root> = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|name| name.parse().ok());
-        let known = match root {
-            Some(root) => partials.get(root.0.as_slice())?.is_some(),
-            None => false,
-        };
-        if !known {
-            remove(&path)?;
+/// Finishes what a partial payload became: when the index knows the payload, its file belongs to
+/// its place; when not, it has no place yet.
+fn finish_partial(layout: &Layout, read: &ReadTransaction, path: &Path) -> Result<(), StoreError> {
+    let failed = |error: io::Error| StoreError::io("complete a segment", &error);
+    let Some((root, length)) = partial::named(path) else {
+        return remove(path);
+    };
+    let place = layout.payload(&root);
+    let known = read.open_table(PAYLOADS)?.get(root.0.as_slice())?.is_some();
+    match (known, same_file(path, &place)) {
+        (false, Some(true)) => fs::remove_file(place).map_err(failed),
+        (false, _) => Ok(()),
+        (true, Some(true)) => remove(path),
+        (true, _) => {
+            let whole = payload::read_footer(&mut File::open(path).map_err(failed)?);
+            let whole = whole.map_err(failed)?.is_some();
+            if whole && expire::is_good(path, &root, length)? {
+                return fs::rename(path, place).map_err(failed);
+            }
+            remove(path)
         }
     }
-    let mut lost = Vec::new();
-    for entry in partials.iter()? {
-        let Ok(root) = entry?.0.value().try_into().map(Root) else {
-            continue;
-        };
-        if !layout.partial(&root).exists() {
-            lost.push(root);
-        }
-    }
-    Ok(lost)
 }
 
-fn clean_index(settings: &Settings, index: &Index, lost: &[Root]) -> Result<(), StoreError> {
+/// Whether two names are of one file; `None` when the second is of none.
+fn same_file(one: &Path, other: &Path) -> Option<bool> {
+    let id = |path| fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
+    let other = id(other)?;
+    Some(id(one) == Some(other))
+}
+
+fn clean_index(settings: &Settings, index: &Index) -> Result<(), StoreError> {
     let write = index.begin_write()?;
     {
         let mut tx = Tx::empty(&write, settings)?;
@@ -144,10 +155,8 @@ fn clean_index(settings: &Settings, index: &Index, lost: &[Root]) -> Result<(), 
             };
             let _ = fs::remove_file(settings.layout.payload(&Root(root)));
         }
-        for root in lost {
-            forget_partial(&mut tx, root)?;
-        }
     }
+    write.delete_table(UNUSED)?;
     write.commit()?;
     Ok(())
 }

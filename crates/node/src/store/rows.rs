@@ -24,8 +24,6 @@ pub(super) const EVICTION: TableDefinition<'_, &[u8], ()> = TableDefinition::new
 /// Root -> how many segments have this payload, and its length.
 pub(super) const PAYLOADS: TableDefinition<'_, &[u8], (u32, u64)> =
     TableDefinition::new("payloads");
-/// Root -> length and have-ranges of a payload that is not whole yet.
-pub(super) const PARTIALS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("partials");
 /// Roots whose files are to be removed.
 pub(super) const GARBAGE: TableDefinition<'_, &[u8], ()> = TableDefinition::new("garbage");
 

@@ -15,8 +15,8 @@ use super::catalog::{Catalog, Content, next_generation};
 use super::error::StoreError;
 use super::rebuild::pin_line;
 use super::rows::{
-    CONTENTS, DEADLINES, EVICTION, GARBAGE, META, PARTIALS, PAYLOADS, SEGMENTS, SegmentKey,
-    SegmentRow, VERSIONS, deadline_key, eviction_key, version_key,
+    CONTENTS, DEADLINES, EVICTION, GARBAGE, META, PAYLOADS, SEGMENTS, SegmentKey, SegmentRow,
+    VERSIONS, deadline_key, eviction_key, version_key,
 };
 use super::{Settings, Shared, manifest, payload};
 
@@ -28,7 +28,6 @@ pub(super) struct Tx<'t> {
     pub(super) deadlines: Table<'t, &'static [u8], ()>,
     pub(super) eviction: Table<'t, &'static [u8], ()>,
     pub(super) payloads: Table<'t, &'static [u8], (u32, u64)>,
-    pub(super) partials: Table<'t, &'static [u8], &'static [u8]>,
     pub(super) garbage: Table<'t, &'static [u8], ()>,
     pub(super) versions: Table<'t, &'static [u8], u32>,
     /// The catalogue as it will be.
@@ -100,7 +99,6 @@ impl<'t> Tx<'t> {
             deadlines: write.open_table(DEADLINES)?,
             eviction: write.open_table(EVICTION)?,
             payloads: write.open_table(PAYLOADS)?,
-            partials: write.open_table(PARTIALS)?,
             garbage: write.open_table(GARBAGE)?,
             versions: write.open_table(VERSIONS)?,
             catalog: Catalog::default(),
@@ -221,13 +219,13 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
-    /// Counts one more use of a payload whose file waits at `file`. That file takes the place of
+    /// Counts one more use of a payload. The file that waits, if there is one, takes the place of
     /// one that is here already: it was verified just now, and the other may have been damaged.
     pub(super) fn add_payload(
         &mut self,
         root: &Root,
         length: u64,
-        file: PathBuf,
+        file: Option<PathBuf>,
     ) -> Result<(), StoreError> {
         let uses = self
             .payloads
@@ -240,8 +238,10 @@ impl<'t> Tx<'t> {
             self.unlinks.retain(|gone| gone != root);
             self.garbage.remove(root.0.as_slice())?;
         }
-        let place = self.settings.layout.payload(root);
-        self.surplus.extend(self.moves.insert(place, file));
+        if let Some(file) = file {
+            let place = self.settings.layout.payload(root);
+            self.surplus.extend(self.moves.insert(place, file));
+        }
         Ok(())
     }
 

@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lavant_proto::content::{Kind, MimeType, Priority, Proof, SegmentRecord, clean_title};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition, Root, Signature};
-use lavant_proto::limits::{MANIFEST_RECORDS_MAX, RENDITIONS_MAX};
-use lavant_proto::time::Time;
+use lavant_proto::limits::{MANIFEST_RECORDS_MAX, RENDITIONS_MAX, TARGET_SECONDS_MAX};
+use lavant_proto::time::{TICKS_PER_SECOND, Time};
 
-use super::append::{INITS_MAX, check_payload};
+use super::append::check_payload;
 use super::catalog::{Catalog, Content, State};
 use super::error::StoreError;
 use super::flush::Flusher;
+use super::insert::INITS_MAX;
 use super::{Shared, Store, expire, lock, payload};
 
 /// Most uploads at a time.
@@ -72,7 +73,8 @@ pub struct UploadSegment {
 pub struct StagedSegment {
     /// Name of its rendition.
     pub rendition: Rendition,
-    /// Its record, as the manifest will count it.
+    /// Its record, as the manifest will count it but for the target duration, which is known with
+    /// the commit.
     pub record: SegmentRecord,
     pub(super) file: PathBuf,
 }
@@ -272,9 +274,11 @@ impl Upload {
 
     fn record(&self, segment: &UploadSegment, rendition_no: usize, root: Root) -> SegmentRecord {
         let (rendition, mime) = &self.new.renditions[rendition_no];
+        let seconds = segment.duration.div_ceil(TICKS_PER_SECOND);
         SegmentRecord {
             content: self.content.clone(),
             title: self.new.title.clone(),
+            target_duration: seconds.clamp(1, TARGET_SECONDS_MAX) as u32,
             rendition: rendition.clone(),
             kind: segment.kind,
             sequence: segment.sequence,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::merkle::{Leaf, merkle_root};
 use super::record::{
-    read_content_key, read_mime, read_priority, read_rendition, read_title, write_content_key,
+    read_content_key, read_mime, read_priority, read_rendition, read_target_duration, read_title,
+    write_content_key,
 };
 use super::{MimeType, Priority, Unverified, Verified};
 use crate::ids::{ContentKey, KeyError, Rendition, Signature, SigningKey};
@@ -123,7 +124,7 @@ impl Manifest {
             priority: read_priority(&mut r)?,
             created: Time(r.number("created", u64::MAX)?),
             ttl: Duration::from_secs(r.number("ttl", TTL_SECONDS_MAX)?),
-            target_duration: r.number("target duration", 3600)? as u32,
+            target_duration: read_target_duration(&mut r)?,
             renditions: (0..r.number("renditions", RENDITIONS_MAX as u64)?)
                 .map(|_| RenditionInfo::decode(&mut r))
                 .collect::<Result<_, _>>()?,

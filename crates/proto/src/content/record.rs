@@ -9,7 +9,7 @@ use crate::ids::{
 };
 use crate::limits::{
     CONTENT_ID_BYTES_MAX, RECORD_BYTES_MAX, RENDITION_BYTES_MAX, SEGMENT_BYTES_MAX,
-    SEGMENT_TICKS_MAX, SEQUENCE_MAX, TITLE_BYTES_MAX, TTL_SECONDS_MAX,
+    SEGMENT_TICKS_MAX, SEQUENCE_MAX, TARGET_SECONDS_MAX, TITLE_BYTES_MAX, TTL_SECONDS_MAX,
 };
 use crate::time::Time;
 use crate::wire::{DecodeError, Reader, Writer};
@@ -34,6 +34,9 @@ pub struct SegmentRecord {
     pub content: ContentKey,
     /// The title shown to people.
     pub title: String,
+    /// Ceiling of the durations of its content's segments, in whole seconds, so that every node
+    /// writes the same playlist (`EXT-X-TARGETDURATION`).
+    pub target_duration: u32,
     /// The rendition that it belongs to.
     pub rendition: Rendition,
     /// Media or init.
@@ -93,7 +96,9 @@ impl SegmentRecord {
         let mut w = Writer::new();
         w.byte(FORMAT).byte(u8::from(self.kind == Kind::Media));
         write_content_key(&mut w, &self.content);
-        w.text(&self.title).text(self.rendition.as_str());
+        w.text(&self.title)
+            .number(u64::from(self.target_duration))
+            .text(self.rendition.as_str());
         w.number(self.sequence).number(self.duration);
         w.byte(if self.discontinuity {
             FLAG_DISCONTINUITY
@@ -127,6 +132,7 @@ impl SegmentRecord {
         let record = Self {
             content,
             title,
+            target_duration: read_target_duration(&mut r)?,
             rendition: read_rendition(&mut r)?,
             kind,
             sequence: r.number("sequence", SEQUENCE_MAX)?,
@@ -231,6 +237,13 @@ pub(super) fn read_title(r: &mut Reader<'_>) -> Result<String, DecodeError> {
     Ok(title.to_owned())
 }
 
+pub(super) fn read_target_duration(r: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    match r.number("target duration", TARGET_SECONDS_MAX)? {
+        0 => Err(DecodeError::Invalid("target duration")),
+        seconds => Ok(seconds as u32),
+    }
+}
+
 pub(crate) fn read_rendition(r: &mut Reader<'_>) -> Result<Rendition, DecodeError> {
     let name = r.text("rendition", RENDITION_BYTES_MAX)?;
     Rendition::new(name).map_err(|_| DecodeError::Invalid("rendition"))
@@ -258,6 +271,7 @@ pub(super) mod tests {
                 version: 1,
             },
             title: "A film".into(),
+            target_duration: 6,
             rendition: Rendition::main(),
             kind: Kind::Media,
             sequence,
@@ -303,6 +317,7 @@ pub(super) mod tests {
         longest.content.content_id = ContentId::new(&"x".repeat(CONTENT_ID_BYTES_MAX)).unwrap();
         longest.content.version = u32::MAX;
         longest.title = "t".repeat(TITLE_BYTES_MAX);
+        longest.target_duration = TARGET_SECONDS_MAX as u32;
         longest.rendition = Rendition::new(&"r".repeat(RENDITION_BYTES_MAX)).unwrap();
         longest.created = Time::MAX;
         longest.init = Some(SEQUENCE_MAX);
@@ -310,6 +325,19 @@ pub(super) mod tests {
         let bytes = longest.encode();
         assert!(bytes.len() <= RECORD_BYTES_MAX, "{}", bytes.len());
         assert_eq!(SegmentRecord::decode(&bytes).unwrap().claim(), &longest);
+    }
+
+    #[test]
+    fn a_target_duration_is_a_second_to_an_hour() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        for (seconds, error) in [
+            (0, DecodeError::Invalid("target duration")),
+            (3601, DecodeError::Limit("target duration")),
+        ] {
+            let mut record = record(&key, 0);
+            record.target_duration = seconds;
+            assert_eq!(SegmentRecord::decode(&record.encode()), Err(error));
+        }
     }
 
     #[test]

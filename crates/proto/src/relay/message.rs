@@ -110,6 +110,7 @@ impl Row {
         Some(SegmentRecord {
             content: manifest.content.clone(),
             title: manifest.title.clone(),
+            target_duration: manifest.target_duration,
             rendition: info.name.clone(),
             kind,
             sequence,

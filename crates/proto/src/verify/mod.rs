@@ -4,11 +4,14 @@
 //! *outboard*, 64 bytes for each inner node, in pre-order) take 0.39 % of the payload and let any
 //! range be verified alone.
 
+mod frames;
 mod ranges;
-mod slice;
 
+pub use bao_tree::io::sync::ReadAt;
+pub use frames::{
+    FRAME_BYTES_MAX, FrameReader, FrameWriter, PAIR_BYTES, SliceError, VerifiedFrame, valid_groups,
+};
 pub use ranges::{GroupRange, HaveRanges, RangesError};
-pub use slice::{SliceError, VerifiedItem, VerifiedSlice, decode_slice, encode_slice};
 
 use std::io;
 

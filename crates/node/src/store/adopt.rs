@@ -1,0 +1,298 @@
+//! Making stored segments of payloads that came over a link, and passing payloads on.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lavant_media::{Inspection, cmaf, ts};
+use lavant_proto::content::{Kind, MimeType, Priority, Proof, SegmentRecord, Verified};
+use lavant_proto::ids::Root;
+use lavant_proto::verify::{HaveRanges, group_count, outboard_length};
+use redb::ReadableTable;
+
+use super::append::check_payload;
+use super::catalog::{Content, State};
+use super::error::StoreError;
+use super::insert::{Arrival, describe_rendition, insert};
+use super::partial::{Partial, path_of};
+use super::rows::{PAYLOADS, SEGMENTS, SegmentKey, SegmentRow};
+use super::tx::Tx;
+use super::{Store, expire, lock, payload};
+
+/// Longest segment that is looked into for its codecs.
+const INSPECT_MAX: u64 = 64 << 20;
+
+/// Codecs, width and height.
+type Facts = (String, (u32, u32));
+
+/// A payload that is here, whole or in part, open for passing it on.
+#[derive(Clone, Debug)]
+pub struct SliceFile {
+    /// The file; the payload stands at its start.
+    pub file: Arc<File>,
+    /// Its outboard, of which only the nodes above the chunk groups that are here are filled in.
+    pub outboard: Vec<u8>,
+    /// Length of the payload in bytes.
+    pub length: u64,
+    /// The chunk groups that are here.
+    pub have: HaveRanges,
+}
+
+impl Store {
+    /// Which chunk groups of a payload are here: `None` when nothing is known of it.
+    pub fn have(&self, root: &Root, length: u64) -> Result<Option<HaveRanges>, StoreError> {
+        if self.payload_length(root)? == Some(length) {
+            return Ok(Some(HaveRanges::full(group_count(length))));
+        }
+        let partial = self.known_partial((*root, length))?;
+        Ok(partial.map(|partial| partial.have()))
+    }
+
+    /// Length of a payload that is here as a whole.
+    fn payload_length(&self, root: &Root) -> Result<Option<u64>, StoreError> {
+        let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
+        let payloads = index.begin_read()?.open_table(PAYLOADS)?;
+        let row = payloads.get(root.0.as_slice())?;
+        Ok(row.map(|row| row.value().1))
+    }
+
+    /// Opens a payload, whole or partial, for passing it on. Nothing is hashed: who gets it does.
+    pub fn slice_file(&self, root: &Root, length: u64) -> Result<SliceFile, StoreError> {
+        let unread = |error| StoreError::io("read a segment", &error);
+        let (file, have) = if self.payload_length(root)? == Some(length) {
+            let file = File::open(self.settings().layout.payload(root));
+            let file = file.map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => StoreError::NotFound(format!("segment {root}")),
+                _ => unread(error),
+            })?;
+            (file, HaveRanges::full(group_count(length)))
+        } else {
+            let partial = self
+                .known_partial((*root, length))?
+                .ok_or_else(|| StoreError::NotFound(format!("segment {root}")))?;
+            // What is here by now is in the outboard that is read after it.
+            let have = partial.have();
+            (partial.file().try_clone().map_err(unread)?, have)
+        };
+        let mut outboard = vec![0; usize::try_from(outboard_length(length)).unwrap_or(0)];
+        file.read_exact_at(&mut outboard, length).map_err(unread)?;
+        Ok(SliceFile {
+            file: Arc::new(file),
+            outboard,
+            length,
+            have,
+        })
+    }
+
+    /// Makes a stored segment of a payload of which every chunk group is here. Blocks.
+    ///
+    /// Without its publisher's signature, the manifest that vouches for the record must be here.
+    /// `playlist_start` is the lowest sequence that is expected, where the playlist of a stream
+    /// starts if this is the first segment of its rendition. Returns whether the segment was new;
+    /// what is refused leaves the chunk groups where they are.
+    pub fn adopt(
+        &self,
+        record: Verified<SegmentRecord>,
+        proof: Proof,
+        playlist_start: Option<u64>,
+    ) -> Result<bool, StoreError> {
+        check_payload(record.length, record.duration, record.init)?;
+        let (root, length) = (record.root, record.length);
+        let partial = match self.payload_length(&root)? {
+            Some(_) => None,
+            None => Some(self.whole_partial(&root, length, &record, &proof)?),
+        };
+        let facts = self.facts(&record, partial.as_deref());
+        let known = partial.clone();
+        let live = record.priority == Priority::Live;
+        let outcome = self.write(move |tx| {
+            check_time(tx, &record)?;
+            let held = take_over(tx, &root, partial);
+            let mut arrival = Arrival {
+                file: None,
+                playlist_start,
+            };
+            if let Some((partial, _)) = &held {
+                arrival.file = Some(path_of(&tx.settings.layout, partial));
+            }
+            let inserted = insert(tx, &record, &proof, arrival);
+            // What did not become a payload file is still a partial one.
+            if let (Ok(false) | Err(_), Some((partial, bytes))) = (&inserted, held) {
+                tx.staged += bytes;
+                tx.unstaged -= bytes;
+                partial.give_back();
+            }
+            if inserted? {
+                describe_rendition(tx, &record, facts)?;
+                return Ok(true);
+            }
+            Ok(false)
+        });
+        match (&outcome, &known) {
+            (Ok(new), partial) => {
+                if let Some(partial) = partial.as_ref().filter(|_| live && *new) {
+                    self.warm(partial);
+                }
+                self.forget_partial((root, length));
+            }
+            (Err(_), Some(partial)) => {
+                partial.unseal();
+                partial.give_back();
+            }
+            (Err(_), None) => {}
+        }
+        outcome
+    }
+
+    /// A partial payload that is complete, with its footer, durable.
+    fn whole_partial(
+        &self,
+        root: &Root,
+        length: u64,
+        record: &SegmentRecord,
+        proof: &Proof,
+    ) -> Result<Arc<Partial>, StoreError> {
+        let partial = self.known_partial((*root, length))?;
+        let Some(partial) = partial.filter(|partial| partial.is_whole()) else {
+            return Err(StoreError::Conflict(
+                "parts of the segment have not come yet".into(),
+            ));
+        };
+        let footer = payload::footer_bytes(length, record, proof);
+        partial
+            .seal(&footer)
+            .map_err(|error| StoreError::io("complete a segment", &error))?;
+        Ok(partial)
+    }
+
+    /// Holds a live segment in memory, since many viewers will ask for it at once.
+    fn warm(&self, partial: &Partial) {
+        if partial.length() > self.settings().hot_memory {
+            return;
+        }
+        if let Ok(bytes) = read_whole(partial.file(), partial.length()) {
+            lock(&self.shared.hot).insert(*partial.root(), bytes);
+        }
+    }
+
+    /// Codecs and size of the picture, when the rendition of a growing content lacks them still.
+    fn facts(&self, record: &SegmentRecord, partial: Option<&Partial>) -> Facts {
+        let catalog = self.catalog();
+        let key = &record.content;
+        let content = catalog.find(Some(&key.publisher), &key.content_id, Some(key.version));
+        let lacks = content.is_none_or(|content| {
+            let no = content.rendition_no(record.rendition.as_str());
+            let described = no.is_some_and(|no| {
+                let info = &content.renditions[usize::from(no)].info;
+                !info.codecs.is_empty()
+            });
+            content.state == State::Open && !described
+        });
+        if !lacks || record.kind == Kind::Init || record.length > INSPECT_MAX {
+            return Facts::default();
+        }
+        let bytes = match partial {
+            Some(partial) => read_whole(partial.file(), record.length),
+            None => File::open(self.settings().layout.payload(&record.root))
+                .and_then(|file| read_whole(&file, record.length)),
+        };
+        let inspected = bytes.ok().and_then(|bytes| match record.mime {
+            MimeType::TransportStream => ts::inspect(&bytes).ok(),
+            MimeType::Mp4 | MimeType::Mp4Audio => {
+                let init = self.init_of(content?, record)?;
+                cmaf::inspect(Some(&init), &bytes).ok()
+            }
+        });
+        inspected.map_or_else(Facts::default, |inspection| facts_of(&inspection))
+    }
+
+    fn init_of(&self, content: &Content, record: &SegmentRecord) -> Option<Bytes> {
+        let no = content.rendition_no(record.rendition.as_str())?;
+        let init = self.segment(content, no, Kind::Init, record.init?).ok()??;
+        self.read_verified(&init).ok()
+    }
+
+    /// Looks at a payload of which a peer says that its bytes are damaged, and drops what is.
+    /// Blocks; reads all of it. Returns whether something was damaged.
+    pub fn doubt(&self, root: &Root) -> Result<bool, StoreError> {
+        let mut damaged = self.recheck_partials(root)?;
+        let Some(length) = self.payload_length(root)? else {
+            return Ok(damaged);
+        };
+        let path = self.settings().layout.payload(root);
+        if expire::is_good(&path, root, length)? || self.is_read_only() {
+            return Ok(damaged);
+        }
+        tracing::error!(%root, "a segment is dropped: its bytes are damaged");
+        for key in self.keys_of(root)? {
+            let root = *root;
+            damaged |= self.write(move |tx| expire::lose_payload(tx, key, &root))?;
+        }
+        Ok(damaged)
+    }
+
+    /// The segments that have a payload. Reads the whole index.
+    fn keys_of(&self, root: &Root) -> Result<Vec<SegmentKey>, StoreError> {
+        let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
+        let table = index.begin_read()?.open_table(SEGMENTS)?;
+        let mut keys = Vec::new();
+        for entry in table.iter()? {
+            let (key, row) = entry?;
+            let row = SegmentRow::decode(row.value())?;
+            if row.present && row.root == *root {
+                keys.push(SegmentKey::from_bytes(key.value())?);
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// Takes the bytes of a partial payload over into the transaction, unless the payload is here.
+fn take_over(
+    tx: &mut Tx<'_>,
+    root: &Root,
+    partial: Option<Arc<Partial>>,
+) -> Option<(Arc<Partial>, u64)> {
+    let known = tx.payloads.get(root.0.as_slice());
+    if known.is_ok_and(|row| row.is_some()) {
+        return None;
+    }
+    let partial = partial?;
+    let bytes = partial.take_reserved();
+    tx.staged = tx.staged.saturating_sub(bytes);
+    tx.unstaged += bytes;
+    Some((partial, bytes))
+}
+
+/// Refuses what would be let go at once.
+fn check_time(tx: &Tx<'_>, record: &SegmentRecord) -> Result<(), StoreError> {
+    let key = &record.content;
+    let content = tx
+        .catalog
+        .find(Some(&key.publisher), &key.content_id, Some(key.version));
+    let held = content.and_then(|content| content.hold_until);
+    let stays = content.is_some_and(|content| content.pinned) || record.kind == Kind::Init;
+    if !stays && held.unwrap_or_else(|| record.expires()) <= tx.now {
+        return Err(StoreError::Conflict(format!(
+            "the time of segment {} of {:?} is over",
+            record.sequence,
+            key.content_id.as_str()
+        )));
+    }
+    Ok(())
+}
+
+fn facts_of(inspection: &Inspection) -> Facts {
+    let size = inspection.video().map_or((0, 0), |video| {
+        (video.width.unwrap_or(0), video.height.unwrap_or(0))
+    });
+    (inspection.codecs().unwrap_or_default(), size)
+}
+
+fn read_whole(file: &File, length: u64) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes.into())
+}

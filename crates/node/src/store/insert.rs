@@ -1,0 +1,407 @@
+//! Entering a segment into the index.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lavant_proto::content::{Kind, Priority, Proof, RenditionInfo, SegmentRecord, Verified};
+use lavant_proto::ids::{ContentId, ContentKey};
+use lavant_proto::limits::{CODECS_BYTES_MAX, RENDITIONS_MAX};
+use lavant_proto::time::{TICKS_PER_SECOND, Time};
+use redb::ReadableTable;
+
+use super::catalog::{Content, RenditionState, State};
+use super::error::StoreError;
+use super::rows::{SegmentKey, SegmentRow};
+use super::tx::Tx;
+use super::{expire, payload};
+
+/// How far ahead of the last sequence a segment may be.
+const SEQUENCE_JUMP_MAX: u64 = 10_000;
+/// Most entries of a playlist: two days of one-second segments.
+const PLAYLIST_MAX: u64 = 200_000;
+/// Most contents in one store.
+const CONTENTS_MAX: usize = 20_000;
+/// Init segments of a rendition are numbered below this.
+pub(super) const INITS_MAX: u64 = 1000;
+/// Highest bit rate that a manifest can say.
+const BITRATE_MAX: u64 = 1 << 40;
+
+/// Whether a record says of its content what the others do: from the content's facts and its own
+/// row the record must come out as it was signed.
+pub(super) fn is_of(record: &SegmentRecord, content: &Content) -> bool {
+    content.title == record.title
+        && content.priority == record.priority
+        && content.target_duration == record.target_duration
+}
+
+/// How a segment comes.
+pub(super) struct Arrival {
+    /// Where its payload waits; none when it is here as another segment's.
+    pub(super) file: Option<PathBuf>,
+    /// Where the playlist starts when it is the first of a stream; at itself when not given.
+    pub(super) playlist_start: Option<u64>,
+}
+
+impl Arrival {
+    pub(super) const fn of(file: PathBuf) -> Self {
+        Self {
+            file: Some(file),
+            playlist_start: None,
+        }
+    }
+}
+
+/// Enters a verified record into the index. Checks first, then
+/// writes; returns whether it was new.
+pub(super) fn insert(
+    tx: &mut Tx<'_>,
+    record: &Verified<SegmentRecord>,
+    proof: &Proof,
+    arrival: Arrival,
+) -> Result<bool, StoreError> {
+    let room = if arrival.file.is_some() {
+        payload::disk_bytes(record.length)
+    } else {
+        0
+    };
+    expire::expire_for_room(tx, room)?;
+    let start = arrival.playlist_start;
+    let (content, place) = place_of(tx, record, start)?;
+    let held = if content.no == 0 {
+        None
+    } else {
+        tx.segment(place)?
+    };
+    if let Some(held) = &held {
+        if held.root != record.root {
+            return Err(StoreError::Conflict(format!(
+                "segment {} of {:?} is here with other bytes; a published segment never changes",
+                record.sequence,
+                record.content.content_id.as_str()
+            )));
+        }
+        if held.present {
+            return Ok(false);
+        }
+    }
+    if content.state == State::Finished && held.is_none() {
+        return Err(finished(&content));
+    }
+    if content.state == State::Open && *proof == Proof::Manifest {
+        return Err(StoreError::Conflict(format!(
+            "the manifest of {:?}, which vouches for this segment, is not here",
+            record.content.content_id.as_str()
+        )));
+    }
+    check_place(&content, record, place.rendition_no, held.is_some())?;
+    if arrival.file.is_none() {
+        check_here(tx, record)?;
+    }
+    expire::make_room(tx, room, record.priority)?;
+    // Making room may have changed the counters of this very content.
+    let (mut content, mut place) = place_of(tx, record, start)?;
+    if content.no == 0 && held.is_some() {
+        return Err(StoreError::NotFound(format!(
+            "content {:?}",
+            content.key.content_id.as_str()
+        )));
+    }
+    if content.no == 0 {
+        content.no = tx.next_content_no()?;
+        place.content_no = content.no;
+    }
+    // A finished content's manifest says what its records are.
+    let known = held.as_ref().filter(|_| content.state == State::Finished);
+    let row = known.map_or_else(
+        || row_of(record, proof),
+        |known| SegmentRow {
+            present: true,
+            ..known.clone()
+        },
+    );
+    if let Some(held) = &held {
+        tx.dequeue(&content, place, held)?;
+    }
+    count(&mut content, place, &row, held.is_some());
+    content.last_arrival = content.last_arrival.max(tx.now);
+    if content.hold_until.is_none() {
+        content.expires = content.expires.max(row.expires());
+    }
+    tx.add_payload(&row.root, row.length, arrival.file)?;
+    tx.put_segment(place, &row)?;
+    tx.enqueue(&content, place, &row)?;
+    tx.put_content(content)?;
+    Ok(true)
+}
+
+/// The content that a record belongs to, and its place there.
+fn place_of(
+    tx: &Tx<'_>,
+    record: &SegmentRecord,
+    start: Option<u64>,
+) -> Result<(Content, SegmentKey), StoreError> {
+    let mut content = content_of(tx, record)?;
+    let rendition_no = rendition_of(&mut content, record, start)?;
+    let SegmentRecord { kind, sequence, .. } = *record;
+    let place = SegmentKey {
+        content_no: content.no,
+        rendition_no,
+        kind,
+        sequence,
+    };
+    Ok((content, place))
+}
+
+/// Refuses a record whose payload is not here, or of another length than it says.
+fn check_here(tx: &Tx<'_>, record: &SegmentRecord) -> Result<(), StoreError> {
+    match tx
+        .payloads
+        .get(record.root.0.as_slice())?
+        .map(|row| row.value().1)
+    {
+        Some(length) if length == record.length => Ok(()),
+        Some(length) => Err(StoreError::Invalid(format!(
+            "segment {} has {length} bytes, not {} as its record says",
+            record.sequence, record.length
+        ))),
+        None => Err(StoreError::NotFound(format!("segment {}", record.root))),
+    }
+}
+
+fn finished(content: &Content) -> StoreError {
+    StoreError::Conflict(format!(
+        "{:?} is finished and takes no more segments; remove it first, or use another content_id",
+        content.key.content_id.as_str()
+    ))
+}
+
+pub(super) fn row_of(record: &SegmentRecord, proof: &Proof) -> SegmentRow {
+    SegmentRow {
+        duration: record.duration,
+        discontinuity: record.discontinuity,
+        init: record.init,
+        created: record.created,
+        ttl: record.ttl,
+        length: record.length,
+        root: record.root,
+        present: true,
+        signature: match proof {
+            Proof::Signature(signature) => Some(*signature),
+            Proof::Manifest => None,
+        },
+    }
+}
+
+/// The content that the record belongs to; one with number 0 when it is new.
+fn content_of(tx: &Tx<'_>, record: &SegmentRecord) -> Result<Content, StoreError> {
+    let ContentKey {
+        publisher,
+        content_id,
+        version,
+    } = &record.content;
+    if let Some(content) = tx.catalog.find(Some(publisher), content_id, Some(*version)) {
+        if !is_of(record, content) {
+            return Err(StoreError::Conflict(format!(
+                "{:?} has another title, priority or target duration than this segment says",
+                content_id.as_str()
+            )));
+        }
+        return Ok(Content::clone(content));
+    }
+    check_new_id(tx, content_id)?;
+    Ok(Content {
+        no: 0,
+        key: record.content.clone(),
+        title: record.title.clone(),
+        priority: record.priority,
+        created: record.created,
+        ttl: record.ttl,
+        expires: Time(0),
+        hold_until: None,
+        last_arrival: tx.now,
+        target_duration: record.target_duration,
+        state: State::Open,
+        superseded: false,
+        pinned: false,
+        source: String::new(),
+        renditions: Vec::new(),
+        generation: 0,
+    })
+}
+
+/// Refuses an id that cannot be told from one that is here.
+pub(super) fn check_new_id(tx: &Tx<'_>, id: &ContentId) -> Result<(), StoreError> {
+    if let Some(other) = tx.catalog.look_alike(id) {
+        return Err(StoreError::Conflict(format!(
+            "content_id {:?} looks like {:?}, which is here; choose one that can be told apart",
+            id.as_str(),
+            other.as_str()
+        )));
+    }
+    if tx.catalog.len() >= CONTENTS_MAX {
+        return Err(StoreError::Busy(format!(
+            "the store has {CONTENTS_MAX} contents, which is its limit; remove some"
+        )));
+    }
+    Ok(())
+}
+
+fn rendition_of(
+    content: &mut Content,
+    record: &SegmentRecord,
+    start: Option<u64>,
+) -> Result<u16, StoreError> {
+    if let Some(no) = content.rendition_no(record.rendition.as_str()) {
+        let mime = content.renditions[usize::from(no)].info.mime;
+        if mime != record.mime {
+            return Err(StoreError::Conflict(format!(
+                "rendition {} of {:?} is {mime}; a segment of {} cannot follow",
+                record.rendition,
+                record.content.content_id.as_str(),
+                record.mime
+            )));
+        }
+        start_playlist(&mut content.renditions[usize::from(no)], record, start);
+        return Ok(no);
+    }
+    if content.state == State::Finished {
+        return Err(finished(content));
+    }
+    if content.renditions.len() >= RENDITIONS_MAX {
+        return Err(StoreError::Invalid(format!(
+            "a content has at most {RENDITIONS_MAX} renditions"
+        )));
+    }
+    let mut state = RenditionState::new(record.rendition.clone(), record.mime);
+    start_playlist(&mut state, record, start);
+    content.renditions.push(state);
+    Ok((content.renditions.len() - 1) as u16)
+}
+
+/// A stream's playlist starts with the first segment that comes, or where it is said to, if that is
+/// not too far before it; one on demand at 0.
+fn start_playlist(state: &mut RenditionState, record: &SegmentRecord, start: Option<u64>) {
+    let starts = state.info.segments == 0 && record.kind == Kind::Media;
+    if starts && record.priority != Priority::Vod {
+        let earliest = record.sequence.saturating_sub(SEQUENCE_JUMP_MAX);
+        let first = start.map_or(record.sequence, |start| start.max(earliest));
+        let first = first.min(record.sequence);
+        (state.first, state.next) = (first, first);
+    }
+}
+
+/// Checks position and duration against what the playlist already promised.
+fn check_place(
+    content: &Content,
+    record: &SegmentRecord,
+    rendition_no: u16,
+    known: bool,
+) -> Result<(), StoreError> {
+    let state = &content.renditions[usize::from(rendition_no)];
+    let id = content.key.content_id.as_str();
+    if record.kind == Kind::Init {
+        return if record.sequence < INITS_MAX {
+            Ok(())
+        } else {
+            Err(StoreError::Invalid(format!(
+                "init segments are numbered below {INITS_MAX}"
+            )))
+        };
+    }
+    let RenditionState { first, next, .. } = *state;
+    let sequence = record.sequence;
+    if sequence < first {
+        return Err(StoreError::Conflict(format!(
+            "segment {sequence} of {id:?} comes before the first of its playlist ({first}), which \
+             never goes back"
+        )));
+    }
+    if sequence.saturating_sub(next) > SEQUENCE_JUMP_MAX || sequence - first >= PLAYLIST_MAX {
+        return Err(StoreError::Invalid(format!(
+            "segment {sequence} of {id:?} is too far from the others ({first} to {next}); \
+             sequences go up one by one"
+        )));
+    }
+    let ceiling = Duration::from_secs(u64::from(content.target_duration));
+    let rounded = (record.duration + TICKS_PER_SECOND / 2) / TICKS_PER_SECOND;
+    if rounded > ceiling.as_secs() && !known {
+        return Err(StoreError::Invalid(format!(
+            "segment {sequence} of {id:?} lasts {:.3} s, longer than the playlist's target \
+             duration of {} s, which is fixed by the first segment; cut shorter segments, or start \
+             the content with a larger target_duration",
+            record.duration as f64 / TICKS_PER_SECOND as f64,
+            ceiling.as_secs()
+        )));
+    }
+    Ok(())
+}
+
+/// Counts a segment that came, or came back.
+pub(super) fn count(content: &mut Content, key: SegmentKey, row: &SegmentRow, came_back: bool) {
+    let state = &mut content.renditions[usize::from(key.rendition_no)];
+    if key.kind == Kind::Init {
+        state.info.inits = state.info.inits.max(key.sequence + 1);
+        return;
+    }
+    state.next = state.next.max(key.sequence + 1);
+    state.present += 1;
+    state.present_duration += row.duration;
+    state.present_bytes += row.length;
+    if came_back {
+        return;
+    }
+    let RenditionInfo {
+        bandwidth,
+        average_bandwidth,
+        segments,
+        duration,
+        bytes,
+        ..
+    } = &mut state.info;
+    *segments += 1;
+    *duration += row.duration;
+    *bytes += row.length;
+    *bandwidth = (*bandwidth).max(bits_per_second(row.length, row.duration));
+    *average_bandwidth = bits_per_second(*bytes, *duration);
+}
+
+/// Bit rate of `bytes` in `ticks`, rounded up, no more than a manifest can say; 0 when no time
+/// passes.
+pub(super) fn bits_per_second(bytes: u64, ticks: u64) -> u64 {
+    let bits = u128::from(bytes) * 8 * u128::from(TICKS_PER_SECOND);
+    let rate = if ticks == 0 {
+        0
+    } else {
+        bits.div_ceil(ticks.into())
+    };
+    u64::try_from(rate).unwrap_or(BITRATE_MAX).min(BITRATE_MAX)
+}
+
+/// Notes codecs and size of the rendition when a segment shows them for the first time.
+pub(super) fn describe_rendition(
+    tx: &mut Tx<'_>,
+    record: &SegmentRecord,
+    (codecs, (width, height)): (String, (u32, u32)),
+) -> Result<(), StoreError> {
+    let ContentKey {
+        publisher,
+        content_id,
+        version,
+    } = &record.content;
+    let Some(content) = tx.catalog.find(Some(publisher), content_id, Some(*version)) else {
+        return Ok(());
+    };
+    let Some(no) = content.rendition_no(record.rendition.as_str()) else {
+        return Ok(());
+    };
+    let info = &content.renditions[usize::from(no)].info;
+    let legal = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
+    let usable = codecs.len() <= CODECS_BYTES_MAX && codecs.bytes().all(legal);
+    if codecs.is_empty() || !usable || !info.codecs.is_empty() {
+        return Ok(());
+    }
+    let mut content = Content::clone(content);
+    let info = &mut content.renditions[usize::from(no)].info;
+    (info.codecs, info.width, info.height) = (codecs, width, height);
+    tx.put_content(content)
+}
