@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,7 +17,7 @@ use super::handshake::{HandshakeError, Opened};
 use super::quic::{self, QuicDialError};
 use super::tcp::TcpLink;
 use super::tls::{ALPN, ALPN_KEY};
-use super::{DialError, KnownPeers, Link, LinkKind, Links, Target};
+use super::{DialError, KnownPeers, KnownPeersError, Link, LinkKind, Links, Target};
 
 /// Addresses of one node that are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -30,25 +31,37 @@ impl Links {
     /// is remembered.
     pub async fn dial(&self, target: &Target) -> Dialled {
         let host = target.address();
-        let known = match &self.known {
-            Some(known) if target.key.is_none() => Some(known),
-            _ => None,
-        };
+        let known = self.known.as_ref().filter(|_| target.key.is_none());
         let before = match known {
-            Some(known) => known.key_of(&host)?,
+            Some(known) => {
+                let host = host.clone();
+                with_file(known, move |known| known.key_of(&host)).await?
+            }
             None => None,
         };
-        let expected = target.key.or(before);
         let dialling = async {
             let addresses = resolve(target).await?;
-            self.connect(expected, &addresses, &host).await
+            self.connect(target.key.or(before), &addresses, &host).await
         };
-        let link = match self.within_limit(&host, dialling).await {
-            Ok(link) => link,
-            Err(error) => return Err(explain(error, before.and(known), &host)),
+        let dialled = self.within_limit(&host, dialling).await;
+        let Some(known) = known else { return dialled };
+        let changed = |before, now| DialError::KeyChanged {
+            host: host.clone(),
+            before,
+            now,
+            file: known.file().to_owned(),
         };
-        if let Some(known) = known {
-            known.remember(&host, &link.peer())?;
+        let link = dialled.map_err(|error| match error {
+            DialError::OtherKey {
+                expected, answered, ..
+            } => changed(expected, answered),
+            error => error,
+        })?;
+        let (of, peer) = (host.clone(), link.peer());
+        let kept = with_file(known, move |known| known.remember(&of, &peer)).await?;
+        // Another dial may have met another key at the same time.
+        if kept != peer {
+            return Err(changed(kept, peer));
         }
         Ok(link)
     }
@@ -118,7 +131,11 @@ impl Links {
         addresses: &[SocketAddr],
         host: &str,
     ) -> Dialled {
-        let endpoint = self.endpoint.as_ref().ok_or(DialError::NoQuic)?;
+        let no_endpoint = || match self.config.choice {
+            Some(LinkKind::Tcp) => DialError::NoQuic,
+            _ => DialError::Stopping,
+        };
+        let endpoint = self.endpoint().ok_or_else(no_endpoint)?;
         let key = match expected {
             Some(key) => key,
             None => {
@@ -134,19 +151,36 @@ impl Links {
             return Err(DialError::Myself(host.to_owned()));
         }
         let address = *addresses.first().ok_or_else(|| no_address(host))?;
-        match quic::dial(endpoint, key, addresses).await {
+        match quic::dial(&endpoint, key, addresses).await {
             Ok(link) => Ok(Box::new(link)),
             Err(error) => Err(match error {
                 QuicDialError::BrokeOff => DialError::BrokeOff(address),
                 QuicDialError::TimedOut => DialError::TimedOut(host.to_owned()),
-                QuicDialError::NotProved => DialError::NotProved {
-                    address,
-                    expected: key,
-                },
+                QuicDialError::NotProved => self.who_else(key, addresses, host).await,
                 QuicDialError::OtherProtocol(reason) => DialError::NotLavant { address, reason },
                 QuicDialError::Local(_) if endpoint.is_closed() => DialError::Stopping,
                 QuicDialError::Local(reason) => DialError::Unreachable { address, reason },
             }),
+        }
+    }
+
+    /// Over QUIC only the key that is expected shows itself; TCP tells which one is there.
+    async fn who_else(
+        &self,
+        expected: PublisherKey,
+        addresses: &[SocketAddr],
+        host: &str,
+    ) -> DialError {
+        let address = addresses.first().copied();
+        let asked = self.open_tcp(None, addresses, host, ALPN_KEY).await;
+        match (asked, address) {
+            (Ok((_, address, opened)), _) if opened.peer != expected => DialError::OtherKey {
+                address,
+                expected,
+                answered: opened.peer,
+            },
+            (_, Some(address)) => DialError::NotProved { address, expected },
+            (_, None) => no_address(host),
         }
     }
 
@@ -195,22 +229,15 @@ impl Links {
     }
 }
 
-/// A key that is not the remembered one is told as what it is.
-fn explain(error: DialError, known: Option<&KnownPeers>, host: &str) -> DialError {
-    match (error, known) {
-        (
-            DialError::OtherKey {
-                expected, answered, ..
-            },
-            Some(known),
-        ) => DialError::KeyChanged {
-            host: host.to_owned(),
-            before: expected,
-            now: answered,
-            file: known.file().to_owned(),
-        },
-        (error, _) => error,
-    }
+/// Reading and writing the file can take a while, so it is done on a thread for that.
+async fn with_file<T: Send + 'static>(
+    known: &Arc<KnownPeers>,
+    work: impl FnOnce(&KnownPeers) -> Result<T, KnownPeersError> + Send + 'static,
+) -> Result<T, DialError> {
+    let known = Arc::clone(known);
+    let done = tokio::task::spawn_blocking(move || work(&known)).await;
+    done.map_err(|_| DialError::Stopping)?
+        .map_err(DialError::Known)
 }
 
 fn tcp_error(address: SocketAddr, error: &io::Error) -> DialError {

@@ -3,7 +3,7 @@
 //! | bytes | meaning |
 //! |---|---|
 //! | 4 | length of what follows the header, big-endian |
-//! | 1 | kind: 0 control, 1 data, 2 last data of its request, 3 close (the reason follows), 4 hello |
+//! | 1 | kind: 0 control, 1 data, 2 last data of its request, 3 close (with the reason), 4 hello |
 //! | 4 | request, big-endian; 0 where there is none |
 //!
 //! The same form is used on a TCP link and on every stream of a QUIC link.

@@ -17,7 +17,7 @@ use super::tls::key_in;
 
 /// Bytes of a handshake that are held: one record of the greatest length (RFC 8446 section 5.2)
 /// and its header. Ours has less than 2 KiB.
-const HANDSHAKE_BYTES_MAX: usize = 16_384 + 256 + 5;
+pub(super) const HANDSHAKE_BYTES_MAX: usize = 16_384 + 256 + 5;
 
 /// Where a verifier leaves a key that is not the expected one.
 pub(super) type OtherKey = Arc<Mutex<Option<PublisherKey>>>;
@@ -133,7 +133,7 @@ impl Handshake {
                     return self.open(incoming);
                 }
                 Err(error) => {
-                    self.alert(tcp).await;
+                    self.alert(tcp, &mut incoming[..filled]).await;
                     let other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
                     return Err(match *other {
                         Some(key) => HandshakeError::OtherKey(key),
@@ -158,14 +158,24 @@ impl Handshake {
         written.map_err(HandshakeError::Io)
     }
 
-    /// Tells the other side why, as far as its socket takes it.
-    async fn alert(&mut self, tcp: &mut TcpStream) {
-        while let (_, Ok(Progress::Again | Progress::Flush)) = self.step(&mut []) {
-            if self.flush(tcp).await.is_err() {
-                return;
-            }
+    /// Tells the other side why, as far as its socket takes it. What is left of the bytes goes
+    /// in again, as rustls remembers places in it; none of it is read while something is to be
+    /// sent.
+    async fn alert(&mut self, tcp: &mut TcpStream, left: &mut [u8]) {
+        while self.wants_write() {
+            let (_, Ok(Progress::Again)) = self.step(left) else {
+                break;
+            };
         }
+        self.flush(tcp).await.ok();
         tcp.shutdown().await.ok();
+    }
+
+    fn wants_write(&self) -> bool {
+        match &self.side {
+            Side::Client(c) => c.wants_write(),
+            Side::Server(c) => c.wants_write(),
+        }
     }
 
     fn open(self, rest: Vec<u8>) -> Result<Opened, HandshakeError> {

@@ -46,12 +46,16 @@ impl KnownPeers {
         find(&self.file, &self.read()?, host)
     }
 
-    /// Remembers the key of a host that has none yet.
-    pub fn remember(&self, host: &str, key: &PublisherKey) -> Result<(), KnownPeersError> {
+    /// Remembers the key of a host that has none yet; returns the one it has now.
+    pub fn remember(
+        &self,
+        host: &str,
+        key: &PublisherKey,
+    ) -> Result<PublisherKey, KnownPeersError> {
         let _one = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = self.read()?;
-        if find(&self.file, &text, host)?.is_some() {
-            return Ok(());
+        if let Some(before) = find(&self.file, &text, host)? {
+            return Ok(before);
         }
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -60,7 +64,8 @@ impl KnownPeers {
         if text.lines().count() > LINES_MAX || text.len() as u64 > FILE_BYTES_MAX {
             return Err(KnownPeersError::Full(self.file.clone()));
         }
-        self.write(&text).map_err(|error| self.failed(&error))
+        self.write(&text).map_err(|error| self.failed(&error))?;
+        Ok(*key)
     }
 
     fn read(&self) -> Result<String, KnownPeersError> {
@@ -135,9 +140,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let known = KnownPeers::at(folder.path().join("known_peers"));
         assert_eq!(known.key_of("a:1").unwrap(), None);
-        known.remember("a:1", &key(1)).unwrap();
-        known.remember("[::1]:2", &key(2)).unwrap();
-        known.remember("a:1", &key(3)).unwrap();
+        assert_eq!(known.remember("a:1", &key(1)).unwrap(), key(1));
+        assert_eq!(known.remember("[::1]:2", &key(2)).unwrap(), key(2));
+        assert_eq!(known.remember("a:1", &key(3)).unwrap(), key(1));
         let again = KnownPeers::at(known.file().to_owned());
         assert_eq!(again.key_of("a:1").unwrap(), Some(key(1)));
         assert_eq!(again.key_of("[::1]:2").unwrap(), Some(key(2)));

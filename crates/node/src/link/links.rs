@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iroh::Endpoint;
@@ -19,6 +19,9 @@ use super::{BindError, KnownPeers, Link, LinkKind, addresses, listen, quic};
 const WAITING_MAX: usize = 16;
 /// Ports that are tried before a free one is found for TCP and UDP together.
 const PORT_TRIES: usize = 16;
+
+/// Time for the sockets of a closed endpoint to be gone.
+const SOCKETS_GONE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a node listens on and how it dials.
 #[derive(Clone, Debug)]
@@ -70,8 +73,8 @@ pub struct Links {
     pub(super) key: PublisherKey,
     pub(super) config: LinkConfig,
     pub(super) tls: TlsIdentity,
-    pub(super) endpoint: Option<Endpoint>,
-    pub(super) known: Option<KnownPeers>,
+    endpoint: Mutex<Option<Endpoint>>,
+    pub(super) known: Option<Arc<KnownPeers>>,
     admission: Arc<Admission>,
     listening: Vec<SocketAddr>,
     incoming: tokio::sync::Mutex<mpsc::Receiver<Box<dyn Link>>>,
@@ -117,10 +120,10 @@ impl Links {
         }
         Ok(Self {
             key: config.key.publisher(),
-            known: config.known_peers.clone().map(KnownPeers::at),
+            known: config.known_peers.clone().map(KnownPeers::at).map(Arc::new),
             config,
             tls,
-            endpoint,
+            endpoint: Mutex::new(endpoint),
             admission,
             listening,
             incoming: tokio::sync::Mutex::new(incoming),
@@ -163,29 +166,52 @@ impl Links {
         self.admission.refused()
     }
 
-    /// Stops listening and dialling, ends the links over QUIC, and gives the port free.
+    /// Stops listening and dialling, ends the links over QUIC, and gives the port free once those
+    /// links are dropped. Waits a few seconds at most for other nodes to learn of it.
     pub async fn close(&self) {
-        let mut tasks = std::mem::take(&mut *self.tasks());
+        let mut tasks = std::mem::take(&mut *held(&self.tasks));
         tasks.shutdown().await;
-        if let Some(endpoint) = &self.endpoint {
-            endpoint.close().await;
+        // Nobody can send any more, so this ends.
+        while self.accept().await.is_some() {}
+        let endpoint = held(&self.endpoint).take();
+        if let Some(endpoint) = endpoint {
+            close_endpoint(endpoint).await;
         }
     }
 
-    fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        held(&self.endpoint).clone()
     }
 }
 
 impl Drop for Links {
     fn drop(&mut self) {
-        if let Some(endpoint) = self.endpoint.take()
-            && !endpoint.is_closed()
+        if let Some(endpoint) = held(&self.endpoint).take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(async move { endpoint.close().await });
+            runtime.spawn(close_endpoint(endpoint));
         }
     }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes the endpoint and waits until its sockets are gone: their last owner closes them on
+/// another thread.
+async fn close_endpoint(endpoint: Endpoint) {
+    let bound = endpoint.bound_sockets();
+    endpoint.close().await;
+    drop(endpoint);
+    let free = async {
+        for address in bound {
+            while std::net::UdpSocket::bind(address).is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    tokio::time::timeout(SOCKETS_GONE_LIMIT, free).await.ok();
 }
 
 type Bound = (Vec<tokio::net::TcpListener>, Option<Endpoint>);

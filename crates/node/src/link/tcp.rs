@@ -15,10 +15,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::frame::{FrameReader, HEADER_BYTES, SPARE_MIN, close_frame};
-use super::handshake::Opened;
+use super::handshake::{HANDSHAKE_BYTES_MAX, Opened};
 use super::record::{Reading, RecordReader, RecordWriter};
 use super::{Frame, Link, LinkError, LinkKind, LinkReceiver, LinkSender};
 
+/// Bytes that are read at once: what they say fits into what a reader of frames has free.
+const INCOMING_BYTES: usize = SPARE_MIN;
+const _: () = assert!(INCOMING_BYTES > HANDSHAKE_BYTES_MAX);
 /// Bytes that are encrypted at once, before they are written.
 const WRITE_BYTES: usize = 256 * 1024;
 /// Pieces of one system call; Linux takes 1024.
@@ -48,8 +51,9 @@ impl TcpLink {
         let mut frames = FrameReader::default();
         frames.space().extend_from_slice(&opened.early);
         let filled = opened.rest.len();
-        let mut incoming = opened.rest;
-        incoming.resize(SPARE_MIN.max(filled), 0);
+        // More than a handshake holds, so the rest of one fits.
+        let mut incoming = vec![0; INCOMING_BYTES];
+        incoming[..filled].copy_from_slice(&opened.rest);
         Self {
             remote,
             peer: opened.peer,
