@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use lavant_node::client::{Client, encode, find_player};
+use lavant_node::client::{Client, ClientError, encode, find_player};
 use lavant_node::http::{CatalogEntry, StatusReply};
 use serde_json::Value;
 
@@ -34,11 +34,11 @@ pub(crate) struct NodeArgs {
     token: Option<String>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 impl NodeArgs {
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(&self.daemon, self.token.clone())
     }
 }
@@ -283,16 +283,61 @@ pub(crate) struct PlayArgs {
     /// The program to play with [default: mpv, vlc or ffplay, whichever is there]
     #[arg(long, value_name = "PROGRAM")]
     player: Option<String>,
+    /// Begin when so many seconds from the start are here, or all of it
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    start_after: f64,
+    /// How long to wait for a content that is still on its way
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600.0)]
+    wait: f64,
     #[command(flatten)]
     node: NodeArgs,
 }
 
+/// How often a node is asked how much of a content is here.
+const ASK_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Waits until enough of a content is here that it can be watched without a stall.
+fn wait_for_start(args: &PlayArgs, client: &Client) -> anyhow::Result<CatalogEntry> {
+    let path = format!("/content/{}", encode(&args.reference));
+    let begun = std::time::Instant::now();
+    let bar = progress_bar();
+    loop {
+        let answer: Result<CatalogEntry, _> = client.get(&path);
+        let entry = match answer {
+            Ok(entry) if args.start_after <= 0.0 => return Ok(entry),
+            Ok(entry) if entry.complete || entry.ready_seconds >= args.start_after => {
+                bar.finish_and_clear();
+                return Ok(entry);
+            }
+            Ok(entry) => Some(entry),
+            // It may not have been heard of yet.
+            Err(ClientError::Refused { status: 404, .. }) if args.start_after > 0.0 => None,
+            Err(error) => return Err(error.into()),
+        };
+        let ready = entry.map_or(0.0, |entry| entry.ready_seconds);
+        if begun.elapsed().as_secs_f64() >= args.wait {
+            bail!(
+                "{:.1} s of {} are here after waiting {:.0} s, not {:.1}; wait longer with --wait, \
+                 or look at 'lavant peers'",
+                ready,
+                args.reference,
+                args.wait,
+                args.start_after
+            );
+        }
+        bar.set_length(args.start_after.ceil() as u64);
+        bar.set_position(ready as u64);
+        bar.set_message("here");
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
 pub(crate) fn play(args: &PlayArgs) -> anyhow::Result<ExitCode> {
     let client = args.node.client();
-    let entry: CatalogEntry = client.get(&format!("/content/{}", encode(&args.reference)))?;
+    let entry = wait_for_start(args, &client)?;
     let url = client.url(&entry.play_url);
     if args.node.json {
-        output::json(&serde_json::json!({ "url": url }))?;
+        output::json(&serde_json::json!({ "url": url, "ready_seconds": entry.ready_seconds }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(player) = args

@@ -4,6 +4,7 @@ mod content;
 mod ingest;
 mod key;
 mod output;
+mod relay;
 mod serve;
 mod store;
 
@@ -41,6 +42,8 @@ enum Command {
     Catalog(content::CatalogArgs),
     /// Show a node, its key and its store
     Status(content::StatusArgs),
+    /// List the nodes that a node meets, add or remove one
+    Peers(relay::PeersArgs),
     /// Fetch a content, every segment verified, into one file
     Get(content::GetArgs),
     /// Watch a content in mpv, vlc or ffplay
@@ -79,6 +82,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Catalog(args) => content::catalog(&args),
         Command::Status(args) => content::status(&args),
+        Command::Peers(args) => relay::peers(&args),
         Command::Get(args) => content::get(&args),
         Command::Play(args) => content::play(&args),
         Command::Rm(args) => content::remove(&args),

@@ -9,6 +9,7 @@ use lavant_node::run::Ready;
 use lavant_node::{doctor, run, signals};
 
 use crate::output;
+use crate::relay::RelayArgs;
 
 /// What a node can be told; `lavant.example.toml` explains every key.
 #[derive(clap::Args)]
@@ -85,6 +86,8 @@ pub(crate) struct ConfigArgs {
     /// Most connections at a time [default: 4096]
     #[arg(long, env = "LAVANT_MAX_CONNECTIONS", value_name = "N")]
     max_connections: Option<usize>,
+    #[command(flatten)]
+    relay: RelayArgs,
 }
 
 impl ConfigArgs {
@@ -113,6 +116,7 @@ impl ConfigArgs {
             allow_host: self.allow_host,
             allow_origin: self.allow_origin,
             max_connections: self.max_connections,
+            ..self.relay.layer()
         };
         Ok(flags.over(file).resolve()?)
     }
@@ -124,7 +128,8 @@ impl ConfigArgs {
     lavant serve\n  \
     lavant serve --port 8080 --store /var/lib/lavant --store-limit 100G\n  \
     lavant serve --config lavant.toml\n  \
-    lavant serve --bind 0.0.0.0 --api-token \"$(cat token)\"\n\n\
+    lavant serve --bind 0.0.0.0 --api-token \"$(cat token)\"\n  \
+    lavant serve --peer ship.example:7778 --relay-token \"$(cat group)\"\n\n\
     Ctrl-C or SIGTERM ends it; open requests get three seconds.")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -162,6 +167,7 @@ fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
             "url": url,
             "publisher": ready.publisher.to_string(),
             "auth_required": ready.auth_required,
+            "relay_port": ready.relay_port,
             "warnings": ready.warnings,
         }));
         return;
@@ -173,6 +179,9 @@ fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
     output::line(format_args!("  page   {url}"));
     output::line(format_args!("  store  {}", store.display()));
     output::line(format_args!("  key    {}", ready.publisher));
+    if let Some(port) = ready.relay_port {
+        output::line(format_args!("  relay  port {port}, TCP and UDP"));
+    }
     if ready.auth_required {
         let file = store.join("api.token");
         let hint = if file.exists() {

@@ -95,8 +95,24 @@ impl Client {
         serde_json::from_str(&text).map_err(|error| self.strange(error.to_string()))
     }
 
+    /// A call with a JSON body whose answer is JSON.
+    pub fn call_with<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, ClientError> {
+        let answer = self.send_body(method, path, Some(body))?;
+        let text = self.read_text(answer)?;
+        serde_json::from_str(&text).map_err(|error| self.strange(error.to_string()))
+    }
+
     fn text(&self, method: &str, path: &str) -> Result<String, ClientError> {
-        let mut answer = self.send(method, path)?;
+        let answer = self.send(method, path)?;
+        self.read_text(answer)
+    }
+
+    fn read_text(&self, mut answer: http::Response<ureq::Body>) -> Result<String, ClientError> {
         answer
             .body_mut()
             .with_config()
@@ -106,6 +122,15 @@ impl Client {
     }
 
     fn send(&self, method: &str, path: &str) -> Result<http::Response<ureq::Body>, ClientError> {
+        self.send_body(method, path, None)
+    }
+
+    fn send_body(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<http::Response<ureq::Body>, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable {
             url: self.base.clone(),
             reason,
@@ -114,13 +139,20 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let request = request
-            .body(())
-            .map_err(|error| unreachable(error.to_string()))?;
-        let mut answer = self
-            .agent
-            .run(request)
-            .map_err(|error| unreachable(error.to_string()))?;
+        let answer = match body {
+            Some(body) => {
+                let request = request.header("content-type", "application/json");
+                let request = request.body(body.to_string());
+                let request = request.map_err(|error| unreachable(error.to_string()))?;
+                self.agent.run(request)
+            }
+            None => {
+                let request = request.body(());
+                let request = request.map_err(|error| unreachable(error.to_string()))?;
+                self.agent.run(request)
+            }
+        };
+        let mut answer = answer.map_err(|error| unreachable(error.to_string()))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);

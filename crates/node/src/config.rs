@@ -3,6 +3,10 @@
 //! A [`Layer`] holds what one of these places says; layers are laid over each other and become a
 //! [`Config`], in which everything has a value. `lavant.example.toml` lists every key.
 
+mod relay;
+
+pub use relay::{DEFAULT_RELAY_PORT, RelayConfig, Shares};
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -166,6 +170,50 @@ pub struct Layer {
     pub allow_origin: Option<Vec<String>>,
     /// Most connections at a time.
     pub max_connections: Option<usize>,
+    /// Whether the node meets others.
+    pub relay: Option<bool>,
+    /// Port of the links to other nodes.
+    pub relay_port: Option<u16>,
+    /// Addresses that links come in at.
+    pub relay_bind: Option<Vec<IpAddr>>,
+    /// `quic`, `tcp` or `auto`.
+    pub link: Option<String>,
+    /// Nodes to meet.
+    pub peer: Option<Vec<String>>,
+    /// Whether nodes on the same network are looked for.
+    pub discovery: Option<bool>,
+    /// What all nodes of the group know.
+    pub relay_token: Option<String>,
+    /// The only nodes that are met.
+    pub allow_node: Option<Vec<String>>,
+    /// Whose contents are carried for others.
+    pub carry: Option<Vec<String>>,
+    /// Contents that the node fetches for itself.
+    pub want: Option<Vec<String>>,
+    /// Bytes a second sent to all nodes.
+    pub upload_limit: Option<Size>,
+    /// Bytes a second fetched from all nodes.
+    pub download_limit: Option<Size>,
+    /// Bytes a second sent to each node.
+    pub peer_upload_limit: Option<Size>,
+    /// Bytes a second fetched from each node.
+    pub peer_download_limit: Option<Size>,
+    /// Over how many nodes live contents are carried.
+    pub hops_live: Option<u8>,
+    /// Over how many nodes near-live contents are carried.
+    pub hops_near_live: Option<u8>,
+    /// Over how many nodes on-demand contents are carried.
+    pub hops_vod: Option<u8>,
+    /// How many copies are made of live contents.
+    pub copies_live: Option<u16>,
+    /// How many copies are made of near-live contents.
+    pub copies_near_live: Option<u16>,
+    /// How many copies are made of on-demand contents.
+    pub copies_vod: Option<u16>,
+    /// Percent of the store that one unknown publisher may take.
+    pub publisher_share: Option<u8>,
+    /// Publishers that may take all of the store.
+    pub trust: Option<Vec<String>>,
 }
 
 impl Layer {
@@ -208,12 +256,35 @@ impl Layer {
             allow_host: self.allow_host.or(below.allow_host),
             allow_origin: self.allow_origin.or(below.allow_origin),
             max_connections: self.max_connections.or(below.max_connections),
+            relay: self.relay.or(below.relay),
+            relay_port: self.relay_port.or(below.relay_port),
+            relay_bind: self.relay_bind.or(below.relay_bind),
+            link: self.link.or(below.link),
+            peer: self.peer.or(below.peer),
+            discovery: self.discovery.or(below.discovery),
+            relay_token: self.relay_token.or(below.relay_token),
+            allow_node: self.allow_node.or(below.allow_node),
+            carry: self.carry.or(below.carry),
+            want: self.want.or(below.want),
+            upload_limit: self.upload_limit.or(below.upload_limit),
+            download_limit: self.download_limit.or(below.download_limit),
+            peer_upload_limit: self.peer_upload_limit.or(below.peer_upload_limit),
+            peer_download_limit: self.peer_download_limit.or(below.peer_download_limit),
+            hops_live: self.hops_live.or(below.hops_live),
+            hops_near_live: self.hops_near_live.or(below.hops_near_live),
+            hops_vod: self.hops_vod.or(below.hops_vod),
+            copies_live: self.copies_live.or(below.copies_live),
+            copies_near_live: self.copies_near_live.or(below.copies_near_live),
+            copies_vod: self.copies_vod.or(below.copies_vod),
+            publisher_share: self.publisher_share.or(below.publisher_share),
+            trust: self.trust.or(below.trust),
         }
     }
 
     /// Fills in the defaults and checks the values against each other.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let mib = |n: u64| Size(n << 20);
+        let (relay, shares) = (self.resolve_relay()?, self.resolve_shares()?);
         let config = Config {
             listen: SocketAddr::new(
                 self.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -242,6 +313,8 @@ impl Layer {
             allow_hosts: self.allow_host.unwrap_or_default(),
             allow_origins: self.allow_origin.unwrap_or_default(),
             max_connections: self.max_connections.unwrap_or(4096),
+            relay,
+            shares,
         };
         config.check()?;
         Ok(config)
@@ -286,6 +359,10 @@ pub struct Config {
     pub allow_origins: Vec<String>,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// Whom it meets and what it carries; none when it meets nobody.
+    pub relay: Option<RelayConfig>,
+    /// What the contents of others may take of the store.
+    pub shares: Shares,
 }
 
 impl Config {
@@ -393,6 +470,13 @@ mod tests {
         assert_eq!(named.upload_idle, default.upload_idle);
         assert_eq!(named.finish_after, default.finish_after);
         assert_eq!(named.max_connections, default.max_connections);
+        let (named, default) = (named.relay.unwrap(), default.relay.unwrap());
+        assert_eq!(named.port, default.port);
+        assert_eq!(named.addresses, default.addresses);
+        assert_eq!(named.discovery, default.discovery);
+        assert_eq!(named.interest.all, default.interest.all);
+        assert_eq!(named.limits, default.limits);
+        assert_eq!((named.hops, named.copies), (default.hops, default.copies));
         Layer::parse(text).unwrap();
     }
 

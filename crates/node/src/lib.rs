@@ -6,6 +6,7 @@
 //! | how bytes reach disk | [`store`] |
 //! | how a file becomes segments | [`ingest`] |
 //! | what a player is told | [`playlist`] |
+//! | whom it meets, how contents reach it | [`relay`] |
 //! | which path does what | [`http`] |
 //! | who this node is | [`identity`] |
 //! | how nodes reach each other | [`link`] |
@@ -19,6 +20,7 @@ pub mod identity;
 pub mod ingest;
 pub mod link;
 pub mod playlist;
+pub mod relay;
 pub mod run;
 pub mod signals;
 pub mod store;

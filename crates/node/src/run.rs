@@ -8,6 +8,8 @@ use lavant_proto::ids::PublisherKey;
 use crate::config::Config;
 use crate::http::{ServeError, Server};
 use crate::identity::{self, IdentityError};
+use crate::link::{BindError, LinkConfig};
+use crate::relay;
 use crate::store::{OpenError, Settings, Store};
 
 /// How often idle uploads and contents are looked for.
@@ -25,6 +27,9 @@ pub enum StartError {
     /// The API.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The links to other nodes.
+    #[error(transparent)]
+    Links(#[from] BindError),
     /// The runtime.
     #[error("the node could not be started: {0}")]
     Runtime(#[from] std::io::Error),
@@ -39,6 +44,8 @@ pub struct Ready {
     pub publisher: PublisherKey,
     /// Whether changing anything needs a token, and the file that holds the one that was made.
     pub auth_required: bool,
+    /// The port that links of other nodes come in at; none when it meets nobody.
+    pub relay_port: Option<u16>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -83,17 +90,69 @@ pub async fn run(
     let store = tokio::task::spawn_blocking(move || open_store(&opening))
         .await
         .map_err(std::io::Error::other)??;
-    let server = Server::bind(config, store.clone()).await?;
+    let relay = start_relay(&config, &store).await?;
+    let handle = relay.as_ref().map(relay::Running::handle);
+    let mut warnings = store.warnings();
+    if let Some(handle) = &handle {
+        warnings.extend_from_slice(handle.warnings());
+    }
+    let relay_port = handle.as_ref().map(relay::Handle::port);
+    let server = Server::bind(config, store.clone(), handle).await?;
     ready(&Ready {
         address: server.address()?,
         publisher: store.publisher(),
         auth_required: server.auth_required(),
-        warnings: store.warnings(),
+        relay_port,
+        warnings,
     });
     let keeper = tokio::spawn(keep_house(store));
     server.run(stop).await;
     keeper.abort();
+    if let Some(relay) = relay {
+        relay.stop().await;
+    }
     Ok(())
+}
+
+/// Begins to meet other nodes, unless the configuration says not to.
+async fn start_relay(
+    config: &Config,
+    store: &Store,
+) -> Result<Option<relay::Running>, StartError> {
+    let Some(wanted) = &config.relay else {
+        return Ok(None);
+    };
+    let [upload, download, peer_upload, peer_download] = wanted.limits;
+    let own = store.publisher();
+    let behaviour = lavant_proto::relay::Config {
+        name: config.node_id.clone(),
+        interest: wanted.interest.clone(),
+        token: wanted.token.clone(),
+        allow: (!wanted.allow.is_empty()).then(|| wanted.allow.clone()),
+        upload,
+        download,
+        peer_upload,
+        peer_download,
+        hops: wanted.hops,
+        copies: wanted.copies,
+        ..lavant_proto::relay::Config::new(own)
+    };
+    let settings = relay::Settings {
+        relay: behaviour,
+        peers: wanted.peers.clone(),
+        discovery: wanted.discovery,
+    };
+    let links = LinkConfig {
+        addresses: wanted.addresses.clone(),
+        port: wanted.port,
+        choice: wanted.link,
+        known_peers: Some(store.settings().layout.known_peers()),
+        ..LinkConfig::new(store.signing_key().clone())
+    };
+    if store.is_read_only() {
+        tracing::warn!("the store is read-only: this node gives and takes nothing");
+    }
+    Ok(Some(relay::start(links, settings, store.clone()).await?))
 }
 
 async fn keep_house(store: Store) {

@@ -104,12 +104,10 @@ async fn be_found() {
 async fn find() {
     let (links, mut discovery) = node(2, None).await;
     let one = SigningKey::from_seed(&[1; 32]).publisher();
-    let addresses = loop {
-        match discovery.next().await.unwrap() {
-            Sighting::Found { key, addresses } if key == one => break addresses,
-            other => panic!("{other:?}"),
-        }
+    let Some(Sighting::Found { key, addresses }) = discovery.next().await else {
+        panic!("the other node is the first to be seen")
     };
+    assert_eq!(key, one);
     assert!(
         addresses
             .iter()

@@ -170,6 +170,33 @@ async fn a_reason_arrives_after_what_was_sent_before_even_when_nothing_is_read()
     }
 }
 
+// On one thread, so that the other side gets all of it at once, with the end of the handshake.
+#[tokio::test]
+async fn a_link_that_is_closed_at_once_gives_out_what_was_sent() {
+    for kind in KINDS {
+        let (one, other) = (node(1, kind).await, node(2, kind).await);
+        let target = target(&other, Some(other.key()));
+        let link = one.dial(&target).await.unwrap();
+        let (mut sender, _) = link.split();
+        let mut batch = vec![Frame::Control(Bytes::from("hello"))];
+        sender.send(&mut batch).await.unwrap();
+        sender.close("that is all").await;
+        let link = timeout(PATIENCE, other.accept()).await.unwrap().unwrap();
+        let (_keep, mut receiver) = link.split();
+        let mut got = Vec::new();
+        let error = loop {
+            if let Err(error) = receiver.receive(&mut got).await {
+                break error;
+            }
+        };
+        assert_eq!(got, [Frame::Control(Bytes::from("hello"))], "{kind}");
+        let reason = LinkError::Closed("that is all".to_owned());
+        assert_eq!(error, reason, "{kind}");
+        one.close().await;
+        other.close().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_beyond_its_limit_is_not_sent() {
     for kind in KINDS {
@@ -343,6 +370,34 @@ async fn silent_handshakes_end_and_stand_in_nobodys_way() {
     }
     assert_eq!(other.refused(), 6, "two at once, four in the end");
     meet(&one, &other).await;
+    one.close().await;
+    other.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quic_without_a_stream_or_for_another_protocol_ends() {
+    let other = Links::bind(LinkConfig {
+        handshake_limit: Duration::from_millis(300),
+        ..config(2)
+    });
+    let other = other.await.unwrap();
+    let stranger = iroh::Endpoint::builder(iroh::endpoint::presets::Minimal)
+        .relay_mode(iroh::RelayMode::Disabled)
+        .portmapper_config(iroh::endpoint::PortmapperConfig::Disabled)
+        .bind()
+        .await
+        .unwrap();
+    let id = iroh::PublicKey::from_bytes(&other.key().0).unwrap();
+    let at = iroh::TransportAddr::Ip(other.listening()[0]);
+    let to = iroh::EndpointAddr::from_parts(id, [at]);
+    let refused = stranger.connect(to.clone(), b"something/else").await;
+    assert!(refused.is_err());
+    let silent = stranger.connect(to, b"lavant/1").await.unwrap();
+    timeout(PATIENCE, silent.closed()).await.unwrap();
+    let one = node(1, LinkKind::Quic).await;
+    meet(&one, &other).await;
+    assert_eq!(other.refused(), 2);
+    stranger.close().await;
     one.close().await;
     other.close().await;
 }

@@ -3,18 +3,32 @@
 
 use std::process::ExitCode;
 
+use lavant_sim::relay::report::{self, Options as RelayOptions};
+use lavant_sim::relay::trace;
 use lavant_sim::retention::{Options, run};
 
 const HELP: &str = "Usage:
   lavant-sim retention [--seed N] [--seeds COUNT] [--steps N] [--limit BYTES]
   lavant-sim replay SEED [--steps N] [--limit BYTES]
+  lavant-sim relay [--seed N] [--seeds COUNT] [--trace FILE] [--json] [--trouble] [--alone]
+                   [--nodes N] [--village N] [--travel PERCENT] [--hours N]
+                   [--hourly MEETINGS] [--meeting SECONDS]
+                   [--contents N] [--segments N] [--length BYTES] [--publish PERCENT]
+                   [--rate BYTES/S | --unlimited] [--buffer PERCENT]
 
 retention  a store under pressure: COUNT seeds from N on; the rules are checked at every step
 replay     one seed again, with its report
+relay      nodes that meet, in a trace from a file ('ID ID START END' or 'TIME CONN ID ID up|down')
+           or in one that is made, beside plain epidemic routing (not with --alone) and the best
+           that could be; --trouble adds lies, crashes, wrong clocks and failing stores;
+           --buffer is what a node can store, in percent of all that is published
 
 Examples:
   lavant-sim retention --seeds 1000
-  lavant-sim replay 42";
+  lavant-sim replay 42
+  lavant-sim relay --unlimited
+  lavant-sim relay --buffer 10 --meeting 10 --seeds 5
+  lavant-sim relay --trace contacts.txt --json";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -38,6 +52,7 @@ fn simulate(args: &[String]) -> Result<(), String> {
     );
     let mut rest = match args {
         [command, rest @ ..] if command == "retention" => rest,
+        [command, rest @ ..] if command == "relay" => return relay(rest),
         [command, seed, rest @ ..] if command == "replay" => {
             (options.seed, seeds) = (number(seed)?, 1);
             rest
@@ -62,6 +77,63 @@ fn simulate(args: &[String]) -> Result<(), String> {
         }
     }
     println!("{seeds} seeds from {first}: every rule held");
+    Ok(())
+}
+
+fn relay(args: &[String]) -> Result<(), String> {
+    let mut options = RelayOptions::default();
+    let (mut seeds, mut json) = (1, false);
+    let mut args = args.iter();
+    while let Some(flag) = args.next() {
+        match flag.as_str() {
+            "--json" => json = true,
+            "--trouble" => options.trouble = true,
+            "--alone" => options.compare = false,
+            "--unlimited" => options.rate = None,
+            _ => {
+                let value = args.next().ok_or_else(|| HELP.to_owned())?;
+                if flag == "--seeds" {
+                    seeds = number(value)?;
+                } else {
+                    set(&mut options, flag, value)?;
+                }
+            }
+        }
+    }
+    for seed in options.seed..options.seed.saturating_add(seeds) {
+        options.seed = seed;
+        let report = report::run(&options);
+        let text = if json { report.json() } else { report.table() };
+        if !json && seeds > 1 {
+            println!("seed {seed}");
+        }
+        println!("{text}");
+    }
+    Ok(())
+}
+
+fn set(options: &mut RelayOptions, flag: &str, value: &str) -> Result<(), String> {
+    let made = &mut options.made;
+    match flag {
+        "--seed" => options.seed = number(value)?,
+        "--trace" => {
+            let text = std::fs::read_to_string(value).map_err(|e| format!("{value}: {e}"))?;
+            options.trace = Some(trace::parse(&text).map_err(|e| format!("{value}: {e}"))?);
+        }
+        "--nodes" => made.nodes = number(value)?.clamp(2, 1_000_000) as u32,
+        "--village" => made.village = number(value)?.clamp(2, 1_000_000) as u32,
+        "--travel" => made.travel = number(value)?.min(100),
+        "--hours" => made.seconds = number(value)? as f64 * 3600.0,
+        "--hourly" => made.hourly = number(value)? as f64,
+        "--meeting" => made.length = number(value)? as f64,
+        "--contents" => options.contents = number(value)?,
+        "--segments" => options.segments = number(value)?.max(1),
+        "--length" => options.length = number(value)?.max(1),
+        "--publish" => options.publish_until = number(value)?.min(100),
+        "--rate" => options.rate = Some(number(value)?.max(1)),
+        "--buffer" => options.buffer = Some(number(value)?),
+        _ => return Err(format!("{flag} is not known\n\n{HELP}")),
+    }
     Ok(())
 }
 

@@ -16,6 +16,15 @@ use super::text;
 /// How long a node may take to end after SIGTERM.
 const END_MAX: Duration = Duration::from_secs(5);
 
+/// Flags of nodes that meet others on loopback alone.
+const RELAYING: [&str; 5] = [
+    "--relay-port",
+    "0",
+    "--relay-bind",
+    "127.0.0.1",
+    "--no-discovery",
+];
+
 /// A running node with a store of its own.
 pub(crate) struct Node {
     program: Option<Program>,
@@ -56,12 +65,56 @@ impl Node {
         node
     }
 
+    /// Starts a node that meets others, on loopback alone.
+    pub(crate) fn relaying(flags: &[&str]) -> Self {
+        Self::start(&[&RELAYING[..], flags].concat())
+    }
+
+    /// Starts a node that meets others with a store that is there already, or is made.
+    pub(crate) fn relaying_on(store: &Path, flags: &[&str]) -> Self {
+        Self::on(store, &[&RELAYING[..], flags].concat())
+    }
+
+    /// Where its links come in.
+    pub(crate) fn relay_address(&self) -> String {
+        let port = self.ready["relay_port"].as_u64();
+        format!("127.0.0.1:{}", port.expect("a node says where links come in"))
+    }
+
+    /// Has it meet another node.
+    #[track_caller]
+    pub(crate) fn meets(&self, other: &str) {
+        let body = serde_json::json!({ "address": other }).to_string();
+        let kind = [("content-type", "application/json")];
+        self.call("POST", "/peers", &kind, body.as_bytes()).ok();
+    }
+
+    /// The nodes that it meets.
+    pub(crate) fn peers(&self) -> Vec<Value> {
+        let peers = self.json("/peers");
+        peers.as_array().expect("peers are an array").clone()
+    }
+
+    /// Waits until all of a content is here.
+    #[track_caller]
+    pub(crate) fn has_all(&self, id: &str) -> Value {
+        super::until(&format!("all of {id}"), || {
+            let reply = self.get(&format!("/content/{id}"));
+            let entry: Value = (reply.status == 200).then(|| reply.json())?;
+            (entry["complete"] == true).then_some(entry)
+        })
+    }
+
     /// The command line of such a node.
     pub(crate) fn command(store: &Path, flags: &[&str]) -> Lavant {
         let mut args = vec!["serve", "--json", "--store", text(store)];
         args.extend(flags);
         if !flags.contains(&"--port") {
             args.extend(["--port", "0"]);
+        }
+        // A test that says nothing of other nodes meets none.
+        if !flags.contains(&"--relay-port") {
+            args.push("--no-relay");
         }
         Lavant::new(&args)
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::playlist::reference;
+use crate::relay::{Peer, PeerState, Source};
 use crate::store::{Catalog, Content, RenditionState, State, UploadInfo, UploadProgress};
 
 /// A content in the catalogue.
@@ -33,6 +34,9 @@ pub struct CatalogEntry {
     pub created: String,
     /// Playing time that is here, in seconds.
     pub duration_seconds: f64,
+    /// Playing time from the start on that is here without a gap, in seconds.
+    #[serde(default)]
+    pub ready_seconds: f64,
     /// Bytes that are here.
     pub bytes: u64,
     /// Whether it is kept from eviction and expiry.
@@ -84,6 +88,7 @@ impl CatalogEntry {
             complete: content.is_complete(),
             created: rfc3339(content.created),
             duration_seconds: ticks_to_seconds(longest.unwrap_or_default()),
+            ready_seconds: 0.0,
             bytes: content.bytes(),
             pinned: content.pinned,
             play_url: format!("/play/{}/index.m3u8", reference(catalog, content)),
@@ -127,6 +132,9 @@ pub struct StatusReply {
     pub uploads: Vec<UploadStatus>,
     /// Whether nothing can be added.
     pub read_only: bool,
+    /// The port that links of other nodes come in at; none when it meets nobody.
+    #[serde(default)]
+    pub relay_port: Option<u16>,
     /// What the operator should know.
     pub warnings: Vec<String>,
     /// Whether changing anything needs a token.
@@ -480,6 +488,91 @@ mod tests {
         ];
         for (seconds, text) in cases {
             assert_eq!(rfc3339(Time::from_seconds(seconds)), text);
+        }
+    }
+}
+
+/// A node to meet, or to meet no more.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(super) struct PeerBody {
+    /// `HOST:PORT` or `KEY@HOST:PORT`.
+    #[serde(default)]
+    pub(super) address: String,
+    /// The same, as cosmosd calls it.
+    #[serde(default)]
+    pub(super) relay_addr: String,
+}
+
+/// A node that this one meets, or tries to.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PeerEntry {
+    /// As it was named, or where it is.
+    pub address: String,
+    /// Its key, 64 hex digits, once known.
+    pub node: Option<String>,
+    /// Its name, once it said it.
+    pub name: String,
+    /// `named`, `found` or `incoming`.
+    pub source: String,
+    /// `connected`, `dialling`, `waiting` or `away`.
+    pub state: String,
+    /// `quic` or `tcp`, while connected or last.
+    pub link: Option<String>,
+    /// Where the other side of the link is.
+    pub remote: Option<String>,
+    /// Why the last dial or contact ended.
+    pub error: Option<String>,
+    /// Dials that failed since the last contact.
+    pub failures: u32,
+    /// Seconds until it is dialled again.
+    pub retry_seconds: Option<f64>,
+    /// When a contact was last up (RFC 3339).
+    pub last_seen: Option<String>,
+    /// Bytes of segments that came from it, verified.
+    pub received_bytes: u64,
+    /// Bytes of segments that were sent to it.
+    pub sent_bytes: u64,
+    /// Bytes that came although they were here.
+    pub duplicate_bytes: u64,
+    /// Segments that came whole from it.
+    pub received_segments: u64,
+    /// Bytes a second that arrive.
+    pub rate: u64,
+    /// The time of a round trip in milliseconds.
+    pub round_trip_ms: Option<f64>,
+}
+
+impl PeerEntry {
+    pub(super) fn of(peer: &Peer, now: Time) -> Self {
+        let word = |source| match source {
+            Source::Named => "named",
+            Source::Found => "found",
+            Source::Incoming => "incoming",
+        };
+        let state = match peer.state {
+            PeerState::Connected => "connected",
+            PeerState::Dialling => "dialling",
+            PeerState::Waiting => "waiting",
+            PeerState::Away => "away",
+        };
+        Self {
+            address: peer.label(),
+            node: peer.node.map(|key| key.to_string()),
+            name: peer.name.clone(),
+            source: word(peer.source).into(),
+            state: state.into(),
+            link: peer.link.map(|(kind, _)| kind.to_string()),
+            remote: peer.link.map(|(_, remote)| remote.to_string()),
+            error: peer.error.clone(),
+            failures: peer.failures,
+            retry_seconds: peer.next.map(|next| next.since(now).as_secs_f64()),
+            last_seen: peer.last_seen.map(rfc3339),
+            received_bytes: peer.stats.received,
+            sent_bytes: peer.stats.sent,
+            duplicate_bytes: peer.stats.duplicate,
+            received_segments: peer.stats.segments,
+            rate: peer.rate,
+            round_trip_ms: peer.round_trip.map(|trip| trip.as_secs_f64() * 1000.0),
         }
     }
 }

@@ -63,7 +63,9 @@ impl From<StoreError> for ApiError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             StoreError::NotFound(_) => StatusCode::NOT_FOUND,
-            StoreError::Conflict(_) | StoreError::Published { .. } => StatusCode::CONFLICT,
+            StoreError::Conflict(_) | StoreError::Published { .. } | StoreError::Removed(_) => {
+                StatusCode::CONFLICT
+            }
             StoreError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::Io { .. } | StoreError::Index(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -11,6 +11,7 @@ mod ingest;
 mod metrics;
 mod openapi;
 mod page;
+mod peers;
 mod play;
 mod range;
 mod reference;
@@ -21,7 +22,7 @@ mod status;
 mod uploads;
 
 pub(crate) use dto::rfc3339;
-pub use dto::{CatalogEntry, RenditionEntry, StatusReply, StoreStatus, UploadStatus};
+pub use dto::{CatalogEntry, PeerEntry, RenditionEntry, StatusReply, StoreStatus, UploadStatus};
 pub use error::ApiError;
 pub use ingest::fuzz_body;
 pub use openapi::document as openapi_document;
@@ -43,6 +44,8 @@ use crate::store::{Store, StoreError};
 pub struct AppState {
     pub(crate) store: Store,
     pub(crate) config: Config,
+    /// The relay, unless the node meets nobody.
+    pub(crate) relay: Option<crate::relay::Handle>,
     pub(crate) started: Instant,
     pub(crate) auth_required: bool,
     ready: Ready,
@@ -60,6 +63,7 @@ impl AppState {
     pub(crate) fn new(
         store: Store,
         config: Config,
+        relay: Option<crate::relay::Handle>,
         auth_required: bool,
         stopping: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
@@ -69,6 +73,7 @@ impl AppState {
         let permits = usize::try_from(kib).unwrap_or(usize::MAX);
         Self {
             store,
+            relay,
             started: Instant::now(),
             auth_required,
             ready: Ready::default(),
@@ -105,6 +110,10 @@ pub(crate) fn router(state: App) -> Router {
         .route("/events", get(events::events))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
+        .route(
+            "/peers",
+            get(peers::list).post(peers::add).delete(peers::remove),
+        )
         .route("/catalog", get(catalog::list))
         .route(
             "/content/{*path}",

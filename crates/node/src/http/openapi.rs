@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{catalog, dto, events, ingest, metrics, play, segment, status, uploads};
+use super::{catalog, dto, events, ingest, metrics, peers, play, segment, status, uploads};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,6 +20,9 @@ use super::{catalog, dto, events, ingest, metrics, play, segment, status, upload
         events::events,
         metrics::metrics,
         openapi,
+        peers::list,
+        peers::add,
+        peers::remove,
         catalog::list,
         catalog::show,
         catalog::remove,

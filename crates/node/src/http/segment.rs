@@ -138,6 +138,11 @@ fn find(app: &App, path: &str) -> Result<(Arc<Content>, Segment, bool), ApiError
         None => Some(0),
         Some(rendition) => content.rendition_no(rendition),
     };
+    if kind == Kind::Media
+        && let Some(relay) = &app.relay
+    {
+        relay.watched(content.no, sequence);
+    }
     let found = match rendition_no {
         Some(no) => app.store.segment(&content, no, kind, sequence)?,
         None => None,

@@ -24,6 +24,7 @@ use super::sendfile::{Connection, FileQueue};
 use super::{App, AppState, router};
 use crate::config::Config;
 use crate::identity::{self, IdentityError};
+use crate::relay::Handle;
 use crate::store::Store;
 
 /// How long open requests may take to end after the node was told to stop.
@@ -61,7 +62,11 @@ pub struct Server {
 
 impl Server {
     /// Binds the address. Beyond loopback a token is asked for; one is made when none is set.
-    pub async fn bind(config: Config, store: Store) -> Result<Self, ServeError> {
+    pub async fn bind(
+        config: Config,
+        store: Store,
+        relay: Option<Handle>,
+    ) -> Result<Self, ServeError> {
         let address = config.listen;
         let listener = TcpListener::bind(address)
             .await
@@ -76,7 +81,7 @@ impl Server {
         };
         let guard = Arc::new(Guard::new(&config, token.as_deref()));
         let (stop, stopping) = watch::channel(false);
-        let app = Arc::new(AppState::new(store, config, token.is_some(), stopping));
+        let app = Arc::new(AppState::new(store, config, relay, token.is_some(), stopping));
         Ok(Self {
             listener,
             router: router(app.clone()),

@@ -46,7 +46,16 @@ pub(super) fn of(app: &App) -> StatusReply {
             .map(UploadStatus::of)
             .collect(),
         read_only: store.is_read_only(),
-        warnings: store.warnings(),
+        relay_port: app.relay.as_ref().map(crate::relay::Handle::port),
+        warnings: warnings(app),
         auth_required: app.auth_required,
     }
+}
+
+fn warnings(app: &App) -> Vec<String> {
+    let mut warnings = app.store.warnings();
+    if let Some(relay) = &app.relay {
+        warnings.extend_from_slice(relay.warnings());
+    }
+    warnings
 }

@@ -268,6 +268,8 @@ fn settle<D>(
         }
         ConnectionState::WriteTraffic(_) => Progress::Open,
         ConnectionState::BlockedHandshake => Progress::Blocked,
+        // A short link may have said all it has to say. What it said counts.
+        ConnectionState::PeerClosed => Progress::Again,
         _ => {
             let ended = Error::General("it ended the handshake".to_owned());
             return (discard, Err(ended));

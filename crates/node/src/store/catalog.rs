@@ -51,6 +51,8 @@ pub struct Content {
     pub superseded: bool,
     /// Whether the operator wants it kept.
     pub pinned: bool,
+    /// On how many other nodes it is known to be.
+    pub copies: u16,
     /// What it was made from: a fingerprint that the ingesting program chose.
     pub source: String,
     /// Its renditions, first the one that a plain path means.
@@ -292,6 +294,8 @@ struct ContentRow {
     state: State,
     superseded: bool,
     pinned: bool,
+    #[serde(default)]
+    copies: u16,
     source: String,
     renditions: Vec<RenditionRow>,
 }
@@ -336,6 +340,7 @@ impl Content {
             state: self.state,
             superseded: self.superseded,
             pinned: self.pinned,
+            copies: self.copies,
             source: self.source.clone(),
             renditions: self.renditions.iter().map(RenditionRow::of).collect(),
         };
@@ -368,6 +373,7 @@ impl Content {
             state: row.state,
             superseded: row.superseded,
             pinned: row.pinned,
+            copies: row.copies,
             source: row.source,
             renditions: renditions.map_err(damaged)?,
             generation: next_generation(),

@@ -98,6 +98,9 @@ pub enum StoreError {
         /// Its version.
         version: u32,
     },
+    /// The operator removed it, so it does not come back over a link.
+    #[error("{0}")]
+    Removed(String),
     /// It breaks a rule.
     #[error("{0}")]
     Invalid(String),
@@ -135,7 +138,7 @@ impl StoreError {
     }
 
     /// Wraps a failed operation on a file; a full or read-only disk has its own sentence.
-    pub(super) fn io(doing: impl Into<String>, error: &io::Error) -> Self {
+    pub(crate) fn io(doing: impl Into<String>, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::DiskFull { free: 0, kept: 0 }

@@ -12,6 +12,7 @@ use redb::ReadableTable;
 
 use super::catalog::{Content, State};
 use super::error::StoreError;
+use super::feed::Change;
 use super::payload;
 use super::rows::{SegmentKey, SegmentRow, deadline_key, split_deadline, split_eviction};
 use super::tx::{Tx, deadline};
@@ -73,6 +74,7 @@ fn expire_one(
         uncount(&mut content, key, &row);
         row.present = false;
         tx.put_segment(key, &row)?;
+        tx.changes.push(Change::dropped(key));
     }
     advance(tx, &mut content, key.rendition_no)?;
     if content.segment_count() == 0 && content.expires <= tx.now {
@@ -197,6 +199,7 @@ fn lose(tx: &mut Tx<'_>, key: SegmentKey) -> Result<(), StoreError> {
     }
     tx.dequeue(&content, key, &row)?;
     tx.drop_payload(&row.root)?;
+    tx.changes.push(Change::dropped(key));
     row.present = false;
     tx.put_segment(key, &row)?;
     tx.enqueue(&content, key, &row)?;

@@ -9,8 +9,11 @@ use lavant_proto::limits::{CODECS_BYTES_MAX, RENDITIONS_MAX};
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
 use redb::ReadableTable;
 
-use super::catalog::{Content, RenditionState, State};
+use super::admit::check_comes_back;
+use super::catalog::{Catalog, Content, RenditionState, State};
 use super::error::StoreError;
+use super::feed::Change;
+use super::publish::supersede;
 use super::rows::{SegmentKey, SegmentRow};
 use super::tx::Tx;
 use super::{expire, payload};
@@ -72,26 +75,9 @@ pub(super) fn insert(
     } else {
         tx.segment(place)?
     };
-    if let Some(held) = &held {
-        if held.root != record.root {
-            return Err(StoreError::Conflict(format!(
-                "segment {} of {:?} is here with other bytes; a published segment never changes",
-                record.sequence,
-                record.content.content_id.as_str()
-            )));
-        }
-        if held.present {
-            return Ok(false);
-        }
-    }
-    if content.state == State::Finished && held.is_none() {
-        return Err(finished(&content));
-    }
-    if content.state == State::Open && *proof == Proof::Manifest {
-        return Err(StoreError::Conflict(format!(
-            "the manifest of {:?}, which vouches for this segment, is not here",
-            record.content.content_id.as_str()
-        )));
+    check_held(&content, record, proof, held.as_ref())?;
+    if held.as_ref().is_some_and(|held| held.present) {
+        return Ok(false);
     }
     check_place(&content, record, place.rendition_no, held.is_some())?;
     if arrival.file.is_none() {
@@ -109,6 +95,12 @@ pub(super) fn insert(
     if content.no == 0 {
         content.no = tx.next_content_no()?;
         place.content_no = content.no;
+        content.pinned = supersede(tx, &content)?;
+        if content.pinned {
+            tx.mark_pinned(&content)?;
+        }
+        let content_no = content.no;
+        tx.changes.push(Change::Admitted { content_no });
     }
     // A finished content's manifest says what its records are.
     let known = held.as_ref().filter(|_| content.state == State::Finished);
@@ -130,6 +122,7 @@ pub(super) fn insert(
     tx.add_payload(&row.root, row.length, arrival.file)?;
     tx.put_segment(place, &row)?;
     tx.enqueue(&content, place, &row)?;
+    tx.changes.push(Change::stored(place, &row));
     tx.put_content(content)?;
     Ok(true)
 }
@@ -150,6 +143,29 @@ fn place_of(
         sequence,
     };
     Ok((content, place))
+}
+
+/// Refuses other bytes for a segment that is known, and one that the content does not have.
+fn check_held(
+    content: &Content,
+    record: &SegmentRecord,
+    proof: &Proof,
+    held: Option<&SegmentRow>,
+) -> Result<(), StoreError> {
+    let id = record.content.content_id.as_str();
+    if held.is_some_and(|held| held.root != record.root) {
+        return Err(StoreError::Conflict(format!(
+            "segment {} of {id:?} is here with other bytes; a published segment never changes",
+            record.sequence,
+        )));
+    }
+    match content.state {
+        State::Finished if held.is_none() => Err(finished(content)),
+        State::Open if *proof == Proof::Manifest => Err(StoreError::Conflict(format!(
+            "the manifest of {id:?}, which vouches for this segment, is not here"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a record whose payload is not here, or of another length than it says.
@@ -209,6 +225,7 @@ fn content_of(tx: &Tx<'_>, record: &SegmentRecord) -> Result<Content, StoreError
         return Ok(Content::clone(content));
     }
     check_new_id(tx, content_id)?;
+    check_comes_back(tx, &record.content)?;
     Ok(Content {
         no: 0,
         key: record.content.clone(),
@@ -223,6 +240,7 @@ fn content_of(tx: &Tx<'_>, record: &SegmentRecord) -> Result<Content, StoreError
         state: State::Open,
         superseded: false,
         pinned: false,
+        copies: 0,
         source: String::new(),
         renditions: Vec::new(),
         generation: 0,
@@ -230,14 +248,20 @@ fn content_of(tx: &Tx<'_>, record: &SegmentRecord) -> Result<Content, StoreError
 }
 
 /// Refuses an id that cannot be told from one that is here.
+pub(super) fn refuse_look_alike(catalog: &Catalog, id: &ContentId) -> Result<(), StoreError> {
+    let Some(other) = catalog.look_alike(id) else {
+        return Ok(());
+    };
+    Err(StoreError::Conflict(format!(
+        "content_id {:?} looks like {:?}, which is here; choose one that can be told apart",
+        id.as_str(),
+        other.as_str()
+    )))
+}
+
+/// Refuses a new content whose id looks like another's, or that is one too many.
 pub(super) fn check_new_id(tx: &Tx<'_>, id: &ContentId) -> Result<(), StoreError> {
-    if let Some(other) = tx.catalog.look_alike(id) {
-        return Err(StoreError::Conflict(format!(
-            "content_id {:?} looks like {:?}, which is here; choose one that can be told apart",
-            id.as_str(),
-            other.as_str()
-        )));
-    }
+    refuse_look_alike(&tx.catalog, id)?;
     if tx.catalog.len() >= CONTENTS_MAX {
         return Err(StoreError::Busy(format!(
             "the store has {CONTENTS_MAX} contents, which is its limit; remove some"

@@ -9,6 +9,7 @@
 //! manifests/..    signed manifests of finished contents, with their records
 //! pins/..         names of pinned contents, for when the index must be made again
 //! node.key        the node's secret key
+//! known_peers     keys of hosts that were dialled without one
 //! ```
 
 use std::fs;
@@ -50,6 +51,11 @@ impl Layout {
     /// The node's secret key.
     pub fn node_key(&self) -> PathBuf {
         self.root.join("node.key")
+    }
+
+    /// Keys of hosts that were dialled without one.
+    pub fn known_peers(&self) -> PathBuf {
+        self.root.join("known_peers")
     }
 
     /// The token that the API asks for when it is bound beyond loopback and none was configured.

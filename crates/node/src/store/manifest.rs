@@ -6,11 +6,12 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use lavant_proto::content::{Kind, Leaf, Manifest, SignedManifest, Verified};
 use lavant_proto::ids::Signature;
+use lavant_proto::limits::MANIFEST_BYTES_MAX;
 use lavant_proto::time::Time;
 
 use super::publish::{content_from, record_of};
@@ -61,8 +62,24 @@ pub(super) fn read(path: &Path) -> Option<Stored> {
     rest.is_empty().then_some(Stored { signed, rows })
 }
 
+/// Reads the manifest and its signature alone.
+pub(super) fn read_head(path: &Path) -> io::Result<(Vec<u8>, Signature)> {
+    let mut file = File::open(path)?;
+    let mut length = [0; 4];
+    file.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MANIFEST_BYTES_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut manifest = vec![0; length];
+    file.read_exact(&mut manifest)?;
+    let mut signature = [0; 64];
+    file.read_exact(&mut signature)?;
+    Ok((manifest, Signature(signature)))
+}
+
 /// The places of a manifest's records, in its order.
-fn places(manifest: &Manifest) -> impl Iterator<Item = SegmentKey> + '_ {
+pub(super) fn places(manifest: &Manifest) -> impl Iterator<Item = SegmentKey> + '_ {
     manifest
         .renditions
         .iter()

@@ -5,6 +5,7 @@
 //! `incoming/`, and every start empties it. The store decides nothing; the order of eviction and
 //! the rules of verification are in `lavant-proto`.
 
+mod admit;
 mod adopt;
 mod append;
 mod catalog;
@@ -12,6 +13,7 @@ mod check;
 mod clock;
 mod error;
 mod expire;
+mod feed;
 mod flush;
 mod hot;
 mod insert;
@@ -20,6 +22,7 @@ mod manifest;
 mod open;
 mod partial;
 mod payload;
+mod pieces;
 mod place;
 mod publish;
 mod read;
@@ -39,6 +42,7 @@ pub use catalog::{Catalog, Content, RenditionState, State};
 pub use check::{CheckReport, GcReport};
 pub use clock::Clock;
 pub use error::{OpenError, StoreError};
+pub use feed::{Change, Held};
 pub use layout::Layout;
 pub use partial::Partial;
 pub use read::{PayloadFile, Segment};
@@ -120,6 +124,7 @@ struct Shared {
     dropped: Mutex<Dropped>,
     hot: Mutex<hot::Hot>,
     changes: watch::Sender<u64>,
+    listeners: Mutex<feed::Listeners>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -163,6 +168,12 @@ impl Store {
     #[must_use]
     pub fn publisher(&self) -> PublisherKey {
         self.key.publisher()
+    }
+
+    /// The node's secret key.
+    #[must_use]
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.key
     }
 
     /// Everything that is known, at this moment.

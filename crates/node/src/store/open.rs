@@ -141,6 +141,7 @@ impl Store {
             staged: AtomicU64::new(staged),
             dropped: Mutex::new(Dropped::default()),
             changes: watch::Sender::new(0),
+            listeners: Mutex::new(Vec::new()),
             warnings: Mutex::new(warnings),
         });
         let writer = writable.then(|| Writer::start(&shared)).transpose();

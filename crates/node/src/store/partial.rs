@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -22,6 +22,7 @@ use lavant_proto::verify::{HaveRanges, VerifiedFrame, group_count, outboard_leng
 
 use super::error::StoreError;
 use super::layout::Layout;
+use super::pieces::Pieces;
 use super::recover::files_below;
 use super::{Clock, Shared, Store, expire, lock, payload};
 
@@ -29,8 +30,6 @@ use super::{Clock, Shared, Store, expire, lock, payload};
 const PARTIALS_MAX: usize = 4096;
 /// How long one stays to which nothing comes.
 const IDLE_MAX: Duration = Duration::from_secs(30 * 86_400);
-/// Most pieces that are written at once; the system takes 1024.
-const PIECES_MAX: usize = 256;
 
 type Key = (Root, u64);
 
@@ -261,55 +260,6 @@ impl Partial {
 impl fmt::Debug for Partial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Partial({}, {} bytes)", self.key.0, self.key.1)
-    }
-}
-
-/// Gathers bytes that stand next to each other in a file, so that they are written at once.
-struct Pieces<'a> {
-    file: &'a File,
-    at: u64,
-    length: u64,
-    pieces: Vec<IoSlice<'a>>,
-}
-
-impl<'a> Pieces<'a> {
-    const fn new(file: &'a File) -> Self {
-        Self {
-            file,
-            at: 0,
-            length: 0,
-            pieces: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, at: u64, bytes: &'a [u8]) -> io::Result<()> {
-        if at != self.at + self.length || self.pieces.len() >= PIECES_MAX {
-            self.write()?;
-            self.at = at;
-        }
-        self.pieces.push(IoSlice::new(bytes));
-        self.length += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn write(&mut self) -> io::Result<()> {
-        let mut pieces = &mut self.pieces[..];
-        let mut at = self.at;
-        while !pieces.is_empty() {
-            let written = match rustix::io::pwritev(self.file, pieces, at) {
-                Err(rustix::io::Errno::INTR) => continue,
-                other => other?,
-            };
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            at += written as u64;
-            IoSlice::advance_slices(&mut pieces, written);
-        }
-        self.pieces.clear();
-        self.at += self.length;
-        self.length = 0;
-        Ok(())
     }
 }
 

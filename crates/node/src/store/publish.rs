@@ -12,6 +12,7 @@ use lavant_proto::time::{TICKS_PER_SECOND, Time};
 
 use super::catalog::{Content, RenditionState, State};
 use super::error::StoreError;
+use super::feed::Change;
 use super::insert::{bits_per_second, check_new_id, count};
 use super::rows::{SegmentKey, SegmentRow};
 use super::tx::Tx;
@@ -101,6 +102,7 @@ impl Store {
             if content.pinned {
                 tx.mark_pinned(&content)?;
             }
+            tx.changes.push(Change::Admitted { content_no: no });
             for (place, row, file) in staged {
                 let key = SegmentKey {
                     content_no: no,
@@ -110,6 +112,7 @@ impl Store {
                 tx.add_payload(&row.root, row.length, Some(file))?;
                 tx.put_segment(key, &row)?;
                 tx.enqueue(&content, key, &row)?;
+                tx.changes.push(Change::stored(key, &row));
             }
             tx.put_content(content)
         })
@@ -378,6 +381,7 @@ pub(super) fn content_from(
         state: State::Finished,
         superseded: false,
         pinned,
+        copies: 0,
         source,
         renditions: renditions.collect(),
         generation: 0,
@@ -386,7 +390,7 @@ pub(super) fn content_from(
 
 /// Marks earlier versions; they stay for a while, since playlists that name them are in use.
 /// Returns whether one of them was pinned, as its content then is.
-fn supersede(tx: &mut Tx<'_>, newer: &Content) -> Result<bool, StoreError> {
+pub(super) fn supersede(tx: &mut Tx<'_>, newer: &Content) -> Result<bool, StoreError> {
     let key = &newer.key;
     let older: Vec<_> = tx
         .catalog
@@ -457,6 +461,8 @@ fn finish(tx: &mut Tx<'_>, signer: &SigningKey, id: &ContentId) -> Result<Conten
     after.state = State::Finished;
     after.hold_until = Some(signed.manifest.expires());
     after.expires = signed.manifest.expires();
+    let content_no = after.no;
+    tx.changes.push(Change::Admitted { content_no });
     tx.requeue(&before, after)?;
     Ok(before.key.clone())
 }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lavant_proto::content::{Kind, MimeType, SegmentRecord, SignedManifest, Verified};
-use lavant_proto::ids::{ContentId, PublisherKey, Root};
+use lavant_proto::ids::{ContentId, PublisherKey, Root, Signature};
 use lavant_proto::verify;
 use redb::ReadOnlyTable;
 
+use super::admit::note_removal;
 use super::catalog::Content;
 use super::error::StoreError;
 use super::publish::record_of;
@@ -46,7 +47,9 @@ impl PayloadFile {
 }
 
 impl Store {
-    fn segments(&self) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, StoreError> {
+    pub(super) fn segments(
+        &self,
+    ) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, StoreError> {
         let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
         Ok(index.begin_read()?.open_table(SEGMENTS)?)
     }
@@ -111,6 +114,31 @@ impl Store {
         Ok(rows)
     }
 
+    /// The record of a segment that is known, whether its payload is here or not.
+    pub fn known_record(
+        &self,
+        content: &Content,
+        rendition_no: u16,
+        kind: Kind,
+        sequence: u64,
+    ) -> Result<Option<SegmentRecord>, StoreError> {
+        if usize::from(rendition_no) >= content.renditions.len() {
+            return Ok(None);
+        }
+        let key = SegmentKey {
+            content_no: content.no,
+            rendition_no,
+            kind,
+            sequence,
+        };
+        let table = self.segments()?;
+        let Some(row) = table.get(key.to_bytes().as_slice())? else {
+            return Ok(None);
+        };
+        let row = SegmentRow::decode(row.value())?;
+        Ok(Some(record_of(content, key, &row)))
+    }
+
     /// The record of a segment, as its publisher signed it.
     #[must_use]
     pub fn record(&self, content: &Content, segment: &Segment) -> SegmentRecord {
@@ -122,6 +150,12 @@ impl Store {
     pub fn manifest(&self, content: &Content) -> Option<Verified<SignedManifest>> {
         let stored = manifest::read(&self.settings().layout.manifest(content.no))?;
         (stored.signed.manifest.content == content.key).then_some(stored.signed)
+    }
+
+    /// The manifest of a finished content, encoded, and its signature; its records are not read.
+    #[must_use]
+    pub fn manifest_head(&self, content: &Content) -> Option<(Vec<u8>, Signature)> {
+        manifest::read_head(&self.settings().layout.manifest(content.no)).ok()
     }
 
     /// A payload that is in memory.
@@ -192,15 +226,36 @@ impl Store {
         })
     }
 
-    /// Removes all versions of a content. Blocks. Returns how many segments and bytes went.
+    /// Notes on how many other nodes a content is known to be, which says what goes first when the
+    /// store is full. Blocks; cheap when nothing changed.
+    pub fn set_copies(&self, content_no: u64, copies: u16) -> Result<(), StoreError> {
+        let catalog = self.catalog();
+        if catalog
+            .get(content_no)
+            .is_some_and(|content| content.copies == copies)
+        {
+            return Ok(());
+        }
+        self.write(move |tx| {
+            let before = tx.content(content_no)?;
+            let after = Content {
+                copies,
+                ..before.clone()
+            };
+            tx.requeue(&before, after)
+        })
+    }
+
+    /// Removes all versions of a content, which then do not come back over a link until
+    /// [`Store::forget_removal`]. Blocks. Returns how many segments and bytes went.
     pub fn remove(&self, content: &Content) -> Result<(u64, u64), StoreError> {
         let key = content.key.clone();
         self.write(move |tx| {
-            let all: Vec<u64> = tx
+            let all: Vec<Arc<Content>> = tx
                 .catalog
                 .all()
                 .filter(|c| c.key.publisher == key.publisher && c.key.content_id == key.content_id)
-                .map(|c| c.no)
+                .cloned()
                 .collect();
             if all.is_empty() {
                 return Err(StoreError::NotFound(format!(
@@ -209,8 +264,9 @@ impl Store {
                 )));
             }
             let mut gone = (0, 0);
-            for no in all {
-                let (segments, bytes) = tx.remove_content(no)?;
+            for content in all {
+                note_removal(tx, &content)?;
+                let (segments, bytes) = tx.remove_content(content.no)?;
                 gone = (gone.0 + segments, gone.1 + bytes);
             }
             Ok(gone)

@@ -31,6 +31,11 @@ pub(super) const GARBAGE: TableDefinition<'_, &[u8], ()> = TableDefinition::new(
 /// comes back with other bytes: caches hold segments by version.
 pub(super) const VERSIONS: TableDefinition<'_, &[u8], u32> = TableDefinition::new("versions");
 
+/// Publisher and content_id -> highest version that the operator removed, and until when (in
+/// microseconds) it does not come back over a link.
+pub(super) const REMOVALS: TableDefinition<'_, &[u8], (u32, u64)> =
+    TableDefinition::new("removals");
+
 /// The version of everything in the store's folder.
 pub(super) const STORE_FORMAT: u64 = 1;
 
@@ -143,6 +148,13 @@ impl SegmentRow {
         Self::read(bytes).map_err(|error| StoreError::Index(format!("a segment's row: {error}")))
     }
 
+    /// Whether an encoded row says that its payload is here. The flags stand behind a number.
+    pub(super) fn is_present(bytes: &[u8]) -> bool {
+        let flags = bytes.iter().position(|byte| byte & 0x80 == 0);
+        let flags = flags.and_then(|last| bytes.get(last + 1));
+        flags.is_some_and(|flags| flags & 2 != 0)
+    }
+
     fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         let duration = r.number("duration", u64::MAX)?;
@@ -222,10 +234,12 @@ mod tests {
         let signed = SegmentRow {
             signature: Some(Signature([9; 64])),
             present: false,
-            ..row
+            ..row.clone()
         };
         assert_eq!(SegmentRow::decode(&signed.encode()), Ok(signed.clone()));
         assert!(SegmentRow::decode(&signed.encode()[..100]).is_err());
+        assert!(SegmentRow::is_present(&row.encode()) && !SegmentRow::is_present(&signed.encode()));
+        assert!(!SegmentRow::is_present(&[]) && !SegmentRow::is_present(&[0x80]));
         let key = SegmentKey {
             content_no: 7,
             rendition_no: 1,

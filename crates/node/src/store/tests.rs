@@ -1,5 +1,6 @@
 //! Tests of the store: what a user reads back, lists and is told.
 
+mod admit;
 mod append;
 mod partial;
 mod quota;

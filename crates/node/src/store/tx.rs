@@ -13,10 +13,11 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::catalog::{Catalog, Content, next_generation};
 use super::error::StoreError;
+use super::feed::Change;
 use super::rebuild::pin_line;
 use super::rows::{
-    CONTENTS, DEADLINES, EVICTION, GARBAGE, META, PAYLOADS, SEGMENTS, SegmentKey, SegmentRow,
-    VERSIONS, deadline_key, eviction_key, version_key,
+    CONTENTS, DEADLINES, EVICTION, GARBAGE, META, PAYLOADS, REMOVALS, SEGMENTS, SegmentKey,
+    SegmentRow, VERSIONS, deadline_key, eviction_key, version_key,
 };
 use super::{Settings, Shared, manifest, payload};
 
@@ -30,6 +31,7 @@ pub(super) struct Tx<'t> {
     pub(super) payloads: Table<'t, &'static [u8], (u32, u64)>,
     pub(super) garbage: Table<'t, &'static [u8], ()>,
     pub(super) versions: Table<'t, &'static [u8], u32>,
+    pub(super) removals: Table<'t, &'static [u8], (u32, u64)>,
     /// The catalogue as it will be.
     pub(super) catalog: Catalog,
     /// Bytes of all payload files as they will be.
@@ -46,6 +48,8 @@ pub(super) struct Tx<'t> {
     pub(super) surplus: Vec<PathBuf>,
     /// How many segments were dropped, by reason.
     pub(super) dropped: Dropped,
+    /// What is told to those who listen.
+    pub(super) changes: Vec<Change>,
     pub(super) settings: &'t Settings,
     pub(super) now: Time,
 }
@@ -59,6 +63,7 @@ pub(super) struct Done {
     pub(super) unlinks: Vec<Root>,
     pub(super) surplus: Vec<PathBuf>,
     pub(super) dropped: Dropped,
+    pub(super) changes: Vec<Change>,
 }
 
 /// Counts of segments that the store let go.
@@ -101,6 +106,7 @@ impl<'t> Tx<'t> {
             payloads: write.open_table(PAYLOADS)?,
             garbage: write.open_table(GARBAGE)?,
             versions: write.open_table(VERSIONS)?,
+            removals: write.open_table(REMOVALS)?,
             catalog: Catalog::default(),
             used: 0,
             staged: 0,
@@ -109,6 +115,7 @@ impl<'t> Tx<'t> {
             unlinks: Vec::new(),
             surplus: Vec::new(),
             dropped: Dropped::default(),
+            changes: Vec::new(),
             settings,
             now: settings.clock.now(),
         })
@@ -124,6 +131,7 @@ impl<'t> Tx<'t> {
             unlinks: self.unlinks,
             surplus: self.surplus,
             dropped: self.dropped,
+            changes: self.changes,
         }
     }
 
@@ -313,6 +321,10 @@ impl<'t> Tx<'t> {
         }
         self.contents.remove(no)?;
         self.catalog.remove(no);
+        self.changes.push(Change::Removed {
+            content_no: no,
+            key: content.key.clone(),
+        });
         let layout = &self.settings.layout;
         self.surplus.extend(self.moves.remove(&layout.manifest(no)));
         self.surplus
@@ -357,7 +369,7 @@ fn rank(content: &Content, key: SegmentKey, row: &SegmentRow) -> Option<Eviction
     }
     EvictionRank::of(&Holding {
         priority: content.priority,
-        copies: 0,
+        copies: content.copies,
         created: row.created,
         sequence: key.sequence,
         pinned: content.pinned || key.kind == Kind::Init,

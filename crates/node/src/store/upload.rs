@@ -14,13 +14,13 @@ use bytes::Bytes;
 use lavant_proto::content::{Kind, MimeType, Priority, Proof, SegmentRecord, clean_title};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition, Root, Signature};
 use lavant_proto::limits::{MANIFEST_RECORDS_MAX, RENDITIONS_MAX, TARGET_SECONDS_MAX};
-use lavant_proto::time::{TICKS_PER_SECOND, Time};
+use lavant_proto::time::Time;
 
 use super::append::check_payload;
 use super::catalog::{Catalog, Content, State};
 use super::error::StoreError;
 use super::flush::Flusher;
-use super::insert::INITS_MAX;
+use super::insert::{INITS_MAX, refuse_look_alike};
 use super::{Shared, Store, expire, lock, payload};
 
 /// Most uploads at a time.
@@ -274,11 +274,11 @@ impl Upload {
 
     fn record(&self, segment: &UploadSegment, rendition_no: usize, root: Root) -> SegmentRecord {
         let (rendition, mime) = &self.new.renditions[rendition_no];
-        let seconds = segment.duration.div_ceil(TICKS_PER_SECOND);
         SegmentRecord {
             content: self.content.clone(),
             title: self.new.title.clone(),
-            target_duration: seconds.clamp(1, TARGET_SECONDS_MAX) as u32,
+            // What any segment fits; the commit says what it is.
+            target_duration: TARGET_SECONDS_MAX as u32,
             rendition: rendition.clone(),
             kind: segment.kind,
             sequence: segment.sequence,
@@ -543,13 +543,7 @@ fn choose_id(
     publisher: PublisherKey,
 ) -> Result<ContentId, StoreError> {
     if let Some(id) = &new.content_id {
-        if let Some(other) = catalog.look_alike(id) {
-            return Err(StoreError::Conflict(format!(
-                "content_id {:?} looks like {:?}, which is here; choose one that can be told apart",
-                id.as_str(),
-                other.as_str()
-            )));
-        }
+        refuse_look_alike(catalog, id)?;
         return Ok(id.clone());
     }
     let id = ContentId::from_title(&new.title);

@@ -20,7 +20,7 @@ use super::error::StoreError;
 use super::place::Placed;
 use super::rows::{DEADLINES, split_deadline};
 use super::tx::{Done, Tx};
-use super::{Shared, expire};
+use super::{Shared, expire, lock};
 
 /// Most operations in one commit.
 const BATCH_MAX: usize = 256;
@@ -227,6 +227,9 @@ fn incoming_manifests(shared: &Shared, moves: &BTreeMap<PathBuf, PathBuf>) -> Ve
 /// Does what is left when a commit is durable. Returns the payloads whose files are gone.
 fn settle(shared: &Shared, done: Done) -> Vec<Root> {
     shared.publish(done.catalog, done.used, done.unstaged, done.dropped);
+    if !done.changes.is_empty() {
+        lock(&shared.listeners).retain(|listener| listener.send(done.changes.clone()).is_ok());
+    }
     for file in done.surplus {
         let _ = fs::remove_file(file);
     }

@@ -1,5 +1,7 @@
 //! One hash over many records: the binary Merkle tree of RFC 9162 section 2.1, with BLAKE3.
 
+use std::ops::Range;
+
 /// The hash of one encoded record.
 pub type Leaf = [u8; 32];
 
@@ -31,13 +33,122 @@ fn parent(children: &[Leaf]) -> Leaf {
     let [left, right] = children else {
         return children[0];
     };
+    join(left, right)
+}
+
+fn join(left: &Leaf, right: &Leaf) -> Leaf {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[1]).update(left).update(right);
     *hasher.finalize().as_bytes()
 }
 
+/// All nodes of a tree, for proving many ranges of the same leaves.
+#[derive(Clone, Debug)]
+pub struct MerkleTree(Vec<Vec<Leaf>>);
+
+impl MerkleTree {
+    /// The tree over the leaves.
+    #[must_use]
+    pub fn new(leaves: Vec<Leaf>) -> Self {
+        let mut levels = vec![leaves];
+        while let Some(level) = levels.last().filter(|level| level.len() > 1) {
+            levels.push(level.chunks(2).map(parent).collect());
+        }
+        Self(levels)
+    }
+
+    /// The leaves.
+    #[must_use]
+    pub fn leaves(&self) -> &[Leaf] {
+        &self.0[0]
+    }
+
+    /// What proves the leaves of `range` to who knows the root: the nodes beside the paths to them,
+    /// from the left to the right, at most two for each level. Empty when the range is or goes
+    /// beyond the leaves.
+    #[must_use]
+    pub fn prove(&self, range: Range<usize>) -> Vec<Leaf> {
+        let mut proof = Vec::new();
+        let total = self.leaves().len();
+        if range.start < range.end && range.end <= total {
+            self.add(0..total, &range, &mut proof);
+        }
+        proof
+    }
+
+    fn add(&self, part: Range<usize>, range: &Range<usize>, proof: &mut Vec<Leaf>) {
+        if range.start <= part.start && part.end <= range.end {
+            return;
+        }
+        if part.end <= range.start || range.end <= part.start {
+            let level = (part.end - part.start).next_power_of_two().ilog2() as usize;
+            proof.push(self.0[level][part.start >> level]);
+            return;
+        }
+        let middle = part.start + left_half(part.end - part.start);
+        self.add(part.start..middle, range, proof);
+        self.add(middle..part.end, range, proof);
+    }
+}
+
+/// [`MerkleTree::prove`] for one range.
+#[must_use]
+pub fn prove_range(leaves: &[Leaf], range: Range<usize>) -> Vec<Leaf> {
+    MerkleTree::new(leaves.to_vec()).prove(range)
+}
+
+/// Whether `leaves` stand at `from` in the tree over `total` leaves that `root` names, by a proof
+/// of [`prove_range`].
+#[must_use]
+pub fn verify_range(root: &Leaf, total: u64, from: u64, leaves: &[Leaf], proof: &[Leaf]) -> bool {
+    let end = from.checked_add(leaves.len() as u64);
+    let Some(end) = end.filter(|end| !leaves.is_empty() && *end <= total) else {
+        return false;
+    };
+    let mut rest = Rest { leaves, proof };
+    rest.node(0..total, &(from..end)) == Some(*root) && rest.is_used_up()
+}
+
+/// Leaves and proof that were not used yet.
+struct Rest<'a> {
+    leaves: &'a [Leaf],
+    proof: &'a [Leaf],
+}
+
+impl Rest<'_> {
+    /// The node over a part of the tree. As deep as the tree is high, 64 levels at most.
+    fn node(&mut self, part: Range<u64>, range: &Range<u64>) -> Option<Leaf> {
+        let count = part.end - part.start;
+        if range.start <= part.start && part.end <= range.end {
+            let (leaves, rest) = self.leaves.split_at_checked(usize::try_from(count).ok()?)?;
+            self.leaves = rest;
+            return Some(merkle_root(leaves));
+        }
+        if part.end <= range.start || range.end <= part.start {
+            let (node, rest) = self.proof.split_first()?;
+            self.proof = rest;
+            return Some(*node);
+        }
+        let middle = part.start + left_half(usize::try_from(count).ok()?) as u64;
+        let left = self.node(part.start..middle, range)?;
+        let right = self.node(middle..part.end, range)?;
+        Some(join(&left, &right))
+    }
+
+    const fn is_used_up(&self) -> bool {
+        self.leaves.is_empty() && self.proof.is_empty()
+    }
+}
+
+/// The largest power of two that leaves something to the right.
+const fn left_half(count: usize) -> usize {
+    1 << (count - 1).ilog2()
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// The recursive definition of the standard, written independently of the code above.
@@ -63,6 +174,56 @@ mod tests {
                 "{count} leaves"
             );
         }
+    }
+
+    proptest! {
+        #[test]
+        fn every_range_is_proved_and_nothing_else(
+            total in 1usize..200,
+            edges: (proptest::sample::Index, proptest::sample::Index),
+            other: proptest::sample::Index,
+        ) {
+            let leaves: Vec<Leaf> = (0..total).map(|i| leaf(&i.to_le_bytes())).collect();
+            let root = merkle_root(&leaves);
+            let from = edges.0.index(total);
+            let end = from + 1 + edges.1.index(total - from);
+            let proof = prove_range(&leaves, from..end);
+            prop_assert!(proof.len() <= 2 * (total.next_power_of_two().ilog2() as usize));
+            let verify = |total: usize, from: usize, leaves: &[Leaf], proof: &[Leaf]| {
+                verify_range(&root, total as u64, from as u64, leaves, proof)
+            };
+            let given = &leaves[from..end];
+            prop_assert!(verify(total, from, given, &proof));
+            let mut wrong = given.to_vec();
+            wrong[other.index(given.len())][3] ^= 1;
+            prop_assert!(!verify(total, from, &wrong, &proof));
+            prop_assert!(!verify(total, from + 1, given, &proof));
+            prop_assert!(!verify(total, from, &given[1..], &proof));
+            prop_assert!(!verify(total, from, given, &[&proof[..], &[root]].concat()));
+            if !proof.is_empty() {
+                prop_assert!(!verify(total, from, given, &proof[1..]));
+                let mut wrong = proof.clone();
+                wrong[other.index(proof.len())][0] ^= 1;
+                prop_assert!(!verify(total, from, given, &wrong));
+            }
+            prop_assert!(!verify(total, from, &[], &[]));
+        }
+
+        #[test]
+        fn hostile_proofs_are_refused(
+            total: u64, from: u64,
+            leaves in proptest::collection::vec(any::<Leaf>(), 0..5),
+            proof in proptest::collection::vec(any::<Leaf>(), 0..70),
+        ) {
+            prop_assert!(!verify_range(&[7; 32], total, from, &leaves, &proof));
+        }
+    }
+
+    #[test]
+    fn no_range_beyond_the_leaves_is_proved() {
+        let leaves = [leaf(&[1]), leaf(&[2])];
+        assert!(prove_range(&leaves, 1..3).is_empty());
+        assert!(prove_range(&[], 0..1).is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod priority;
 pub(crate) mod record;
 
 pub use manifest::{Manifest, ManifestError, RenditionInfo, SignedManifest};
-pub use merkle::{Leaf, leaf, merkle_root};
+pub use merkle::{Leaf, MerkleTree, leaf, merkle_root, prove_range, verify_range};
 pub use mime::{MimeError, MimeType};
 pub use priority::{Priority, PriorityError};
 pub use record::{Kind, Proof, RecordError, SegmentRecord, clean_title};

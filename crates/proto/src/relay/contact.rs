@@ -79,6 +79,8 @@ pub(super) struct Request {
 pub(super) struct Job {
     pub(super) request: u32,
     pub(super) place: Place,
+    pub(super) asked: Run,
+    /// What is left of it.
     pub(super) groups: Run,
 }
 
@@ -105,7 +107,8 @@ pub(super) struct Contact {
     /// Segments that came since it was told of their content.
     pub(super) news: BTreeMap<(u32, u16), Runs>,
     /// Contents of which it has something that is lacking here, by rank.
-    pub(super) offers: BTreeSet<(u8, u32)>,
+    pub(super) offers: BTreeSet<(Rank, u32)>,
+    ranks: BTreeMap<u32, Rank>,
     pub(super) requests: BTreeMap<u32, Request>,
     pub(super) next_request: u32,
     pub(super) flow: Flow,
@@ -161,6 +164,7 @@ impl Contact {
             tell: BTreeSet::new(),
             news: BTreeMap::new(),
             offers: BTreeSet::new(),
+            ranks: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
             flow: Flow::new(now),
@@ -179,6 +183,12 @@ impl Contact {
         }
     }
 
+    /// A short name of the other node, for remembering what it has.
+    pub(super) fn label(&self) -> u32 {
+        let start = self.node.0.first_chunk();
+        start.map_or(0, |four| u32::from_le_bytes(*four))
+    }
+
     /// Counts a message; whether there are too many of them.
     pub(super) fn is_flooding(&mut self, now: Time) -> bool {
         if now.since(self.spoken.1) >= Duration::from_secs(1) {
@@ -189,17 +199,20 @@ impl Contact {
     }
 
     /// Takes a content in or out of the offers.
-    pub(super) fn offer(&mut self, no: u32, rank: Option<u8>) {
-        for other in 0..=3 {
-            if Some(other) != rank {
-                self.offers.remove(&(other, no));
-            }
+    pub(super) fn offer(&mut self, no: u32, rank: Option<Rank>) {
+        if let Some(before) = self.ranks.remove(&no) {
+            self.offers.remove(&(before, no));
         }
         if let Some(rank) = rank {
             self.offers.insert((rank, no));
+            self.ranks.insert(no, rank);
         }
     }
 }
+
+/// The place of a content among those that are fetched: by urgency, then by an order that differs
+/// from node to node, so that nodes get different contents first and have them for each other.
+pub(super) type Rank = (u8, u32);
 
 /// How much may be asked for at a time: twice what arrives during a round trip.
 #[derive(Debug)]

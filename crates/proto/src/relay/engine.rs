@@ -52,6 +52,8 @@ pub struct Config {
     pub hops: [u8; 3],
     /// How many copies are made of contents of each priority (by rank); 0 for any number.
     pub copies: [u16; 3],
+    /// Whether it is told on how many other nodes segments are, for a store that may be full.
+    pub count_copies: bool,
     /// How many chunk groups are handed to a link at a time.
     pub quantum: u64,
     /// After how long a quiet contact is asked for a sign of life; it is left after three and a
@@ -79,6 +81,7 @@ impl Config {
             peer_download: None,
             hops: [0; 3],
             copies: [0; 3],
+            count_copies: true,
             quantum: 16,
             keep_alive: Duration::from_secs(10),
         }
@@ -125,7 +128,8 @@ pub struct Relay {
     pub(super) entries: BTreeMap<u32, Entry>,
     keys: BTreeMap<ContentKey, u32>,
     next_no: u32,
-    pub(super) contacts: BTreeMap<ContactNo, Contact>,
+    /// Boxed, because one is taken out and put back with each step.
+    pub(super) contacts: BTreeMap<ContactNo, Box<Contact>>,
     pub(super) out: VecDeque<Output>,
     pub(super) upload: Bucket,
     pub(super) download: Bucket,
@@ -136,6 +140,8 @@ pub struct Relay {
     /// When a contact has to be looked at.
     timer: Time,
     left: BTreeMap<PublisherKey, Left>,
+    /// Contents of which other nodes got something.
+    pub(super) counted: BTreeSet<u32>,
     /// Contents of which nothing is fetched until then, because the store could not take it.
     pub(super) paused: BTreeMap<u32, Time>,
     /// Where the round of serving goes on.
@@ -161,6 +167,7 @@ impl Relay {
             wake: Time::MAX,
             timer: Time::MAX,
             left: BTreeMap::new(),
+            counted: BTreeSet::new(),
             paused: BTreeMap::new(),
             turn: ContactNo(0),
         }
@@ -172,7 +179,7 @@ impl Relay {
             return *no;
         }
         let vod = crate::content::Priority::Vod;
-        let entry = Entry::new(key.clone(), vod, Time::MAX);
+        let entry = Entry::new(key.clone(), vod, Time::MAX, &self.config.own);
         self.insert(entry)
     }
 
@@ -339,7 +346,7 @@ impl Relay {
         }
         let limits = (self.config.peer_upload, self.config.peer_download);
         let contact = Contact::new(node, dialled, self.now, limits);
-        self.contacts.insert(no, contact);
+        self.contacts.insert(no, Box::new(contact));
         self.timer = self.timer.min(self.now.after(HELLO_WITHIN));
         let proof = self.config.token.as_ref();
         let hello = Hello {
@@ -419,6 +426,7 @@ impl Relay {
         let Some(contact) = self.contacts.remove(&no) else {
             return;
         };
+        self.count_copies();
         for request in contact.requests.values() {
             self.unfly(request.place, request.groups);
         }
@@ -469,7 +477,10 @@ impl Relay {
             return Some(*no);
         }
         let wanted = self.config.interest.covers(key) && self.entries.len() < ENTRIES_MAX;
-        wanted.then(|| self.insert(Entry::new(key.clone(), priority, expires)))
+        wanted.then(|| {
+            let entry = Entry::new(key.clone(), priority, expires, &self.config.own);
+            self.insert(entry)
+        })
     }
 
     fn content(&mut self, no: u32, facts: &Facts) {
@@ -510,6 +521,7 @@ impl Relay {
         let (now, keep_alive) = (self.now, self.config.keep_alive);
         let mut ends = Vec::new();
         let mut pings = Vec::new();
+        let mut quiet = false;
         let mut next = Time::MAX;
         for (no, contact) in &mut self.contacts {
             match trouble(contact, now, keep_alive) {
@@ -521,6 +533,7 @@ impl Relay {
                 contact.pinged = now;
                 // A contact that is quiet has reconciled.
                 contact.items = None;
+                quiet = true;
                 pings.push(*no);
             }
             if contact.ready {
@@ -528,6 +541,9 @@ impl Relay {
             }
         }
         self.timer = next;
+        if quiet {
+            self.count_copies();
+        }
         for no in pings {
             self.send(no, Message::Ping(now.0));
         }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use super::message::{TrackName, groups_of};
 use super::reconcile::{Item, Point};
 use super::runs::{Run, Runs};
+use super::contact::Rank;
 use super::{ContactNo, Facts};
 use crate::content::{Kind, Priority};
-use crate::ids::ContentKey;
+use crate::ids::{ContentKey, PublisherKey};
 use crate::time::Time;
 use crate::wire::Writer;
 
-/// How many other nodes are remembered to have all of a content.
-const SEEN_MAX: usize = 64;
+/// Of how many other nodes it is remembered what they have of a track.
+const ELSEWHERE_MAX: usize = 32;
 /// For how long a viewer is taken to go on watching after its last request.
 const WATCHED: std::time::Duration = std::time::Duration::from_secs(120);
 
@@ -21,6 +22,8 @@ const WATCHED: std::time::Duration = std::time::Duration::from_secs(120);
 pub(super) struct Entry {
     pub(super) key: ContentKey,
     name: [u8; 16],
+    /// Its place among contents of the same urgency.
+    order: u32,
     pub(super) priority: Priority,
     pub(super) expires: Time,
     /// Hash and time of the manifest that the store has.
@@ -35,8 +38,6 @@ pub(super) struct Entry {
     pub(super) hops: u8,
     /// How many copies this node may still make, itself included, where copies are counted.
     pub(super) copies_left: u16,
-    /// Nodes that have all that is here.
-    seen: Vec<u32>,
     pub(super) upgrade: Option<Upgrade>,
     digest: Option<[u8; 32]>,
 }
@@ -62,6 +63,8 @@ pub(super) struct Track {
     pub(super) refused: Runs,
     /// Segments whose record is known and whose bytes are not all here.
     pub(super) pending: BTreeMap<u64, Pending>,
+    /// What other nodes have, those that were met last at the end.
+    elsewhere: Vec<(u32, Runs)>,
     /// Records that were asked for: of a contact, or of the store.
     pub(super) asked: Vec<(Option<ContactNo>, Run)>,
 }
@@ -99,8 +102,46 @@ impl Track {
             here: Runs::new(),
             refused: Runs::new(),
             pending: BTreeMap::new(),
+            elsewhere: Vec::new(),
             asked: Vec::new(),
         }
+    }
+
+    /// Notes what a node has.
+    pub(super) fn saw(&mut self, node: u32, there: &Runs) {
+        self.elsewhere.retain(|(other, _)| *other != node);
+        if self.elsewhere.len() >= ELSEWHERE_MAX {
+            self.elsewhere.remove(0);
+        }
+        self.elsewhere.push((node, there.clone()));
+    }
+
+    /// Notes that a node has some segments more.
+    pub(super) fn saw_more(&mut self, node: u32, run: Run) {
+        match self.elsewhere.iter_mut().find(|(other, _)| *other == node) {
+            Some((_, there)) => there.insert(run.start, run.end),
+            None => self.saw(node, &Runs::of(run.start, run.end)),
+        }
+    }
+
+    /// On how many other nodes each segment is known to be that is here.
+    pub(super) fn copies(&self) -> Vec<(Run, u16)> {
+        let mut copies = Vec::new();
+        for here in self.here.runs() {
+            let mut bounds = vec![here.start, here.end];
+            for (_, there) in &self.elsewhere {
+                let edges = there.runs().iter().flat_map(|run| [run.start, run.end]);
+                bounds.extend(edges.filter(|edge| (here.start..here.end).contains(edge)));
+            }
+            bounds.sort_unstable();
+            bounds.dedup();
+            for pair in bounds.windows(2) {
+                let has = |(_, there): &&(u32, Runs)| there.contains(pair[0]);
+                let count = self.elsewhere.iter().filter(has).count() as u16;
+                copies.push((Run::new(pair[0], pair[1]), count));
+            }
+        }
+        copies
     }
 
     /// What of `theirs` is neither here nor refused.
@@ -126,14 +167,23 @@ impl Track {
 }
 
 impl Entry {
-    pub(super) fn new(key: ContentKey, priority: Priority, expires: Time) -> Self {
+    /// `own` is the key of this node.
+    pub(super) fn new(
+        key: ContentKey,
+        priority: Priority,
+        expires: Time,
+        own: &PublisherKey,
+    ) -> Self {
         let mut w = Writer::new();
         crate::content::record::write_content_key(&mut w, &key);
         let mut name = [0; 16];
         name.copy_from_slice(&blake3::hash(&w.finish()).as_bytes()[..16]);
+        let order = blake3::keyed_hash(&own.0, &name);
+        let order = order.as_bytes().first_chunk();
         Self {
             key,
             name,
+            order: order.map_or(0, |four| u32::from_le_bytes(*four)),
             priority,
             expires,
             manifest: None,
@@ -143,7 +193,6 @@ impl Entry {
             watched: None,
             hops: 0,
             copies_left: 0,
-            seen: Vec::new(),
             upgrade: None,
             digest: None,
         }
@@ -172,7 +221,6 @@ impl Entry {
     /// What is here changed.
     pub(super) fn changed(&mut self) {
         self.digest = None;
-        self.seen.clear();
     }
 
     /// Notes over how many nodes it comes, and how many copies come with it, the first time that
@@ -226,21 +274,13 @@ impl Entry {
             .map_or(0, |(sequence, _)| sequence)
     }
 
-    /// 0 goes first: what is watched here, then by priority.
-    pub(super) fn rank(&self, now: Time) -> u8 {
-        match self.watched {
+    /// The lowest goes first: what is watched here, then by priority.
+    pub(super) fn rank(&self, now: Time) -> Rank {
+        let urgency = match self.watched {
             Some((_, until)) if until > now => 0,
             _ => 3 - self.priority.rank(),
-        }
-    }
-
-    /// Notes that a node has all that is here. Returns how many do, when that is new.
-    pub(super) fn saw(&mut self, node: u32) -> Option<u16> {
-        if self.seen.contains(&node) || self.seen.len() >= SEEN_MAX {
-            return None;
-        }
-        self.seen.push(node);
-        Some(self.seen.len() as u16)
+        };
+        (urgency, self.order)
     }
 }
 

@@ -134,7 +134,7 @@ impl Relay {
     ) -> Option<(Place, Run, u64)> {
         let mut useless = Vec::new();
         let mut found = None;
-        for (rank, at) in contact.offers.iter().take(CONTENTS_MAX) {
+        for (_, at) in contact.offers.iter().take(CONTENTS_MAX) {
             let entry = self.entries.get_mut(at);
             let plan = match (entry, contact.remote.get(at)) {
                 (Some(entry), Some(remote)) => {
@@ -148,11 +148,11 @@ impl Relay {
                     break;
                 }
                 Plan::Wait => {}
-                Plan::Nothing => useless.push((*rank, *at)),
+                Plan::Nothing => useless.push(*at),
             }
         }
-        for offer in useless {
-            contact.offers.remove(&offer);
+        for at in useless {
+            contact.offer(at, None);
         }
         found
     }

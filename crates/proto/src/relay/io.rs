@@ -102,7 +102,9 @@ pub enum Output {
         request: u32,
         /// The segment.
         place: Place,
-        /// The chunk groups.
+        /// All chunk groups that were asked for with it.
+        asked: Run,
+        /// Those that are to be sent now.
         groups: Run,
         /// All that was asked for is sent with these.
         last: bool,
@@ -137,6 +139,6 @@ pub enum Output {
     Adopt(Place, u64),
     /// A peer says that a stored segment is damaged: look at it again.
     Doubt(Place),
-    /// So many other nodes have all that is here of a content.
-    Copies(u32, u16),
+    /// On how many other nodes the segments of a track are known to be that are here.
+    Copies(u32, u16, Vec<(Run, u16)>),
 }

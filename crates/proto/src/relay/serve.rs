@@ -45,6 +45,7 @@ impl Relay {
             let job = Job {
                 request,
                 place,
+                asked: groups,
                 groups,
             };
             contact.jobs.insert((rank, contact.next_job), job);
@@ -114,7 +115,8 @@ impl Relay {
             return false;
         };
         let quantum = self.config.quantum;
-        if contact.jobs.is_empty() || contact.in_link + quantum * GROUP_ON_LINK > IN_LINK_MAX {
+        let busy = contact.in_link > 0 && contact.in_link + quantum * GROUP_ON_LINK > IN_LINK_MAX;
+        if contact.jobs.is_empty() || busy {
             return false;
         }
         let allowed = self.upload.allows(now).min(contact.upload.allows(now));
@@ -144,11 +146,21 @@ impl Relay {
             contact: no,
             request: job.request,
             place: job.place,
+            asked: job.asked,
             groups,
             last: job.groups.count() == 0,
         });
         if job.groups.count() > 0 {
             contact.jobs.insert(at, job);
+            return true;
+        }
+        let (label, place) = (contact.label(), job.place);
+        if self.config.count_copies
+            && let Some(entry) = self.entries.get_mut(&place.no)
+            && let Some(track) = entry.tracks.get_mut(usize::from(place.track))
+        {
+            track.saw_more(label, Run::new(place.sequence, place.sequence + 1));
+            self.counted.insert(place.no);
         }
         true
     }

@@ -459,39 +459,50 @@ impl Relay {
         self.reoffer(at);
     }
 
-    /// Notes whether a contact has all that is here of a content.
+    /// Notes what a contact has of a content.
     fn compare(&mut self, no: ContactNo, at: u32) {
-        let (Some(contact), Some(entry)) = (self.contacts.get(&no), self.entries.get(&at)) else {
+        let (Some(contact), Some(entry)) = (self.contacts.get(&no), self.entries.get_mut(&at))
+        else {
             return;
         };
-        let Some(remote) = contact.remote.get(&at) else {
+        let Some(remote) = contact.remote.get(&at).filter(|_| self.config.count_copies) else {
             return;
         };
-        let all = entry.is_held()
-            && entry.tracks.iter().enumerate().all(|(index, track)| {
-                track.here.runs().iter().all(|run| {
-                    remote
-                        .track(index as u16)
-                        .is_some_and(|(_, here)| here.covers(run.start, run.end))
-                })
-            });
-        if all {
-            self.seen_on(no, at);
+        for (ours, there) in &remote.tracks {
+            if let Some(track) = entry.tracks.get_mut(usize::from(*ours)) {
+                track.saw(contact.label(), there);
+            }
         }
+        self.counted.insert(at);
     }
 
+    /// A contact has exactly what is here of a content.
     fn seen_on(&mut self, no: ContactNo, at: u32) {
         let (Some(contact), Some(entry)) = (self.contacts.get(&no), self.entries.get_mut(&at))
         else {
             return;
         };
-        let node = contact
-            .node
-            .0
-            .first_chunk()
-            .map_or(0, |four| u32::from_le_bytes(*four));
-        if let Some(copies) = entry.saw(node) {
-            self.out.push_back(Output::Copies(at, copies));
+        if self.config.count_copies {
+            for track in &mut entry.tracks {
+                let here = track.here.clone();
+                track.saw(contact.label(), &here);
+            }
+            self.counted.insert(at);
+        }
+    }
+
+    /// Says on how many other nodes the segments are of contents of which that changed.
+    pub(super) fn count_copies(&mut self) {
+        for at in std::mem::take(&mut self.counted) {
+            let Some(entry) = self.entries.get(&at) else {
+                continue;
+            };
+            for (index, track) in entry.tracks.iter().enumerate() {
+                if !track.here.is_empty() {
+                    let copies = Output::Copies(at, index as u16, track.copies());
+                    self.out.push_back(copies);
+                }
+            }
         }
     }
 

@@ -1,7 +1,11 @@
 //! Nodes that meet: the relay of `lavant-proto` on every node, contacts, links and faults in
 //! virtual time.
 
+pub mod epidemic;
 pub mod node;
+pub mod oracle;
+pub mod report;
+pub mod trace;
 pub mod universe;
 pub mod world;
 

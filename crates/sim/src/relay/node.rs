@@ -21,7 +21,10 @@ pub(super) struct Held {
     partial: BTreeMap<u64, Runs>,
     /// Its records are all known.
     pub(super) admitted: bool,
-    copies: u16,
+    /// On how many other nodes segments are.
+    copies: BTreeMap<u64, u16>,
+    /// Segments that ever were here.
+    ever: Runs,
     /// It was removed or has expired.
     gone: bool,
 }
@@ -200,7 +203,12 @@ impl Node {
         let whole = held.partial.get(&sequence).map(Runs::count) == Some(all);
         assert!(whole, "an incomplete segment was to be adopted");
         let victims = self.make_room(universe, content)?;
-        let copies = self.held.get(&content).map_or(0, |held| held.copies);
+        // Whoever gave it has it.
+        let copies = self
+            .held
+            .get(&content)
+            .and_then(|held| held.copies.get(&sequence).copied())
+            .unwrap_or(1);
         if let Some(rank) = self.rank(spec, sequence, copies) {
             self.evictable.insert((rank, content, sequence));
         }
@@ -252,25 +260,40 @@ impl Node {
         own.sum()
     }
 
-    /// Other nodes have all that is here of a content.
-    pub(super) fn copies(&mut self, universe: &Universe, content: u32, copies: u16) {
+    /// On how many other nodes segments are.
+    pub(super) fn copies(&mut self, universe: &Universe, content: u32, copies: &[(Run, u16)]) {
         let spec = &universe.specs[content as usize];
-        let Some(held) = self.held.get_mut(&content) else {
-            return;
-        };
-        let before = std::mem::replace(&mut held.copies, copies);
         if self.capacity.is_none() || spec.publisher == self.number {
             return;
         }
-        let here: Vec<u64> = held.here.iter().collect();
-        for sequence in here {
-            if let Some(rank) = self.rank(spec, sequence, before) {
-                self.evictable.remove(&(rank, content, sequence));
-            }
-            if let Some(rank) = self.rank(spec, sequence, copies) {
-                self.evictable.insert((rank, content, sequence));
+        for (run, count) in copies {
+            for sequence in run.start..run.end {
+                let Some(held) = self.held.get_mut(&content) else {
+                    return;
+                };
+                if !held.here.contains(sequence) {
+                    continue;
+                }
+                let before = held.copies.insert(sequence, *count).unwrap_or(1);
+                if before == *count {
+                    continue;
+                }
+                if let Some(rank) = self.rank(spec, sequence, before) {
+                    self.evictable.remove(&(rank, content, sequence));
+                }
+                if let Some(rank) = self.rank(spec, sequence, *count) {
+                    self.evictable.insert((rank, content, sequence));
+                }
             }
         }
+    }
+
+    /// Notes that a segment came; whether it is for the first time.
+    pub(super) fn first_time(&mut self, content: u32, sequence: u64) -> bool {
+        let held = self.held.entry(content).or_default();
+        let new = !held.ever.contains(sequence);
+        held.ever.insert(sequence, sequence + 1);
+        new
     }
 
     /// The process ends; what was stored stays.

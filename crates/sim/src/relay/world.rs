@@ -92,7 +92,7 @@ struct Contact {
 /// What came of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Segments that came to a node that did not publish them.
+    /// Segments that came to a node that did not publish them, for the first time.
     pub delivered: u64,
     /// Their time from publication to arrival, summed, in seconds.
     pub delay_seconds: u64,
@@ -440,10 +440,10 @@ impl World {
                 self.nodes[node as usize].handle(self.now, learned);
             }
             Output::Adopt(place, _) => self.adopt(node, place.no, place.sequence),
-            Output::Copies(no, copies) => {
+            Output::Copies(no, _, copies) => {
                 if let Some(content) = self.content(node, no) {
                     let universe = &self.setup.universe;
-                    self.nodes[node as usize].copies(universe, content, copies);
+                    self.nodes[node as usize].copies(universe, content, &copies);
                 }
             }
             Output::Expect { .. } | Output::Doubt(_) => {}
@@ -548,8 +548,10 @@ impl World {
         }
         let run = Run::new(sequence, sequence + 1);
         it.handle(now, Input::Stored(place.no, place.track, run));
-        self.outcome.delivered += 1;
-        self.outcome.delay_seconds += now.since(spec.published(sequence)).as_secs();
+        if it.first_time(content, sequence) {
+            self.outcome.delivered += 1;
+            self.outcome.delay_seconds += now.since(spec.published(sequence)).as_secs();
+        }
         for number in [now.0, u64::from(node), u64::from(content), sequence] {
             self.hasher.update(&number.to_le_bytes());
         }

@@ -1,6 +1,6 @@
 //! Uploads: all or nothing.
 
-use lavant_proto::content::{Manifest, RenditionInfo, merkle_root};
+use lavant_proto::content::{Manifest, RenditionInfo, SegmentRecord, merkle_root};
 use lavant_proto::ids::Signature;
 
 use super::*;
@@ -337,7 +337,10 @@ fn manifest_of(upload: &UploadInfo) -> Manifest {
     let records: Vec<_> = upload
         .segments
         .iter()
-        .map(|segment| &segment.record)
+        .map(|segment| SegmentRecord {
+            target_duration: 6,
+            ..segment.record.clone()
+        })
         .collect();
     let leaves: Vec<_> = records.iter().map(|record| record.leaf()).collect();
     let rendition = commit(1).renditions.remove(0);

@@ -1,0 +1,188 @@
+//! The part of the configuration that says whom a node meets and what it carries.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use lavant_proto::ids::{ContentId, PublisherKey};
+use lavant_proto::relay::hello::{Interest, Token};
+
+use super::{ConfigError, Layer};
+use crate::link::{LinkKind, Target};
+
+/// Port of the relay unless configured.
+pub const DEFAULT_RELAY_PORT: u16 = 7778;
+/// Shortest token of a group: it can be guessed by whoever is dialled, as fast as they can hash.
+const TOKEN_BYTES_MIN: usize = 12;
+/// Percent of the store that one unknown publisher may take unless configured.
+const PUBLISHER_SHARE: u8 = 50;
+
+/// Whom a node meets and what it carries.
+#[derive(Clone, Debug)]
+pub struct RelayConfig {
+    /// Where links come in.
+    pub addresses: Vec<IpAddr>,
+    /// Port of the links, for TCP and UDP.
+    pub port: u16,
+    /// The only kind of link, if there is only one.
+    pub link: Option<LinkKind>,
+    /// Nodes to meet.
+    pub peers: Vec<Target>,
+    /// Whether nodes on the same network are looked for.
+    pub discovery: bool,
+    /// What all nodes of the group know.
+    pub token: Option<Token>,
+    /// The only nodes that are met; all when empty.
+    pub allow: BTreeSet<PublisherKey>,
+    /// Whose contents are taken from others.
+    pub interest: Interest,
+    /// Bytes a second sent to all, fetched from all, sent to each, fetched from each.
+    pub limits: [Option<u64>; 4],
+    /// Over how many nodes contents are carried, by rank of priority; 0 for any number.
+    pub hops: [u8; 3],
+    /// How many copies are made, by rank of priority; 0 for any number.
+    pub copies: [u16; 3],
+}
+
+/// What of the configuration is the store's.
+#[derive(Clone, Debug)]
+pub struct Shares {
+    /// Percent of the store's limit that one unknown publisher may take.
+    pub publisher: u8,
+    /// Publishers that may take all of it.
+    pub trusted: BTreeSet<PublisherKey>,
+}
+
+fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Value(format!("{key}: {what}"))
+}
+
+fn keys(name: &str, texts: Option<&[String]>) -> Result<BTreeSet<PublisherKey>, ConfigError> {
+    let parse = |text: &String| text.parse().map_err(|error| wrong(name, error));
+    texts.unwrap_or_default().iter().map(parse).collect()
+}
+
+impl Layer {
+    /// The relay's part, with its defaults; none when the relay is switched off.
+    pub(super) fn resolve_relay(&self) -> Result<Option<RelayConfig>, ConfigError> {
+        if self.relay == Some(false) {
+            return Ok(None);
+        }
+        let link = match self.link.as_deref() {
+            None | Some("auto") => None,
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|error| wrong("link", format!("{error}, or 'auto'")))?,
+            ),
+        };
+        let peers = self.peer.as_deref().unwrap_or_default().iter();
+        let peers: Result<Vec<Target>, _> = peers
+            .map(|text| text.parse().map_err(|error| wrong("peer", error)))
+            .collect();
+        let token = match self.relay_token.as_deref() {
+            None | Some("") => None,
+            Some(text) if text.len() < TOKEN_BYTES_MIN => {
+                let what = format!("a token has at least {TOKEN_BYTES_MIN} characters");
+                return Err(wrong("relay_token", what));
+            }
+            Some(text) => Some(Token::new(text)),
+        };
+        let any = vec![
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv6Addr::UNSPECIFIED.into(),
+        ];
+        let limit = |size: Option<super::Size>| size.map(|size| size.0).filter(|rate| *rate > 0);
+        Ok(Some(RelayConfig {
+            addresses: self.relay_bind.clone().unwrap_or(any),
+            port: self.relay_port.unwrap_or(DEFAULT_RELAY_PORT),
+            link,
+            peers: peers?,
+            discovery: self.discovery.unwrap_or(true),
+            token,
+            allow: keys("allow_node", self.allow_node.as_deref())?,
+            interest: self.interest()?,
+            limits: [
+                self.upload_limit,
+                self.download_limit,
+                self.peer_upload_limit,
+                self.peer_download_limit,
+            ]
+            .map(limit),
+            hops: [self.hops_vod, self.hops_near_live, self.hops_live]
+                .map(|hops| hops.unwrap_or(0)),
+            copies: [self.copies_vod, self.copies_near_live, self.copies_live]
+                .map(|copies| copies.unwrap_or(0)),
+        }))
+    }
+
+    fn interest(&self) -> Result<Interest, ConfigError> {
+        let mut interest = Interest::default();
+        let carry = self.carry.as_deref().unwrap_or(&[]);
+        match carry {
+            [] => interest.all = true,
+            [one] if one == "all" => interest.all = true,
+            [one] if one == "none" => {}
+            _ => {
+                interest.publishers = keys("carry", Some(carry))
+                    .map_err(|error| ConfigError::Value(format!("{error}; or all, or none")))?;
+            }
+        }
+        for text in self.want.as_deref().unwrap_or_default() {
+            let (publisher, id) = match text.split_once('/') {
+                Some((key, id)) => {
+                    let key = key.parse().map_err(|error| wrong("want", error))?;
+                    (Some(key), id)
+                }
+                None => (None, text.as_str()),
+            };
+            let id = ContentId::new(id).map_err(|error| wrong("want", error))?;
+            interest.contents.insert((id, publisher));
+        }
+        Ok(interest)
+    }
+
+    pub(super) fn resolve_shares(&self) -> Result<Shares, ConfigError> {
+        let publisher = self.publisher_share.unwrap_or(PUBLISHER_SHARE);
+        if !(1..=100).contains(&publisher) {
+            return Err(wrong("publisher_share", "a share is 1 to 100 percent"));
+        }
+        Ok(Shares {
+            publisher,
+            trusted: keys("trust", self.trust.as_deref())?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(text: &str) -> Layer {
+        Layer::parse(text).unwrap()
+    }
+
+    #[test]
+    fn everything_is_carried_unless_told_otherwise() {
+        let interest = |text| layer(text).resolve_relay().unwrap().unwrap().interest;
+        assert!(interest("").all);
+        assert!(interest("carry = [\"all\"]").all);
+        let some = interest("carry = [\"none\"]\nwant = [\"film\"]");
+        assert!(!some.all && some.publishers.is_empty());
+        assert_eq!(some.contents.len(), 1);
+        let key = lavant_proto::ids::SigningKey::from_seed(&[1; 32]).publisher();
+        let some = interest(&format!("carry = [\"{key}\"]\nwant = [\"{key}/film\"]"));
+        assert_eq!(some.publishers.len(), 1);
+        assert!(layer("relay = false").resolve_relay().unwrap().is_none());
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let error = |text| layer(text).resolve_relay().unwrap_err().to_string();
+        assert!(error("link = \"udp\"").contains("quic"));
+        assert!(error("peer = [\"ship\"]").contains("HOST:PORT"));
+        assert!(error("relay_token = \"short\"").contains("12 characters"));
+        assert!(error("carry = [\"some\"]").contains("64 hexadecimal"));
+        assert!(error("want = [\"a/b\"]").contains("64 hexadecimal"));
+        let share = layer("publisher_share = 0").resolve_shares();
+        assert!(share.unwrap_err().to_string().contains("percent"));
+    }
+}

@@ -1,0 +1,293 @@
+//! The two tasks of one contact: what goes out, and what comes in.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use lavant_proto::ids::Root;
+use lavant_proto::relay::message::Message;
+use lavant_proto::relay::runs::Run;
+use lavant_proto::relay::{ContactNo, Relay};
+use lavant_proto::verify::{FrameReader, FrameWriter, GroupRange, VerifiedFrame, group_count};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver};
+
+use super::driver::Event;
+use crate::link::{Frame, LinkReceiver, LinkSender};
+use crate::store::{Partial, SliceFile, Store, StoreError};
+
+/// Bytes of frames that go out in one batch.
+const BATCH_BYTES: u64 = 512 << 10;
+/// Files kept open for answers that take several turns.
+const FILES_MAX: usize = 8;
+/// Unfinished answers; those that were cancelled stay among them until there are so many.
+const ANSWERS_MAX: usize = 4096;
+
+/// What a contact is to send.
+pub(super) enum Command {
+    Control(Bytes),
+    Serve(Serve),
+    Close(String),
+}
+
+/// Chunk groups to send for a request.
+pub(super) struct Serve {
+    pub(super) request: u32,
+    pub(super) root: Root,
+    pub(super) length: u64,
+    /// All that was asked for with the request.
+    pub(super) asked: Run,
+    pub(super) groups: Run,
+    pub(super) last: bool,
+}
+
+/// An answer that is expected.
+pub(super) struct Expected {
+    reader: FrameReader,
+    partial: Arc<Partial>,
+}
+
+impl Expected {
+    pub(super) fn new(root: Root, length: u64, groups: Run, partial: Arc<Partial>) -> Self {
+        Self {
+            reader: FrameReader::new(root, length, range(groups)),
+            partial,
+        }
+    }
+}
+
+/// The answers that a contact owes, by request.
+#[derive(Clone, Default)]
+pub(super) struct Expectations(Arc<Mutex<BTreeMap<u32, Expected>>>);
+
+impl Expectations {
+    pub(super) fn insert(&self, request: u32, expected: Expected) {
+        self.lock().insert(request, expected);
+    }
+
+    pub(super) fn remove(&self, request: u32) -> Option<Expected> {
+        self.lock().remove(&request)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Expected>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const fn range(run: Run) -> GroupRange {
+    GroupRange {
+        start: run.start,
+        end: run.end,
+    }
+}
+
+/// Sends what the relay wants sent, messages before segments, until the link or the relay ends.
+pub(super) async fn send(
+    no: ContactNo,
+    mut link: Box<dyn LinkSender>,
+    mut commands: UnboundedReceiver<Command>,
+    events: Sender<Event>,
+    store: Store,
+) {
+    let mut answers = Answers {
+        store,
+        writers: BTreeMap::new(),
+        files: Vec::new(),
+    };
+    while let Some(first) = commands.recv().await {
+        let (mut frames, mut data) = (Vec::new(), Vec::new());
+        let (mut served, mut close) = (0, None);
+        let mut next = Some(first);
+        while let Some(command) = next {
+            match command {
+                Command::Control(bytes) => frames.push(Frame::Control(bytes)),
+                Command::Close(why) => close = Some(why),
+                Command::Serve(serve) => {
+                    served += Relay::serve_bytes(&serve.groups);
+                    match tokio::task::block_in_place(|| answers.frames(&serve)) {
+                        Ok(more) => data.extend(more),
+                        Err(error) => {
+                            tracing::warn!(root = %serve.root, %error, "cannot be served");
+                            let gone = Message::Gone(serve.request).encode();
+                            frames.push(Frame::Control(gone.into()));
+                        }
+                    }
+                }
+            }
+            next = if close.is_some() || served >= BATCH_BYTES {
+                None
+            } else {
+                commands.try_recv().ok()
+            };
+        }
+        frames.append(&mut data);
+        let sent = link.send(&mut frames).await;
+        if let Some(why) = close {
+            link.close(&why).await;
+            return;
+        }
+        // The receiving task reports why a link ended.
+        if sent.is_err() {
+            return;
+        }
+        if served > 0 && events.send(Event::Sent(no, served)).await.is_err() {
+            return;
+        }
+    }
+    link.close("the node stops").await;
+}
+
+/// Answers that are being sent.
+struct Answers {
+    store: Store,
+    writers: BTreeMap<u32, FrameWriter>,
+    files: Vec<(Root, Arc<SliceFile>)>,
+}
+
+impl Answers {
+    /// Reads the frames that are to be sent now.
+    fn frames(&mut self, serve: &Serve) -> Result<Vec<Frame>, StoreError> {
+        let file = self.file(serve)?;
+        if self.writers.len() >= ANSWERS_MAX {
+            self.writers.clear();
+        }
+        let writer = self
+            .writers
+            .entry(serve.request)
+            .or_insert_with(|| FrameWriter::new(serve.length, range(serve.asked)));
+        let count = serve.groups.count() as usize;
+        let mut bytes = Vec::with_capacity(count * (17 << 10));
+        let mut ends = Vec::with_capacity(count);
+        let unread = |error| StoreError::io("read a segment", &error);
+        while ends.len() < count {
+            let next = writer.next(file.file.as_ref(), &file.outboard, &mut bytes);
+            if next.map_err(unread)?.is_none() {
+                break;
+            }
+            ends.push(bytes.len());
+        }
+        let done = writer.is_done();
+        if serve.last || done {
+            self.writers.remove(&serve.request);
+        }
+        let bytes = Bytes::from(bytes);
+        let mut from = 0;
+        let frames = ends.iter().map(|end| {
+            let bytes = bytes.slice(from..*end);
+            from = *end;
+            Frame::Data {
+                request: serve.request,
+                last: done && *end == ends[ends.len() - 1],
+                bytes,
+            }
+        });
+        Ok(frames.collect())
+    }
+
+    fn file(&mut self, serve: &Serve) -> Result<Arc<SliceFile>, StoreError> {
+        if let Some((_, file)) = self.files.iter().find(|(root, _)| *root == serve.root) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(self.store.slice_file(&serve.root, serve.length)?);
+        if self.files.len() >= FILES_MAX {
+            self.files.remove(0);
+        }
+        // What of a partial payload is here changes; a whole one does not.
+        if file.have.count() == group_count(file.length) {
+            self.files.push((serve.root, Arc::clone(&file)));
+        }
+        Ok(file)
+    }
+}
+
+/// Takes what comes in until the link ends: verifies and keeps chunk groups, hands on messages.
+pub(super) async fn receive(
+    no: ContactNo,
+    mut link: Box<dyn LinkReceiver>,
+    expected: Expectations,
+    events: Sender<Event>,
+) {
+    let mut frames = Vec::new();
+    loop {
+        let ended = link.receive(&mut frames).await.err();
+        let happened = tokio::task::block_in_place(|| take(no, &frames, &expected));
+        frames.clear();
+        for event in happened {
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+        if let Some(error) = ended {
+            let _ = events.send(Event::Down(no, error.to_string())).await;
+            return;
+        }
+    }
+}
+
+/// Works through frames in order; those of one request that follow each other are kept together.
+fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Event> {
+    let mut happened = Vec::new();
+    let mut rest = frames;
+    while let Some((first, tail)) = rest.split_first() {
+        match first {
+            Frame::Control(bytes) => {
+                happened.push(match Message::decode(bytes) {
+                    Ok(message) => Event::Message(no, message),
+                    Err(error) => Event::Lied(no, format!("it sent what is no message: {error}")),
+                });
+                rest = tail;
+            }
+            Frame::Data { request, .. } => {
+                let same = |frame: &&Frame| matches!(frame, Frame::Data { request: other, .. } if other == request);
+                let count = rest.iter().take_while(same).count();
+                let (data, others) = rest.split_at(count);
+                keep(no, *request, data, expected, &mut happened);
+                rest = others;
+            }
+        }
+    }
+    happened
+}
+
+fn keep(
+    no: ContactNo,
+    request: u32,
+    frames: &[Frame],
+    expected: &Expectations,
+    happened: &mut Vec<Event>,
+) {
+    // An answer to a request that was given up is of no use.
+    let Some(mut answer) = expected.remove(request) else {
+        return;
+    };
+    let mut verified: Vec<VerifiedFrame<'_>> = Vec::new();
+    let mut damaged = false;
+    for frame in frames {
+        let Frame::Data { bytes, .. } = frame else {
+            continue;
+        };
+        match answer.reader.push(bytes) {
+            Ok(frame) => verified.push(frame),
+            Err(error) => {
+                tracing::warn!(contact = no.0, %error, "a peer sent damaged bytes");
+                damaged = true;
+                break;
+            }
+        }
+    }
+    if let (Some(first), Some(last)) = (verified.first(), verified.last()) {
+        let groups = Run::new(first.group(), last.group() + 1);
+        match answer.partial.write_all(&verified) {
+            Ok(()) => happened.push(Event::Arrived(no, request, groups)),
+            Err(error) => {
+                tracing::error!(%error, "part of a segment cannot be written");
+                happened.push(Event::Unwritten(no, request));
+                return;
+            }
+        }
+    }
+    if damaged {
+        happened.push(Event::Damaged(no, request));
+    } else if !answer.reader.is_done() {
+        expected.insert(request, answer);
+    }
+}

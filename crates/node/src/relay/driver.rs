@@ -1,0 +1,603 @@
+//! The task that drives the relay: links, store and clock go in, what the relay wants done comes
+//! out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lavant_proto::content::{Proof, SegmentRecord, Verified};
+use lavant_proto::ids::PublisherKey;
+use lavant_proto::relay::message::Message;
+use lavant_proto::relay::runs::Run;
+use lavant_proto::relay::{ContactNo, Input, Known, Output, Place, Relay};
+use lavant_proto::time::Time;
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::contact::{self, Command, Expectations};
+use super::holdings::Holdings;
+use super::learn::{Assemblies, Sheets};
+use super::peers::{Dial, Peers};
+use super::{Ask, Settings};
+use crate::link::{Discovery, Link, Links, Sighting};
+use crate::store::{Change, Partial, Store, StoreError};
+
+/// Most events that are worked through before time and links are looked at again.
+const EVENTS_AT_ONCE: usize = 256;
+/// How long a node that found another one leaves dialling to the smaller key.
+const LEAVE_TO_OTHER: Duration = Duration::from_secs(2);
+/// How often copies elsewhere are written to the store.
+const COPIES_EVERY: Duration = Duration::from_secs(10);
+/// How long contacts may take for their good-byes.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Something that a task of the relay reports.
+pub(super) enum Event {
+    Message(ContactNo, Message),
+    Arrived(ContactNo, u32, Run),
+    Damaged(ContactNo, u32),
+    Unwritten(ContactNo, u32),
+    Lied(ContactNo, String),
+    Sent(ContactNo, u64),
+    Down(ContactNo, String),
+    Dialled(u32, Result<Box<dyn Link>, String>),
+    Adopted(Place, Result<bool, StoreError>),
+    Admitted(u32, Result<u64, StoreError>),
+}
+
+/// A contact that is up.
+struct Live {
+    node: PublisherKey,
+    commands: UnboundedSender<Command>,
+    expected: Expectations,
+    sending: JoinHandle<()>,
+}
+
+/// A segment whose record was verified and that is not stored yet.
+pub(super) struct Pending {
+    pub(super) record: Verified<SegmentRecord>,
+    pub(super) proof: Proof,
+    pub(super) partial: Option<Arc<Partial>>,
+}
+
+pub(super) struct Driver {
+    pub(super) store: Store,
+    pub(super) relay: Relay,
+    pub(super) holdings: Holdings,
+    pub(super) assemblies: Assemblies,
+    pub(super) sheets: Sheets,
+    pub(super) pending: BTreeMap<Place, Pending>,
+    pub(super) peers: Peers,
+    links: Arc<Links>,
+    contacts: BTreeMap<ContactNo, Live>,
+    /// Which segment a request of ours is for.
+    requests: BTreeMap<(ContactNo, u32), Place>,
+    next_contact: u32,
+    events: Sender<Event>,
+    copies: BTreeMap<(u32, u16), Vec<(Run, u16)>>,
+    copies_at: Instant,
+    started: (Instant, Time),
+}
+
+impl Driver {
+    pub(super) fn new(
+        store: Store,
+        links: Arc<Links>,
+        settings: Settings,
+        events: Sender<Event>,
+        seed: u64,
+    ) -> Self {
+        let now = store.settings().clock.now();
+        let mut peers = Peers::new(seed);
+        for target in &settings.peers {
+            peers.name(target.clone(), now);
+        }
+        Self {
+            relay: Relay::new(settings.relay, now),
+            holdings: Holdings::default(),
+            assemblies: Assemblies::default(),
+            sheets: Sheets::default(),
+            pending: BTreeMap::new(),
+            peers,
+            links,
+            contacts: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_contact: 0,
+            events,
+            copies: BTreeMap::new(),
+            copies_at: Instant::now(),
+            started: (Instant::now(), now),
+            store,
+        }
+    }
+
+    /// The time that the relay sees: it never goes back, whatever is done to the clock.
+    pub(super) fn now(&self) -> Time {
+        self.started.1.after(self.started.0.elapsed())
+    }
+
+    /// When something is due that nothing else tells of.
+    fn deadline(&self) -> Instant {
+        let due = self.relay.deadline().min(self.peers.next().unwrap_or(Time::MAX));
+        let wait = due.since(self.now()).min(Duration::from_secs(3600));
+        let copies = if self.copies.is_empty() {
+            Duration::MAX
+        } else {
+            COPIES_EVERY.saturating_sub(self.copies_at.elapsed())
+        };
+        Instant::now() + wait.min(copies)
+    }
+
+    /// Runs until nobody can ask anything any more, or until asked to stop.
+    pub(super) async fn run(
+        mut self,
+        mut events: Receiver<Event>,
+        mut asks: Receiver<Ask>,
+        mut changes: UnboundedReceiver<Vec<Change>>,
+        mut discovery: Option<Discovery>,
+    ) {
+        let now = self.now();
+        self.holdings.begin(&self.store, &mut self.relay, now);
+        let links = Arc::clone(&self.links);
+        loop {
+            self.dial_due();
+            self.do_outputs();
+            let deadline = self.deadline();
+            tokio::select! {
+                event = events.recv() => {
+                    let mut next = event;
+                    for _ in 0..EVENTS_AT_ONCE {
+                        let Some(event) = next else { break };
+                        self.event(event);
+                        next = events.try_recv().ok();
+                    }
+                    if let Some(event) = next {
+                        self.event(event);
+                    }
+                }
+                Some(batch) = changes.recv() => self.changed(batch),
+                Some(link) = links.accept() => self.up(None, link),
+                ask = asks.recv() => match ask {
+                    None | Some(Ask::Stop) => break,
+                    Some(ask) => self.ask(ask),
+                },
+                sighting = next_sighting(&mut discovery) => match sighting {
+                    Some(sighting) => self.sighted(sighting),
+                    None => discovery = None,
+                },
+                () = tokio::time::sleep_until(deadline) => {
+                    let now = self.now();
+                    self.relay.handle(now, Input::Tick);
+                    self.write_copies();
+                }
+            }
+        }
+        self.stop().await;
+    }
+
+    /// Says good-bye to everybody.
+    async fn stop(self) {
+        let mut ends = Vec::new();
+        for live in self.contacts.into_values() {
+            let _ = live.commands.send(Command::Close("the node stops".into()));
+            ends.push(live.sending);
+        }
+        let all = async {
+            for end in ends {
+                let _ = end.await;
+            }
+            self.links.close().await;
+        };
+        if tokio::time::timeout(GOODBYE, all).await.is_err() {
+            tracing::warn!("some contacts did not take the good-bye in time");
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        self.relay.handle(now, input);
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Message(no, message) => {
+                if let Message::Gone(request) = &message {
+                    self.forget_request(no, *request);
+                }
+                self.input(Input::Message(no, message));
+            }
+            Event::Arrived(no, request, groups) => {
+                self.input(Input::Arrived(no, request, groups));
+            }
+            Event::Damaged(no, request) => {
+                self.forget_request(no, request);
+                self.input(Input::Damaged(no, request));
+            }
+            Event::Unwritten(no, request) => {
+                if let Some(place) = self.forget_request(no, request) {
+                    self.pending.remove(&place);
+                    self.input(Input::Failed(place));
+                }
+            }
+            Event::Lied(no, why) => self.lied(no, why),
+            Event::Sent(no, bytes) => self.input(Input::Sent(no, bytes)),
+            Event::Down(no, why) => self.down(no, why),
+            Event::Dialled(peer, Ok(link)) => self.up(Some(peer), link),
+            Event::Dialled(peer, Err(why)) => {
+                tracing::debug!(peer, why, "a dial failed");
+                let now = self.now();
+                self.peers.failed(peer, why, now);
+            }
+            Event::Adopted(place, outcome) => self.adopted(place, outcome),
+            Event::Admitted(no, Err(error)) => {
+                tracing::warn!(%error, "a finished content cannot be taken");
+                self.input(Input::RefusedContent(no));
+            }
+            // The store's feed tells of it.
+            Event::Admitted(_, Ok(_)) => {}
+        }
+        self.do_outputs();
+    }
+
+    pub(super) fn lied(&mut self, no: ContactNo, why: String) {
+        if let Some(live) = self.contacts.get(&no) {
+            tracing::warn!(node = %live.node, why, "a peer is left alone");
+        }
+        self.input(Input::Lied(no, why));
+    }
+
+    fn forget_request(&mut self, no: ContactNo, request: u32) -> Option<Place> {
+        if let Some(live) = self.contacts.get(&no) {
+            live.expected.remove(request);
+        }
+        self.requests.remove(&(no, request))
+    }
+
+    fn changed(&mut self, batch: Vec<Change>) {
+        let now = self.now();
+        for change in &batch {
+            if let Change::Admitted { content_no } | Change::Removed { content_no, .. } = change {
+                self.sheets.forget(*content_no);
+                if let Some(no) = self.holdings.relayed(*content_no) {
+                    self.assemblies.forget(no);
+                    let gone = matches!(change, Change::Removed { .. });
+                    self.pending.retain(|place, _| !gone || place.no != no);
+                }
+            }
+        }
+        self.holdings
+            .changes(&self.store, &mut self.relay, batch, now);
+    }
+
+    fn sighted(&mut self, sighting: Sighting) {
+        let now = self.now();
+        match sighting {
+            Sighting::Found { key, addresses } => {
+                // Both find each other; the smaller key dials first.
+                let soon = if self.links.key() < key {
+                    now
+                } else {
+                    now.after(LEAVE_TO_OTHER)
+                };
+                self.peers.found(key, addresses, soon);
+            }
+            Sighting::Lost { key } => self.peers.lost(&key),
+        }
+    }
+
+    fn dial_due(&mut self) {
+        while let Some((peer, dial)) = self.peers.due(self.now()) {
+            let links = Arc::clone(&self.links);
+            let events = self.events.clone();
+            tokio::spawn(async move {
+                let dialled = match &dial {
+                    Dial::Target(target) => links.dial(target).await,
+                    Dial::Key(key, addresses) => links.dial_key(*key, addresses).await,
+                };
+                let dialled = dialled.map_err(|error| error.to_string());
+                let _ = events.send(Event::Dialled(peer, dialled)).await;
+            });
+        }
+    }
+
+    fn up(&mut self, peer: Option<u32>, link: Box<dyn Link>) {
+        let no = ContactNo(self.next_contact);
+        self.next_contact = self.next_contact.wrapping_add(1);
+        let (node, kind, remote) = (link.peer(), link.kind(), link.remote());
+        tracing::info!(%node, %kind, %remote, dialled = peer.is_some(), "a link is up");
+        let (sender, receiver) = link.split();
+        let (commands, queue) = unbounded_channel();
+        let expected = Expectations::default();
+        let events = self.events.clone();
+        let sending = contact::send(no, sender, queue, events.clone(), self.store.clone());
+        let live = Live {
+            node,
+            commands,
+            expected: expected.clone(),
+            sending: tokio::spawn(sending),
+        };
+        tokio::spawn(contact::receive(no, receiver, expected, events));
+        self.contacts.insert(no, live);
+        let now = self.now();
+        self.peers.up(peer, node, no, (kind, remote), now);
+        self.input(Input::Up {
+            contact: no,
+            node,
+            dialled: peer.is_some(),
+        });
+    }
+
+    fn down(&mut self, no: ContactNo, why: String) {
+        if let Some(live) = self.contacts.remove(&no) {
+            tracing::info!(node = %live.node, why, "a link is down");
+            self.requests.retain(|(other, _), _| *other != no);
+            self.count();
+            let now = self.now();
+            self.peers.down(no, why, now);
+            self.input(Input::Down(no));
+        }
+    }
+
+    /// Ends a contact for a reason of the relay's.
+    fn close(&mut self, no: ContactNo, why: String) {
+        let Some(live) = self.contacts.remove(&no) else {
+            return;
+        };
+        tracing::info!(node = %live.node, why, "a link is closed");
+        self.requests.retain(|(other, _), _| *other != no);
+        let now = self.now();
+        if let Some(left) = self.relay.left(&live.node) {
+            let until = left.until;
+            self.peers.leave(no, until);
+        }
+        self.peers.down(no, why.clone(), now);
+        let _ = live.commands.send(Command::Close(why));
+    }
+
+    /// Brings the counts of peers up to date.
+    fn count(&mut self) {
+        for info in self.relay.contacts() {
+            self.peers.count(&info);
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        let now = self.now();
+        match ask {
+            Ask::Peers(answer) => {
+                self.count();
+                let _ = answer.send(self.peers.all.clone());
+            }
+            Ask::Name(target, answer) => {
+                let added = self.peers.name(target, now);
+                let _ = answer.send(added);
+            }
+            Ask::Forget(target, answer) => {
+                let known = self.peers.forget(&target);
+                if let Some(Some(contact)) = known {
+                    self.close(contact, "the operator removed this peer".into());
+                    self.input(Input::Down(contact));
+                }
+                let _ = answer.send(known.is_some());
+            }
+            Ask::Watched(content_no, sequence) => {
+                if let Some(no) = self.holdings.relayed(content_no) {
+                    self.input(Input::Watched(no, sequence));
+                }
+            }
+            Ask::Stop => {}
+        }
+    }
+
+    pub(super) fn do_outputs(&mut self) {
+        while let Some(output) = self.relay.poll() {
+            self.output(output);
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Send(no, message) => self.send(no, &message),
+            Output::Close(no, why) => self.close(no, why),
+            Output::Serve {
+                contact,
+                request,
+                place,
+                asked,
+                groups,
+                last,
+            } => self.serve(contact, place, (request, asked, groups, last)),
+            Output::Expect {
+                contact,
+                request,
+                place,
+                groups,
+            } => self.expect(contact, request, place, groups),
+            Output::SendManifest(no, at) => self.send_manifest(no, at),
+            Output::SendRows(no, at, run) => self.send_rows(no, at, run),
+            Output::SendRecords(no, at, track, run) => self.send_records(no, at, track, run),
+            Output::LearnManifest(no, at, manifest, signature) => {
+                self.learn_manifest(no, at, &manifest, signature);
+            }
+            Output::LearnRows(no, at, from, rows, proof) => {
+                self.learn_rows(no, at, from, rows, &proof);
+            }
+            Output::LearnRecords(no, at, track, run, records) => {
+                self.learn_records(no, at, track, run, records);
+            }
+            Output::Recall(at, track, run) => self.recall(at, track, run),
+            Output::Adopt(place, start) => self.adopt(place, start),
+            Output::Doubt(place) => self.doubt(place),
+            Output::Copies(no, track, copies) => {
+                self.copies.insert((no, track), copies);
+            }
+        }
+    }
+
+    /// Where tasks report.
+    pub(super) fn events(&self) -> Sender<Event> {
+        self.events.clone()
+    }
+
+    pub(super) fn send(&self, no: ContactNo, message: &Message) {
+        if let Some(live) = self.contacts.get(&no) {
+            let _ = live.commands.send(Command::Control(message.encode().into()));
+        }
+    }
+
+    pub(super) fn commands(&self, no: ContactNo) -> Option<UnboundedSender<Command>> {
+        self.contacts.get(&no).map(|live| live.commands.clone())
+    }
+
+    fn serve(&mut self, no: ContactNo, place: Place, (request, asked, groups, last): Answer) {
+        let pending = self.pending.get(&place);
+        let payload = match pending {
+            Some(pending) => Some((pending.record.root, pending.record.length)),
+            None => match self.holdings.segment(&self.store, &self.relay, place) {
+                Ok(segment) => segment.map(|(_, it)| (it.row.root, it.row.length)),
+                Err(error) => {
+                    tracing::error!(%error, "a segment cannot be served");
+                    None
+                }
+            },
+        };
+        let Some((root, length)) = payload else {
+            self.send(no, &Message::Gone(request));
+            return self.input(Input::Sent(no, Relay::serve_bytes(&groups)));
+        };
+        if let Some(live) = self.contacts.get(&no) {
+            let serve = contact::Serve {
+                request,
+                root,
+                length,
+                asked,
+                groups,
+                last,
+            };
+            let _ = live.commands.send(Command::Serve(serve));
+        }
+    }
+
+    fn expect(&mut self, no: ContactNo, request: u32, place: Place, groups: Run) {
+        let Some(pending) = self.pending.get_mut(&place) else {
+            return self.input(Input::Failed(place));
+        };
+        let record = &pending.record;
+        let (root, length) = (record.root, record.length);
+        if pending.partial.is_none() {
+            match self.store.partial(&root, length, record.priority, record.expires()) {
+                Ok(partial) => pending.partial = Some(partial),
+                Err(error) => {
+                    tracing::warn!(%error, "a segment cannot be fetched");
+                    self.pending.remove(&place);
+                    return self.input(Input::Failed(place));
+                }
+            }
+        }
+        if let (Some(live), Some(partial)) = (self.contacts.get(&no), &pending.partial) {
+            let expected = contact::Expected::new(root, length, groups, Arc::clone(partial));
+            live.expected.insert(request, expected);
+            self.requests.insert((no, request), place);
+        }
+    }
+
+    fn adopt(&mut self, place: Place, start: u64) {
+        let Some(pending) = self.pending.remove(&place) else {
+            return self.input(Input::Failed(place));
+        };
+        let (store, events) = (self.store.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let Pending { record, proof, .. } = pending;
+            let adopting =
+                tokio::task::spawn_blocking(move || store.adopt(record, proof, Some(start)));
+            let outcome = adopting.await.unwrap_or(Err(StoreError::Closed));
+            let _ = events.send(Event::Adopted(place, outcome)).await;
+        });
+    }
+
+    fn adopted(&mut self, place: Place, outcome: Result<bool, StoreError>) {
+        let run = Run::new(place.sequence, place.sequence + 1);
+        match outcome {
+            // The store's feed tells of it.
+            Ok(true) => {}
+            Ok(false) => self.input(Input::Stored(place.no, place.track, run)),
+            Err(error) => {
+                tracing::warn!(%error, "a segment that came cannot be stored");
+                if is_final(&error) {
+                    self.input(Input::Refused(place));
+                } else {
+                    self.input(Input::Failed(place));
+                }
+            }
+        }
+    }
+
+    /// Chunk groups of a segment that are here from before.
+    pub(super) fn have(&self, record: &SegmentRecord) -> lavant_proto::relay::runs::Runs {
+        let mut runs = lavant_proto::relay::runs::Runs::new();
+        if let Some(have) = self.store.have(&record.root, record.length).unwrap_or(None) {
+            for run in have.runs() {
+                runs.insert(run.start, run.end);
+            }
+        }
+        runs
+    }
+
+    /// Notes verified records and says how long their segments are.
+    pub(super) fn note(
+        &mut self,
+        at: u32,
+        track: u16,
+        records: Vec<(Verified<SegmentRecord>, Proof)>,
+    ) -> Vec<Known> {
+        let mut known = Vec::new();
+        for (record, proof) in records {
+            let place = Place {
+                no: at,
+                track,
+                sequence: record.sequence,
+            };
+            known.push(Known {
+                sequence: record.sequence,
+                length: record.length,
+                have: self.have(&record),
+            });
+            let pending = Pending {
+                record,
+                proof,
+                partial: None,
+            };
+            self.pending.entry(place).or_insert(pending);
+        }
+        known
+    }
+
+    fn write_copies(&mut self) {
+        if self.copies.is_empty() || self.copies_at.elapsed() < COPIES_EVERY {
+            return;
+        }
+        self.copies_at = Instant::now();
+        self.copies.clear();
+    }
+}
+
+type Answer = (u32, Run, Run, bool);
+
+/// Whether a segment that was refused will be refused again.
+fn is_final(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Invalid(_)
+            | StoreError::Conflict(_)
+            | StoreError::Removed(_)
+            | StoreError::NotFound(_)
+    )
+}
+
+async fn next_sighting(discovery: &mut Option<Discovery>) -> Option<Sighting> {
+    match discovery {
+        Some(discovery) => discovery.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,242 @@
+//! Entering a finished content whose manifest came over a link, and what must not come back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lavant_proto::content::{Kind, Manifest, Proof, SegmentRecord, SignedManifest, Verified};
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition};
+use lavant_proto::time::Time;
+use redb::{ReadableTable, ReadableTableMetadata};
+
+use super::Store;
+use super::append::check_payload;
+use super::catalog::{Content, State};
+use super::error::StoreError;
+use super::feed::Change;
+use super::insert::{check_new_id, count, row_of};
+use super::manifest::places;
+use super::publish::{content_from, record_of, supersede};
+use super::rows::{SegmentKey, SegmentRow, version_key};
+use super::tx::Tx;
+
+/// How long a removal is remembered at least.
+const REMOVAL_MIN: Duration = Duration::from_secs(30 * 86_400);
+/// Most removals that are remembered; the one that ends first is forgotten.
+const REMOVALS_MAX: u64 = 100_000;
+
+impl Store {
+    /// Enters a finished content by its manifest and its records, in the manifest's order. Blocks.
+    ///
+    /// Payloads come later, by [`Store::adopt`]. A growing content of the same version becomes the
+    /// finished one and keeps what is as the manifest says. Returns the content's number, also when
+    /// it was here and finished already.
+    pub fn admit(
+        &self,
+        signed: Verified<SignedManifest>,
+        records: Vec<Verified<SegmentRecord>>,
+    ) -> Result<u64, StoreError> {
+        let rows = checked_rows(&signed, &records)?;
+        self.write(move |tx| admit(tx, &signed, rows))
+    }
+
+    /// Lets a content come back over a link that the operator removed. Blocks. Returns whether it
+    /// had been removed.
+    pub fn forget_removal(
+        &self,
+        publisher: &PublisherKey,
+        content_id: &ContentId,
+    ) -> Result<bool, StoreError> {
+        let key = version_key(publisher, content_id);
+        self.write(move |tx| Ok(tx.removals.remove(key.as_slice())?.is_some()))
+    }
+}
+
+type Rows = Vec<(SegmentKey, SegmentRow)>;
+
+/// The rows of the manifest's records, none of which is here yet. Refuses records that are not the
+/// manifest's, or that say other things than it does.
+fn checked_rows(
+    signed: &SignedManifest,
+    records: &[Verified<SegmentRecord>],
+) -> Result<Rows, StoreError> {
+    let manifest = &signed.manifest;
+    let refused = |what: &str| {
+        let id = manifest.content.content_id.as_str();
+        Err(StoreError::Invalid(format!(
+            "the manifest of {id:?} {what}"
+        )))
+    };
+    let leaves = records.iter().map(|record| record.leaf());
+    if records.len() != signed.leaves.len() || !leaves.eq(signed.leaves.iter().copied()) {
+        return refused("came with other records than its own");
+    }
+    let content = content_from(0, manifest, Time(0), String::new(), false);
+    let mut rows = Vec::with_capacity(records.len());
+    for (key, record) in places(manifest).zip(records) {
+        let row = SegmentRow {
+            present: false,
+            ..row_of(record, &Proof::Manifest)
+        };
+        if record_of(&content, key, &row) != **record {
+            return refused("and its records contradict each other");
+        }
+        check_payload(row.length, row.duration, row.init)?;
+        if !lasts_no_longer(manifest, &row) {
+            return refused("has a segment that is longer than its target duration");
+        }
+        rows.push((key, row));
+    }
+    Ok(rows)
+}
+
+fn lasts_no_longer(manifest: &Manifest, row: &SegmentRow) -> bool {
+    use lavant_proto::time::TICKS_PER_SECOND;
+    let rounded = (row.duration + TICKS_PER_SECOND / 2) / TICKS_PER_SECOND;
+    rounded <= u64::from(manifest.target_duration)
+}
+
+fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64, StoreError> {
+    let manifest = &signed.manifest;
+    let key = &manifest.content;
+    let same = tx
+        .catalog
+        .find(Some(&key.publisher), &key.content_id, Some(key.version))
+        .cloned();
+    if let Some(here) = same.as_ref().filter(|here| here.state == State::Finished) {
+        return Ok(here.no);
+    }
+    if manifest.expires() <= tx.now {
+        return Err(StoreError::Conflict(format!(
+            "the time of {:?} is over",
+            key.content_id.as_str()
+        )));
+    }
+    check_comes_back(tx, key)?;
+    if same.is_none() {
+        check_new_id(tx, &key.content_id)?;
+    }
+    let no = match &same {
+        Some(here) => here.no,
+        None => tx.next_content_no()?,
+    };
+    let mut content = content_from(no, manifest, tx.now, String::new(), false);
+    let mut held = match &same {
+        Some(before) => {
+            follow(&mut content, before);
+            take_rows(tx, before)?
+        }
+        None => BTreeMap::new(),
+    };
+    for (place, row) in &mut rows {
+        place.content_no = no;
+        let state = &content.renditions[usize::from(place.rendition_no)];
+        let name = (state.info.name.clone(), place.kind, place.sequence);
+        let listed = place.kind == Kind::Init || place.sequence >= state.first;
+        if listed && held.get(&name).is_some_and(|old| old.root == row.root) {
+            held.remove(&name);
+            row.present = true;
+            count(&mut content, *place, row, true);
+        }
+        tx.put_segment(*place, row)?;
+        tx.enqueue(&content, *place, row)?;
+    }
+    for ((name, kind, sequence), row) in held {
+        tx.drop_payload(&row.root)?;
+        if let Some(rendition_no) = content.rendition_no(name.as_str()) {
+            tx.changes.push(Change::Dropped {
+                content_no: no,
+                rendition_no,
+                kind,
+                sequence,
+            });
+        }
+    }
+    let rows: Vec<SegmentRow> = rows.into_iter().map(|(_, row)| row).collect();
+    tx.put_manifest(no, signed, &rows)?;
+    content.pinned |= supersede(tx, &content)?;
+    if content.pinned {
+        tx.mark_pinned(&content)?;
+    }
+    tx.put_content(content)?;
+    tx.changes.push(Change::Admitted { content_no: no });
+    Ok(no)
+}
+
+/// What of a growing content stays as it is when it is finished: its playlists never go back.
+fn follow(content: &mut Content, before: &Content) {
+    content.pinned = before.pinned;
+    content.last_arrival = before.last_arrival;
+    content.copies = before.copies;
+    for state in &mut content.renditions {
+        let Some(no) = before.rendition_no(state.info.name.as_str()) else {
+            continue;
+        };
+        let old = &before.renditions[usize::from(no)];
+        if old.first >= state.first {
+            state.first = old.first.min(state.next);
+            state.discontinuities_gone = old.discontinuities_gone;
+        } else {
+            state.discontinuities_gone = state.discontinuities_gone.max(old.discontinuities_gone);
+        }
+    }
+}
+
+type Named = (Rendition, Kind, u64);
+
+/// Takes the rows of a content out of the index; those that are here are given back by name.
+fn take_rows(tx: &mut Tx<'_>, before: &Content) -> Result<BTreeMap<Named, SegmentRow>, StoreError> {
+    let mut held = BTreeMap::new();
+    for (key, row) in tx.rows(before.no, None)? {
+        tx.dequeue(before, key, &row)?;
+        tx.segments.remove(key.to_bytes().as_slice())?;
+        if row.present {
+            let info = &before.renditions[usize::from(key.rendition_no)].info;
+            held.insert((info.name.clone(), key.kind, key.sequence), row);
+        }
+    }
+    Ok(held)
+}
+
+/// Refuses a version that the operator removed, and one of which a later version is here.
+pub(super) fn check_comes_back(tx: &Tx<'_>, key: &ContentKey) -> Result<(), StoreError> {
+    let id = key.content_id.as_str();
+    let of = version_key(&key.publisher, &key.content_id);
+    let removed = tx.removals.get(of.as_slice())?.map(|row| row.value());
+    if removed.is_some_and(|(version, until)| version >= key.version && Time(until) > tx.now) {
+        return Err(StoreError::Removed(format!(
+            "{id:?} was removed here and does not come back by itself"
+        )));
+    }
+    let later = tx.catalog.all().any(|content| {
+        content.key.publisher == key.publisher
+            && content.key.content_id == key.content_id
+            && content.key.version > key.version
+    });
+    if later {
+        return Err(StoreError::Conflict(format!(
+            "a later version of {id:?} is here"
+        )));
+    }
+    Ok(())
+}
+
+/// Remembers that the operator removed a version, until its segments are of no use.
+pub(super) fn note_removal(tx: &mut Tx<'_>, content: &Content) -> Result<(), StoreError> {
+    let key = version_key(&content.key.publisher, &content.key.content_id);
+    let before = tx.removals.get(key.as_slice())?.map(|row| row.value());
+    let (version, until) = before.unwrap_or_default();
+    let end = content.expires.max(tx.now.after(REMOVAL_MIN));
+    if before.is_none() && tx.removals.len()? >= REMOVALS_MAX {
+        let mut ends = Vec::new();
+        for row in tx.removals.iter()? {
+            let (key, row) = row?;
+            ends.push((row.value().1, key.value().to_vec()));
+        }
+        if let Some((_, first)) = ends.into_iter().min() {
+            tx.removals.remove(first.as_slice())?;
+        }
+    }
+    let row = (version.max(content.key.version), until.max(end.0));
+    tx.removals.insert(key.as_slice(), row)?;
+    Ok(())
+}

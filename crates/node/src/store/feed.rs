@@ -1,0 +1,122 @@
+//! What commits changed, told to whoever listens.
+
+use std::ops::RangeInclusive;
+
+use lavant_proto::content::Kind;
+use lavant_proto::ids::{ContentKey, Root};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::catalog::Content;
+use super::error::StoreError;
+use super::rows::{SegmentKey, SegmentRow};
+use super::{Store, lock};
+
+/// One thing that a commit changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The payload of a segment came.
+    Stored {
+        /// The content.
+        content_no: u64,
+        /// Its rendition.
+        rendition_no: u16,
+        /// Media or init.
+        kind: Kind,
+        /// Position in the rendition.
+        sequence: u64,
+        /// Bytes of the payload.
+        length: u64,
+        /// Root of the payload.
+        root: Root,
+    },
+    /// The payload of a segment went.
+    Dropped {
+        /// The content.
+        content_no: u64,
+        /// Its rendition.
+        rendition_no: u16,
+        /// Media or init.
+        kind: Kind,
+        /// Position in the rendition.
+        sequence: u64,
+    },
+    /// A content is new, or finished now.
+    Admitted {
+        /// The content.
+        content_no: u64,
+    },
+    /// A content went with all of its segments.
+    Removed {
+        /// The content.
+        content_no: u64,
+        /// What it was.
+        key: ContentKey,
+    },
+}
+
+impl Change {
+    pub(super) const fn stored(key: SegmentKey, row: &SegmentRow) -> Self {
+        Self::Stored {
+            content_no: key.content_no,
+            rendition_no: key.rendition_no,
+            kind: key.kind,
+            sequence: key.sequence,
+            length: row.length,
+            root: row.root,
+        }
+    }
+
+    pub(super) const fn dropped(key: SegmentKey) -> Self {
+        Self::Dropped {
+            content_no: key.content_no,
+            rendition_no: key.rendition_no,
+            kind: key.kind,
+            sequence: key.sequence,
+        }
+    }
+}
+
+/// Who listens.
+pub(super) type Listeners = Vec<UnboundedSender<Vec<Change>>>;
+
+/// The segments of one kind of a rendition that are here, as runs of sequences.
+pub type Held = (u16, Kind, Vec<RangeInclusive<u64>>);
+
+impl Store {
+    /// What every commit changes from now on, one batch for each, told when it is durable. Whoever
+    /// asks must listen, since the batches wait in memory.
+    #[must_use]
+    pub fn subscribe(&self) -> UnboundedReceiver<Vec<Change>> {
+        let (sender, receiver) = unbounded_channel();
+        lock(&self.shared.listeners).push(sender);
+        receiver
+    }
+
+    /// The segments of a content that are here.
+    pub fn holdings(&self, content: &Content) -> Result<Vec<Held>, StoreError> {
+        let range = SegmentKey::range(content.no, None);
+        let table = self.segments()?;
+        let mut held: Vec<Held> = Vec::new();
+        for entry in table.range(range.start().as_slice()..=range.end().as_slice())? {
+            let (key, row) = entry?;
+            if !SegmentRow::is_present(row.value()) {
+                continue;
+            }
+            let SegmentKey {
+                rendition_no,
+                kind,
+                sequence,
+                ..
+            } = SegmentKey::from_bytes(key.value())?;
+            match held.last_mut() {
+                Some((no, of, runs)) if (*no, *of) == (rendition_no, kind) => match runs.last_mut()
+                {
+                    Some(run) if run.end() + 1 == sequence => *run = *run.start()..=sequence,
+                    _ => runs.push(sequence..=sequence),
+                },
+                _ => held.push((rendition_no, kind, vec![sequence..=sequence])),
+            }
+        }
+        Ok(held)
+    }
+}

@@ -1,0 +1,271 @@
+//! `lavant-sim relay`: a world, plain epidemic routing in the same world, and the best that could
+//! be.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use lavant_proto::content::Priority;
+use lavant_proto::ids::PublisherKey;
+use lavant_proto::relay::Config;
+use lavant_proto::time::Time;
+
+use super::epidemic;
+use super::oracle::Oracle;
+use super::trace::{self, Made, Trace};
+use super::universe::{Faults, Setup, Spec, Universe};
+use super::world::{Outcome, World};
+use crate::random::Random;
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Decides what is left to chance.
+    pub seed: u64,
+    /// Meetings, when they are not made.
+    pub trace: Option<Trace>,
+    /// How meetings are made.
+    pub made: Made,
+    /// How many contents are published, by nodes that are chosen at random.
+    pub contents: u64,
+    /// Segments of each.
+    pub segments: u64,
+    /// Bytes of a segment.
+    pub length: u64,
+    /// Bytes a second of a link in each direction; none for as fast as can be.
+    pub rate: Option<u64>,
+    /// Of a hundred bytes that are published, how many a node can store; none for all.
+    pub buffer: Option<u64>,
+    /// During which part of the time contents are published, in hundredths.
+    pub publish_until: u64,
+    /// Whether everything that can go wrong does.
+    pub trouble: bool,
+    /// Whether plain epidemic routing runs in the same world.
+    pub compare: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            trace: None,
+            made: Made {
+                nodes: 200,
+                village: 20,
+                travel: 10,
+                hourly: 4.0,
+                length: 60.0,
+                seconds: 12.0 * 3600.0,
+            },
+            contents: 20,
+            segments: 20,
+            length: 500_000,
+            rate: Some(250_000),
+            buffer: None,
+            publish_until: 50,
+            trouble: false,
+            compare: true,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How many nodes, meetings and segments there were.
+    pub nodes: u32,
+    /// Meetings.
+    pub meetings: u64,
+    /// Segments that were published.
+    pub segments: u64,
+    /// What could be delivered at best, and the mean delay of that in seconds.
+    pub oracle: (u64, f64),
+    /// The relay.
+    pub relay: Outcome,
+    /// Plain epidemic routing.
+    pub epidemic: Option<Outcome>,
+}
+
+/// The world that options describe.
+#[must_use]
+pub fn setup(options: &Options) -> Setup {
+    let mut random = Random::new(options.seed);
+    let made = || trace::make(&options.made, &mut Random::new(options.seed ^ 0x5eed));
+    let trace = options.trace.clone().unwrap_or_else(made);
+    let nodes = trace.names.len() as u32;
+    let end = trace
+        .meetings
+        .iter()
+        .map(|meeting| meeting.to)
+        .max()
+        .unwrap_or_default();
+    let begin = trace.meetings.first().map_or(Time(0), |first| first.from);
+    let span = end
+        .since(begin)
+        .mul_f64(options.publish_until as f64 / 100.0);
+    let span = u64::try_from(span.as_micros()).unwrap_or(0);
+    let specs = (0..options.contents).map(|_| Spec {
+        publisher: random.below(u64::from(nodes)) as u32,
+        priority: Priority::Vod,
+        created: Time(begin.0 + random.below(span.max(1))),
+        ttl: Duration::from_secs(30 * 86_400),
+        segments: options.segments,
+        length: options.length,
+        every: Duration::ZERO,
+    });
+    let universe = Universe::new(specs.collect());
+    let capacity = options
+        .buffer
+        .map(|percent| (universe.bytes() * percent / 100).max(options.length));
+    let mut config = Config::new(PublisherKey([0; 32]));
+    // Long meetings are cheap to simulate when nobody asks for signs of life.
+    config.keep_alive = Duration::from_secs(3600);
+    config.quantum = 64;
+    let faults = if options.trouble {
+        Faults {
+            lies: 100,
+            liars: 20,
+            crashes: u64::from(nodes) / 2,
+            clocks: Duration::from_secs(100),
+            failures: 2,
+        }
+    } else {
+        Faults::default()
+    };
+    Setup {
+        seed: options.seed,
+        nodes,
+        universe,
+        meetings: trace.meetings,
+        rate: options.rate,
+        delay: if options.rate.is_some() {
+            Duration::from_millis(20)
+        } else {
+            Duration::ZERO
+        },
+        capacity,
+        config,
+        faults,
+        end,
+    }
+}
+
+/// Simulates.
+#[must_use]
+pub fn run(options: &Options) -> Report {
+    let setup = setup(options);
+    let oracle = Oracle::new(setup.nodes, &setup.meetings);
+    let (reachable, delay) = oracle.reachable(&setup.universe, setup.end);
+    drop(oracle);
+    let epidemic = options.compare.then(|| epidemic::run(&setup));
+    let (nodes, segments) = (setup.nodes, setup.universe.segments());
+    let relay = World::new(setup).run();
+    Report {
+        nodes,
+        meetings: relay.meetings,
+        segments,
+        oracle: (reachable, mean(delay, reachable)),
+        relay,
+        epidemic,
+    }
+}
+
+fn mean(sum: u64, count: u64) -> f64 {
+    sum as f64 / count.max(1) as f64
+}
+
+/// One row of the report.
+struct Row {
+    name: &'static str,
+    delivered: u64,
+    percent: f64,
+    delay: f64,
+    overhead: f64,
+    lost: f64,
+}
+
+impl Report {
+    fn row(&self, name: &'static str, outcome: &Outcome) -> Row {
+        let bytes = outcome.delivered.max(1) as f64 * self.length();
+        Row {
+            name,
+            delivered: outcome.delivered,
+            percent: 100.0 * outcome.delivered as f64 / self.oracle.0.max(1) as f64,
+            delay: mean(outcome.delay_seconds, outcome.delivered),
+            overhead: outcome.payload_bytes as f64 / bytes,
+            lost: mean(outcome.lost_bytes, outcome.broken),
+        }
+    }
+
+    /// Mean bytes of a delivered segment, in whole chunk groups.
+    fn length(&self) -> f64 {
+        let unique = self.relay.payload_bytes - self.relay.duplicate_bytes;
+        unique as f64 / self.relay.delivered.max(1) as f64
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = vec![self.row("relay", &self.relay)];
+        if let Some(epidemic) = &self.epidemic {
+            rows.push(self.row("epidemic", epidemic));
+        }
+        rows
+    }
+
+    /// As a table.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut out = format!(
+            "{} nodes, {} meetings, {} segments\n\
+             {:<10}{:>12}{:>10}{:>10}{:>10}{:>16}\n\
+             {:<10}{:>12}{:>10}{:>10.0}\n",
+            self.nodes,
+            self.meetings,
+            self.segments,
+            "",
+            "delivered",
+            "% oracle",
+            "delay s",
+            "overhead",
+            "lost B / break",
+            "oracle",
+            self.oracle.0,
+            "100.0",
+            self.oracle.1
+        );
+        for row in self.rows() {
+            let _ = writeln!(
+                out,
+                "{:<10}{:>12}{:>10.2}{:>10.0}{:>10.3}{:>16.0}",
+                row.name, row.delivered, row.percent, row.delay, row.overhead, row.lost
+            );
+        }
+        if let Some(epidemic) = &self.epidemic {
+            let times = self.relay.delivered as f64 / epidemic.delivered.max(1) as f64;
+            let _ = writeln!(out, "relay / epidemic: {times:.2}");
+        }
+        for (why, count) in &self.relay.closed {
+            let _ = writeln!(out, "{count} contacts ended: {why}");
+        }
+        let _ = write!(out, "trace {}", self.relay.trace);
+        out
+    }
+
+    /// As JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let mut out = format!(
+            "{{\"nodes\":{},\"meetings\":{},\"segments\":{},\"oracle\":{{\"delivered\":{},\
+             \"delay_seconds\":{:.1}}}",
+            self.nodes, self.meetings, self.segments, self.oracle.0, self.oracle.1
+        );
+        for row in self.rows() {
+            let _ = write!(
+                out,
+                ",\"{}\":{{\"delivered\":{},\"percent_of_oracle\":{:.3},\"delay_seconds\":{:.1},\
+                 \"overhead\":{:.4},\"lost_bytes_per_break\":{:.0}}}",
+                row.name, row.delivered, row.percent, row.delay, row.overhead, row.lost
+            );
+        }
+        let _ = write!(out, ",\"trace\":\"{}\"}}", self.relay.trace);
+        out
+    }
+}
