@@ -140,7 +140,9 @@ fn what_was_removed_does_not_come_back() {
     b.start_again();
     publish(&a, "last", 1, 50_000);
     b.has_all("last");
-    assert_eq!(b.contents(), ["other", "last"]);
+    let mut contents = b.contents();
+    contents.sort_unstable();
+    assert_eq!(contents, ["last", "other"]);
 }
 
 #[test]
@@ -155,7 +157,9 @@ fn only_what_is_of_interest_is_taken() {
     publish(&a, "four", 2, 50_000);
     publish(&b, "own", 2, 50_000);
     a.has_all("own");
-    assert_eq!(b.contents(), ["two", "own"]);
+    let mut contents = b.contents();
+    contents.sort_unstable();
+    assert_eq!(contents, ["own", "two"]);
 }
 
 #[test]
@@ -264,8 +268,8 @@ impl Wire {
                 let (Ok(near), Ok(far)) = (near, TcpStream::connect(&target)) else {
                     return;
                 };
-                let (mut up, mut far_up) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-                std::thread::spawn(move || drop(std::io::copy(&mut up, &mut far_up)));
+                let (up, far_up) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                std::thread::spawn(move || drain(up, far_up));
                 let all = limit.load(Ordering::SeqCst);
                 let some = pass(far, near, all, &passed);
                 cuts.fetch_add(u64::from(some >= all), Ordering::SeqCst);
@@ -289,8 +293,21 @@ fn pass(mut from: TcpStream, mut to: TcpStream, limit: u64, passed: &AtomicU64) 
         }
     }
     let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Write);
     some
+}
+
+/// Passes on what the one who dialled says. When the wire is cut it still listens, so that nothing
+/// is lost that has passed in the other direction.
+fn drain(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = [0; 8192];
+    while let Ok(count) = from.read(&mut buffer) {
+        if count == 0 {
+            break;
+        }
+        let _ = to.write_all(&buffer[..count]);
+    }
+    let _ = to.shutdown(Shutdown::Both);
 }
 
 #[test]
@@ -313,9 +330,9 @@ fn a_link_that_is_cut_twenty_times_goes_on_where_it_was() {
         wire.passed.load(Ordering::SeqCst),
         wire.cuts.load(Ordering::SeqCst),
     );
-    let proofs = all / 200;
+    let proofs = all / 100;
     assert!(
-        passed <= all + proofs + cuts * (17 * 1024 + 8 * 1024),
+        passed <= all + proofs + (cuts + 1) * (17 * 1024 + 4 * 1024),
         "{passed} bytes passed, {cuts} cuts"
     );
     let peer = peer(&b);
