@@ -19,7 +19,7 @@ const READY_BYTES_MAX: usize = 32 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Unplayable {
     /// Nothing to list.
-    #[error("no segment of {0:?} is here yet")]
+    #[error("no segment of {0:?} is here yet; it is still on its way")]
     Empty(String),
     /// The store failed.
     #[error(transparent)]
@@ -161,26 +161,29 @@ fn media(
     let id = content.key.content_id.to_string();
     let state = &content.renditions[usize::from(rendition_no)];
     let rows = store.rows(content, rendition_no, Kind::Media)?;
-    if rows.is_empty() {
+    if rows.is_empty() || state.reached <= state.first {
         return Err(Unplayable::Empty(id));
     }
     let reference = reference(catalog, content);
     let uri = |kind, sequence| segment_path(&reference, content, state, kind, sequence);
     let segments = entries(content, state, rows, uri);
     let complete = content.state == State::Finished && state.is_whole();
-    let growing = content.state == State::Open;
-    let on_demand = growing && content.priority == Priority::Vod && state.first == 0;
+    // All of a finished content is known, so what is still on its way only ever adds to its list.
+    let arriving = match content.state {
+        State::Finished => !complete,
+        State::Open => content.priority == Priority::Vod && state.first == 0,
+    };
     let playlist = MediaPlaylist {
         target_duration: u64::from(content.target_duration),
         media_sequence: state.first,
         discontinuity_sequence: state.discontinuities_gone,
-        kind: match (complete, on_demand) {
+        kind: match (complete, arriving) {
             (true, _) => Some(PlaylistType::Vod),
             (_, true) => Some(PlaylistType::Event),
             _ => None,
         },
         // A film that is still arriving starts at its beginning, not at its end.
-        start: on_demand.then_some(Start {
+        start: arriving.then_some(Start {
             offset: 0,
             precise: false,
         }),
@@ -193,7 +196,8 @@ fn media(
         .map_err(|error| Unplayable::Render(id, error))
 }
 
-/// One entry for each sequence from the first to the last; what is not here is a gap.
+/// One entry for each sequence from the first to the last that ever was here; what is not here of
+/// them is a gap.
 fn entries(
     content: &Content,
     state: &RenditionState,
@@ -206,7 +210,7 @@ fn entries(
     let mut init = rows.first().and_then(|(_, row)| row.init);
     let mut rows = rows.into_iter().peekable();
     let mut segments = Vec::new();
-    for sequence in state.first..state.next {
+    for sequence in state.first..state.reached {
         while rows.next_if(|(at, _)| *at < sequence).is_some() {}
         let row = rows.next_if(|(at, _)| *at == sequence).map(|(_, row)| row);
         if let Some(row) = &row {

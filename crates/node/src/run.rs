@@ -69,6 +69,8 @@ pub fn settings(config: &Config) -> Settings {
         upload_idle: config.upload_idle,
         finish_after: config.finish_after,
         ttl: config.ttl,
+        publisher_share: Some(config.shares.publisher),
+        trusted: config.shares.trusted.clone(),
         ..Settings::new(&config.store)
     }
 }
@@ -135,6 +137,7 @@ async fn start_relay(
         peer_download,
         hops: wanted.hops,
         copies: wanted.copies,
+        count_copies: config.store_limit.is_some(),
         ..lavant_proto::relay::Config::new(own)
     };
     let settings = relay::Settings {

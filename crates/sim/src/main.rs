@@ -47,6 +47,7 @@ fn simulate(args: &[String]) -> Result<(), String> {
             seed: 0,
             steps: 2000,
             limit: 1_000_000,
+            percent: lavant_sim::retention::PERCENT,
         },
         100,
     );

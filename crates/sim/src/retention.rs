@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use lavant_proto::content::Priority;
-use lavant_proto::relay::evict::{EvictionRank, Holding, bytes_to_free};
+use lavant_proto::relay::evict::{EvictionRank, Holding, Shares, bytes_to_free};
 use lavant_proto::time::Time;
 
 use crate::random::Random;
@@ -22,7 +22,21 @@ pub struct Options {
     pub steps: u64,
     /// Bytes that the store may take.
     pub limit: u64,
+    /// Percent of them that each priority may take, by its rank.
+    pub percent: [u8; 3],
 }
+
+impl Options {
+    const fn shares(&self) -> Shares {
+        Shares {
+            limit: self.limit,
+            percent: self.percent,
+        }
+    }
+}
+
+/// The shares of a node that is not told otherwise.
+pub const PERCENT: [u8; 3] = [100, 30, 20];
 
 /// What came of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,11 +96,21 @@ struct Held {
     expires: Time,
 }
 
+/// What must go for a segment to come.
+#[derive(Default)]
+struct Victims {
+    ids: Vec<u64>,
+    freed: u64,
+    /// Of the priority that is looked at.
+    of_class: u64,
+}
+
 struct Model {
     options: Options,
     random: Random,
     now: Time,
     used: u64,
+    of_class: [u64; 3],
     segments: BTreeMap<u64, Held>,
     queue: BTreeSet<([u8; EvictionRank::BYTES], u64)>,
     deadlines: BTreeSet<(Time, u64)>,
@@ -101,6 +125,7 @@ pub fn run(options: Options) -> Result<Report, Broken> {
         random: Random::new(options.seed),
         now: Time::from_seconds(1_700_000_000),
         used: 0,
+        of_class: [0; 3],
         segments: BTreeMap::new(),
         queue: BTreeSet::new(),
         deadlines: BTreeSet::new(),
@@ -154,6 +179,7 @@ impl Model {
 
     fn insert(&mut self, id: u64, held: Held) {
         self.used += held.length;
+        self.of_class[usize::from(held.holding.priority.rank())] += held.length;
         if let Some(rank) = EvictionRank::of(&held.holding) {
             self.queue.insert((rank.to_bytes(), id));
         }
@@ -166,6 +192,7 @@ impl Model {
     fn remove(&mut self, id: u64) -> Option<Held> {
         let held = self.segments.remove(&id)?;
         self.used -= held.length;
+        self.of_class[usize::from(held.holding.priority.rank())] -= held.length;
         self.deadlines.remove(&(held.expires, id));
         if let Some(rank) = EvictionRank::of(&held.holding) {
             self.queue.remove(&(rank.to_bytes(), id));
@@ -190,34 +217,63 @@ impl Model {
         let Some(needed) = bytes_to_free(self.used, length, self.options.limit) else {
             return Ok(false);
         };
-        let mut victims = Vec::new();
-        let mut freed = 0;
-        for (rank, id) in &self.queue {
-            if freed >= needed || !EvictionRank::from_bytes(rank).yields_to(priority) {
-                break;
-            }
-            freed += self
-                .segments
-                .get(id)
-                .ok_or("the queue names what is not held")?
-                .length;
-            victims.push(*id);
+        let shares = self.options.shares();
+        let mut victims = Victims::default();
+        let own = shares.excess(self.of_class, priority, length);
+        self.gather(&mut victims, Some(priority), priority, |v| {
+            v.of_class >= own
+        })?;
+        for class in Priority::ALL.into_iter().filter(|class| *class != priority) {
+            let beyond = shares.excess(self.of_class, class, 0);
+            victims.of_class = 0;
+            self.gather(&mut victims, Some(class), class, |v| {
+                v.of_class >= beyond || v.freed >= needed
+            })?;
         }
-        if freed < needed {
+        self.gather(&mut victims, None, priority, |v| v.freed >= needed)?;
+        if victims.freed < needed {
             return Ok(false);
         }
-        for id in victims {
+        let beyond = Priority::ALL.map(|class| shares.excess(self.of_class, class, 0) > 0);
+        for id in victims.ids {
             let held = self.remove(id).ok_or("a victim is not held")?;
             if held.holding.pinned {
                 return Err("a pinned segment went".into());
             }
-            if held.holding.priority > priority {
+            let class = held.holding.priority;
+            if class > priority && !beyond[usize::from(class.rank())] {
                 return Err("a segment went for one of lower priority".into());
             }
-            self.report.evicted[usize::from(held.holding.priority.rank())] += 1;
+            self.report.evicted[usize::from(class.rank())] += 1;
             self.note(b'v', id);
         }
         Ok(true)
+    }
+
+    /// Adds what goes next until it is enough: of one priority, or of those that yield to one.
+    fn gather(
+        &self,
+        victims: &mut Victims,
+        class: Option<Priority>,
+        incoming: Priority,
+        enough: impl Fn(&Victims) -> bool,
+    ) -> Result<(), String> {
+        for (rank, id) in &self.queue {
+            if enough(victims) {
+                break;
+            }
+            let rank = EvictionRank::from_bytes(rank);
+            let fits = class.is_none_or(|class| rank.class() == class.rank());
+            if !fits || !rank.yields_to(incoming) || victims.ids.contains(id) {
+                continue;
+            }
+            let held = self.segments.get(id);
+            let length = held.ok_or("the queue names what is not held")?.length;
+            victims.freed += length;
+            victims.of_class += length;
+            victims.ids.push(*id);
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), String> {
@@ -230,6 +286,15 @@ impl Model {
         let sum: u64 = self.segments.values().map(|held| held.length).sum();
         if sum != self.used {
             return Err(format!("{} bytes are counted, {sum} are held", self.used));
+        }
+        for class in Priority::ALL {
+            let of_class = |held: &&Held| held.holding.priority == class;
+            let held = self.segments.values().filter(of_class);
+            let may_go = held.filter(|held| !held.holding.pinned).count();
+            let excess = self.options.shares().excess(self.of_class, class, 0);
+            if excess > 0 && may_go > 1 {
+                return Err(format!("{class} is {excess} bytes beyond its share"));
+            }
         }
         let waiting = self
             .segments
@@ -262,6 +327,7 @@ mod tests {
                 seed,
                 steps: 400,
                 limit: 100_000,
+                percent: PERCENT,
             })
             .unwrap();
             assert!(
@@ -277,6 +343,7 @@ mod tests {
             seed: 7,
             steps: 2000,
             limit: 100_000,
+            percent: PERCENT,
         };
         assert_eq!(run(options), run(options));
         let other = run(Options { seed: 8, ..options }).unwrap();
@@ -284,13 +351,19 @@ mod tests {
     }
 
     #[test]
-    fn live_outlasts_on_demand_under_pressure() {
-        let report = run(Options {
-            seed: 1,
-            steps: 5000,
-            limit: 50_000,
-        })
-        .unwrap();
-        assert!(report.held[2] > 2 * report.held[0], "{report}");
+    fn live_outlasts_on_demand_under_pressure_unless_it_has_a_share() {
+        let with = |percent| {
+            run(Options {
+                seed: 1,
+                steps: 5000,
+                limit: 50_000,
+                percent,
+            })
+            .unwrap()
+        };
+        let free = with([100; 3]);
+        assert!(free.held[2] > 2 * free.held[0], "{free}");
+        let shared = with(PERCENT);
+        assert!(shared.held[0] > shared.held[2], "{shared}");
     }
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::Method;
+use lavant_proto::time::ticks_to_seconds;
 use serde_json::json;
 
 use super::App;
@@ -41,7 +42,14 @@ pub(super) async fn show(
     let reference = Reference::parse(&path)?;
     reference.end()?;
     let content = reference.find(&catalog, None)?;
-    Ok(Json(CatalogEntry::of(&catalog, &content)))
+    let mut entry = CatalogEntry::of(&catalog, &content);
+    if !entry.complete {
+        let ticks = app
+            .blocking(move |store| store.ready_ticks(&content))
+            .await?;
+        entry.ready_seconds = ticks_to_seconds(ticks);
+    }
+    Ok(Json(entry))
 }
 
 #[utoipa::path(

@@ -34,7 +34,8 @@ pub struct CatalogEntry {
     pub created: String,
     /// Playing time that is here, in seconds.
     pub duration_seconds: f64,
-    /// Playing time from the start on that is here without a gap, in seconds.
+    /// For how long it plays without a gap from its start, in the rendition that has least. Of a
+    /// content that is not complete, `/content/REF` says it alone; in a list it is 0.
     #[serde(default)]
     pub ready_seconds: f64,
     /// Bytes that are here.
@@ -88,7 +89,12 @@ impl CatalogEntry {
             complete: content.is_complete(),
             created: rfc3339(content.created),
             duration_seconds: ticks_to_seconds(longest.unwrap_or_default()),
-            ready_seconds: 0.0,
+            ready_seconds: if content.is_complete() {
+                let shortest = content.renditions.iter().map(|r| r.present_duration).min();
+                ticks_to_seconds(shortest.unwrap_or_default())
+            } else {
+                0.0
+            },
             bytes: content.bytes(),
             pinned: content.pinned,
             play_url: format!("/play/{}/index.m3u8", reference(catalog, content)),

@@ -56,7 +56,7 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let status = match &error {
-            StoreError::Full { .. } | StoreError::DiskFull { .. } => {
+            StoreError::Full { .. } | StoreError::Share { .. } | StoreError::DiskFull { .. } => {
                 StatusCode::INSUFFICIENT_STORAGE
             }
             StoreError::ReadOnly | StoreError::Busy(_) | StoreError::Closed => {

@@ -27,6 +27,8 @@ use super::{Frame, Link, LinkError, LinkKind, LinkReceiver, LinkSender};
 const DATA_STREAMS: u32 = 4;
 /// Bytes in flight on a stream: enough for 100 Mbit/s over 100 ms on each.
 const STREAM_WINDOW: u32 = 1_250_000;
+/// Bytes handed over and not yet acknowledged: what is urgent waits behind no more than these.
+const SEND_WINDOW: u64 = 2 * STREAM_WINDOW as u64;
 /// Beyond 2 MB the transport's reassembly gives up ("too many gaps in stream buffer").
 const _: () = assert!(STREAM_WINDOW <= 2_000_000);
 /// Time for what was sent, and the reason, to be acknowledged.
@@ -46,6 +48,7 @@ pub(super) async fn bind(
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(STREAM_WINDOW * (DATA_STREAMS + 1)))
+        .send_window(SEND_WINDOW)
         .build();
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&key.seed()))

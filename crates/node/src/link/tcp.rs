@@ -24,6 +24,10 @@ const INCOMING_BYTES: usize = SPARE_MIN;
 const _: () = assert!(INCOMING_BYTES > HANDSHAKE_BYTES_MAX);
 /// Bytes that are encrypted at once, before they are written.
 const WRITE_BYTES: usize = 256 * 1024;
+/// Bytes that the system holds unsent: what is urgent waits behind no more than these. What is
+/// under way, which a long path needs, does not count.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 256 * 1024;
 /// Pieces of one system call; Linux takes 1024.
 const SLICES_MAX: usize = 64;
 /// Time for what was sent, and the reason, to leave; and for the other side to close too.
@@ -44,6 +48,10 @@ pub(super) struct TcpLink {
 
 impl TcpLink {
     pub(super) fn new(tcp: TcpStream, remote: SocketAddr, opened: Opened) -> Self {
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&tcp)
+            .set_tcp_notsent_lowat(UNSENT_BYTES)
+            .ok();
         let shared = Arc::new(Shared {
             tcp,
             closing: AtomicBool::new(false),

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::contact::{self, Command, Expectations};
-use super::holdings::Holdings;
+use super::holdings::{Holdings, rendition};
 use super::learn::{Assemblies, Sheets};
 use super::peers::{Dial, Peers};
 use super::{Ask, Settings};
@@ -578,7 +578,25 @@ impl Driver {
             return;
         }
         self.copies_at = Instant::now();
-        self.copies.clear();
+        let mut known = Vec::new();
+        for ((no, track), copies) in std::mem::take(&mut self.copies) {
+            let Some(content) = self.holdings.stored(&self.store, no) else {
+                continue;
+            };
+            if let Some(within) = rendition(&self.relay, &content, no, track) {
+                let copies = copies.into_iter();
+                let copies = copies.map(|(run, count)| (run.start..run.end, count));
+                known.push((content.no, within, copies.collect()));
+            }
+        }
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || {
+            for (content_no, within, copies) in known {
+                if let Err(error) = store.set_copies(content_no, within, copies) {
+                    tracing::debug!(%error, "copies elsewhere are not noted");
+                }
+            }
+        });
     }
 }
 

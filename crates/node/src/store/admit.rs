@@ -10,13 +10,13 @@ use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::Store;
 use super::append::check_payload;
-use super::catalog::{Content, State};
+use super::catalog::{Catalog, Content, State};
 use super::error::StoreError;
 use super::feed::Change;
-use super::insert::{check_new_id, count, row_of};
+use super::insert::{check_new_content, count, row_of};
 use super::manifest::places;
 use super::publish::{content_from, record_of, supersede};
-use super::rows::{SegmentKey, SegmentRow, version_key};
+use super::rows::{REMOVALS, SegmentKey, SegmentRow, version_key};
 use super::tx::Tx;
 
 /// How long a removal is remembered at least.
@@ -113,7 +113,7 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
     }
     check_comes_back(tx, key)?;
     if same.is_none() {
-        check_new_id(tx, &key.content_id)?;
+        check_new_content(tx, &key.publisher, &key.content_id)?;
     }
     let no = match &same {
         Some(here) => here.no,
@@ -166,12 +166,12 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
 fn follow(content: &mut Content, before: &Content) {
     content.pinned = before.pinned;
     content.last_arrival = before.last_arrival;
-    content.copies = before.copies;
     for state in &mut content.renditions {
         let Some(no) = before.rendition_no(state.info.name.as_str()) else {
             continue;
         };
         let old = &before.renditions[usize::from(no)];
+        state.reached = old.reached.min(state.next).max(state.first);
         if old.first >= state.first {
             state.first = old.first.min(state.next);
             state.discontinuities_gone = old.discontinuities_gone;
@@ -197,17 +197,42 @@ fn take_rows(tx: &mut Tx<'_>, before: &Content) -> Result<BTreeMap<Named, Segmen
     Ok(held)
 }
 
-/// Refuses a version that the operator removed, and one of which a later version is here.
+impl Store {
+    /// Refuses a version that the operator removed, and one of which a later version is here,
+    /// before anything of it is fetched.
+    pub fn check_comes_back(&self, key: &ContentKey) -> Result<(), StoreError> {
+        let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
+        let of = version_key(&key.publisher, &key.content_id);
+        let removed = match index.begin_read()?.open_table(REMOVALS) {
+            Ok(removals) => removals.get(of.as_slice())?.map(|row| row.value()),
+            // A store to which nothing was written yet.
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        refuse_removed(removed, &self.catalog(), key, self.settings().clock.now())
+    }
+}
+
+/// The same for a transaction.
 pub(super) fn check_comes_back(tx: &Tx<'_>, key: &ContentKey) -> Result<(), StoreError> {
-    let id = key.content_id.as_str();
     let of = version_key(&key.publisher, &key.content_id);
     let removed = tx.removals.get(of.as_slice())?.map(|row| row.value());
-    if removed.is_some_and(|(version, until)| version >= key.version && Time(until) > tx.now) {
+    refuse_removed(removed, &tx.catalog, key, tx.now)
+}
+
+fn refuse_removed(
+    removed: Option<(u32, u64)>,
+    catalog: &Catalog,
+    key: &ContentKey,
+    now: Time,
+) -> Result<(), StoreError> {
+    let id = key.content_id.as_str();
+    if removed.is_some_and(|(version, until)| version >= key.version && Time(until) > now) {
         return Err(StoreError::Removed(format!(
             "{id:?} was removed here and does not come back by itself"
         )));
     }
-    let later = tx.catalog.all().any(|content| {
+    let later = catalog.all().any(|content| {
         content.key.publisher == key.publisher
             && content.key.content_id == key.content_id
             && content.key.version > key.version

@@ -51,8 +51,8 @@ pub struct Content {
     pub superseded: bool,
     /// Whether the operator wants it kept.
     pub pinned: bool,
-    /// On how many other nodes it is known to be.
-    pub copies: u16,
+    /// Bytes of payload files that its segments have; one that two segments share counts twice.
+    pub held_bytes: u64,
     /// What it was made from: a fingerprint that the ingesting program chose.
     pub source: String,
     /// Its renditions, first the one that a plain path means.
@@ -72,6 +72,9 @@ pub struct RenditionState {
     pub discontinuities_gone: u64,
     /// One more than the highest sequence.
     pub next: u64,
+    /// One more than the highest sequence that ever was here: what comes after may still be on its
+    /// way, what comes before and is not here is a gap.
+    pub reached: u64,
     /// How many segments are here.
     pub present: u64,
     /// Sum of their durations, in ticks.
@@ -101,6 +104,7 @@ impl RenditionState {
             first: 0,
             discontinuities_gone: 0,
             next: 0,
+            reached: 0,
             present: 0,
             present_duration: 0,
             present_bytes: 0,
@@ -158,6 +162,8 @@ pub struct Catalog {
     names: Arc<BTreeMap<ContentId, Vec<u64>>>,
     /// The ids that look like each other, by what they look like.
     skeletons: Arc<BTreeMap<String, Vec<ContentId>>>,
+    /// Bytes of each priority, by its rank.
+    classes: [u64; 3],
 }
 
 impl Catalog {
@@ -226,9 +232,28 @@ impl Catalog {
             .find(|other| *other != id)
     }
 
+    /// Bytes that the segments of each priority have, by its rank; see [`Content::held_bytes`].
+    #[must_use]
+    pub const fn class_bytes(&self) -> [u64; 3] {
+        self.classes
+    }
+
+    /// Bytes that the segments of a publisher have.
+    pub(super) fn publisher_bytes(&self, publisher: &PublisherKey) -> u64 {
+        let of_publisher = self.all().filter(|c| c.key.publisher == *publisher);
+        of_publisher.map(|content| content.held_bytes).sum()
+    }
+
+    fn uncount(&mut self, content: &Content) {
+        let class = &mut self.classes[usize::from(content.priority.rank())];
+        *class = class.saturating_sub(content.held_bytes);
+    }
+
     pub(super) fn insert(&mut self, content: Content) {
         let (no, id) = (content.no, content.key.content_id.clone());
-        if self.contents.insert(no, Arc::new(content)).is_some() {
+        self.classes[usize::from(content.priority.rank())] += content.held_bytes;
+        if let Some(before) = self.contents.insert(no, Arc::new(content)) {
+            self.uncount(&before);
             return;
         }
         let numbers = Arc::make_mut(&mut self.names)
@@ -248,6 +273,7 @@ impl Catalog {
         let Some(content) = self.contents.remove(&no) else {
             return;
         };
+        self.uncount(&content);
         let id = &content.key.content_id;
         let names = Arc::make_mut(&mut self.names);
         let Some(numbers) = names.get_mut(id) else {
@@ -295,7 +321,7 @@ struct ContentRow {
     superseded: bool,
     pinned: bool,
     #[serde(default)]
-    copies: u16,
+    held_bytes: u64,
     source: String,
     renditions: Vec<RenditionRow>,
 }
@@ -318,6 +344,8 @@ struct RenditionRow {
     first: u64,
     discontinuities_gone: u64,
     next: u64,
+    #[serde(default)]
+    reached: Option<u64>,
     present: u64,
     present_duration: u64,
     present_bytes: u64,
@@ -340,7 +368,7 @@ impl Content {
             state: self.state,
             superseded: self.superseded,
             pinned: self.pinned,
-            copies: self.copies,
+            held_bytes: self.held_bytes,
             source: self.source.clone(),
             renditions: self.renditions.iter().map(RenditionRow::of).collect(),
         };
@@ -373,7 +401,7 @@ impl Content {
             state: row.state,
             superseded: row.superseded,
             pinned: row.pinned,
-            copies: row.copies,
+            held_bytes: row.held_bytes,
             source: row.source,
             renditions: renditions.map_err(damaged)?,
             generation: next_generation(),
@@ -401,6 +429,7 @@ impl RenditionRow {
             first: state.first,
             discontinuities_gone: state.discontinuities_gone,
             next: state.next,
+            reached: Some(state.reached),
             present: state.present,
             present_duration: state.present_duration,
             present_bytes: state.present_bytes,
@@ -429,6 +458,7 @@ impl RenditionRow {
             first: self.first,
             discontinuities_gone: self.discontinuities_gone,
             next: self.next,
+            reached: self.reached.unwrap_or(self.next),
             present: self.present,
             present_duration: self.present_duration,
             present_bytes: self.present_bytes,

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lavant_proto::ids::PublisherKey;
+
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -66,6 +68,17 @@ pub enum StoreError {
         limit: u64,
         /// What was to be stored.
         wanted: u64,
+    },
+    /// A publisher that the operator does not trust has its share.
+    #[error(
+        "publisher {publisher} has reached its share of {share} bytes of this store and nothing \
+         more of it can go; trust it, or raise the share"
+    )]
+    Share {
+        /// The publisher.
+        publisher: PublisherKey,
+        /// What it may take.
+        share: u64,
     },
     /// The disk is full, or would be.
     #[error(

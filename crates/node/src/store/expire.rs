@@ -1,20 +1,18 @@
-//! Letting segments go: by deadline, for room, because their file is torn.
+//! Letting segments go: by deadline, because their file is torn.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use lavant_proto::content::{Kind, Priority};
+use lavant_proto::content::Kind;
 use lavant_proto::ids::Root;
-use lavant_proto::relay::evict::bytes_to_free;
 use redb::ReadableTable;
 
 use super::catalog::{Content, State};
 use super::error::StoreError;
 use super::feed::Change;
 use super::payload;
-use super::rows::{SegmentKey, SegmentRow, deadline_key, split_deadline, split_eviction};
+use super::rows::{SegmentKey, SegmentRow, deadline_key, split_deadline};
 use super::tx::{Tx, deadline};
 
 /// Most segments that expire in one commit, so that a commit stays short.
@@ -86,6 +84,8 @@ fn expire_one(
 
 /// Counts a segment that left as no longer present.
 fn uncount(content: &mut Content, key: SegmentKey, row: &SegmentRow) {
+    let bytes = payload::disk_bytes(row.length);
+    content.held_bytes = content.held_bytes.saturating_sub(bytes);
     if key.kind == Kind::Init {
         return;
     }
@@ -127,69 +127,8 @@ pub(super) fn expire_for_room(tx: &mut Tx<'_>, incoming: u64) -> Result<(), Stor
     Ok(())
 }
 
-/// Makes room for `incoming` bytes of a segment of `priority`: first by what expired, then in
-/// the order of eviction. Refuses without evicting anything when it cannot succeed.
-pub(super) fn make_room(
-    tx: &mut Tx<'_>,
-    incoming: u64,
-    priority: Priority,
-) -> Result<(), StoreError> {
-    expire_for_room(tx, incoming)?;
-    let Some(limit) = tx.settings.limit.filter(|_| tx.lacks(incoming)) else {
-        return Ok(());
-    };
-    let full = StoreError::Full {
-        limit,
-        wanted: incoming,
-    };
-    let used = tx.used.saturating_add(tx.staged);
-    let needed = bytes_to_free(used, incoming, limit).ok_or_else(|| full.clone())?;
-    let victims = victims(tx, needed, priority)?.ok_or(full)?;
-    for key in victims {
-        tx.dropped.evicted += 1;
-        lose(tx, key)?;
-    }
-    Ok(())
-}
-
-/// What must go for `needed` bytes; `None` when what may go is less. Segments that share a payload
-/// free something only together.
-fn victims(
-    tx: &Tx<'_>,
-    needed: u64,
-    priority: Priority,
-) -> Result<Option<Vec<SegmentKey>>, StoreError> {
-    let mut victims = Vec::new();
-    let mut sharing: BTreeMap<Root, Vec<SegmentKey>> = BTreeMap::new();
-    let mut freed = 0;
-    for entry in tx.eviction.iter()? {
-        if freed >= needed {
-            break;
-        }
-        let (key, _) = entry?;
-        let (rank, key) = split_eviction(key.value())?;
-        if !rank.yields_to(priority) {
-            break;
-        }
-        let Some(row) = tx.segment(key)? else {
-            continue;
-        };
-        let uses = tx
-            .payloads
-            .get(row.root.0.as_slice())?
-            .map_or(0, |uses| uses.value().0);
-        let together = sharing.entry(row.root).or_default();
-        together.push(key);
-        if together.len() as u64 >= u64::from(uses) {
-            victims.append(&mut sharing.remove(&row.root).unwrap_or_default());
-            freed += payload::disk_bytes(row.length);
-        }
-    }
-    Ok((freed >= needed).then_some(victims))
-}
-
 /// Drops a payload whose segment stays known, so that the playlist shows a gap.
-fn lose(tx: &mut Tx<'_>, key: SegmentKey) -> Result<(), StoreError> {
+pub(super) fn lose(tx: &mut Tx<'_>, key: SegmentKey) -> Result<(), StoreError> {
     let mut content = tx.content(key.content_no)?;
     let Some(mut row) = tx.segment(key)? else {
         return Ok(());

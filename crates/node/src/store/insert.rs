@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lavant_proto::content::{Kind, Priority, Proof, RenditionInfo, SegmentRecord, Verified};
-use lavant_proto::ids::{ContentId, ContentKey};
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
 use lavant_proto::limits::{CODECS_BYTES_MAX, RENDITIONS_MAX};
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
 use redb::ReadableTable;
@@ -16,7 +16,7 @@ use super::feed::Change;
 use super::publish::supersede;
 use super::rows::{SegmentKey, SegmentRow};
 use super::tx::Tx;
-use super::{expire, payload};
+use super::{expire, payload, room};
 
 /// How far ahead of the last sequence a segment may be.
 const SEQUENCE_JUMP_MAX: u64 = 10_000;
@@ -62,12 +62,12 @@ pub(super) fn insert(
     proof: &Proof,
     arrival: Arrival,
 ) -> Result<bool, StoreError> {
-    let room = if arrival.file.is_some() {
+    let bytes = if arrival.file.is_some() {
         payload::disk_bytes(record.length)
     } else {
         0
     };
-    expire::expire_for_room(tx, room)?;
+    expire::expire_for_room(tx, bytes)?;
     let start = arrival.playlist_start;
     let (content, place) = place_of(tx, record, start)?;
     let held = if content.no == 0 {
@@ -83,7 +83,9 @@ pub(super) fn insert(
     if arrival.file.is_none() {
         check_here(tx, record)?;
     }
-    expire::make_room(tx, room, record.priority)?;
+    let publisher = &record.content.publisher;
+    room::make_share_room(tx, publisher, bytes, record.priority)?;
+    room::make_room(tx, bytes, record.priority)?;
     // Making room may have changed the counters of this very content.
     let (mut content, mut place) = place_of(tx, record, start)?;
     if content.no == 0 && held.is_some() {
@@ -93,14 +95,8 @@ pub(super) fn insert(
         )));
     }
     if content.no == 0 {
-        content.no = tx.next_content_no()?;
+        begin(tx, &mut content)?;
         place.content_no = content.no;
-        content.pinned = supersede(tx, &content)?;
-        if content.pinned {
-            tx.mark_pinned(&content)?;
-        }
-        let content_no = content.no;
-        tx.changes.push(Change::Admitted { content_no });
     }
     // A finished content's manifest says what its records are.
     let known = held.as_ref().filter(|_| content.state == State::Finished);
@@ -125,6 +121,18 @@ pub(super) fn insert(
     tx.changes.push(Change::stored(place, &row));
     tx.put_content(content)?;
     Ok(true)
+}
+
+/// Gives a new content its number; it takes the place of earlier versions.
+fn begin(tx: &mut Tx<'_>, content: &mut Content) -> Result<(), StoreError> {
+    content.no = tx.next_content_no()?;
+    content.pinned = supersede(tx, content)?;
+    if content.pinned {
+        tx.mark_pinned(content)?;
+    }
+    let content_no = content.no;
+    tx.changes.push(Change::Admitted { content_no });
+    Ok(())
 }
 
 /// The content that a record belongs to, and its place there.
@@ -201,6 +209,7 @@ pub(super) fn row_of(record: &SegmentRecord, proof: &Proof) -> SegmentRow {
         length: record.length,
         root: record.root,
         present: true,
+        copies: 0,
         signature: match proof {
             Proof::Signature(signature) => Some(*signature),
             Proof::Manifest => None,
@@ -224,7 +233,7 @@ fn content_of(tx: &Tx<'_>, record: &SegmentRecord) -> Result<Content, StoreError
         }
         return Ok(Content::clone(content));
     }
-    check_new_id(tx, content_id)?;
+    check_new_content(tx, publisher, content_id)?;
     check_comes_back(tx, &record.content)?;
     Ok(Content {
         no: 0,
@@ -240,7 +249,7 @@ fn content_of(tx: &Tx<'_>, record: &SegmentRecord) -> Result<Content, StoreError
         state: State::Open,
         superseded: false,
         pinned: false,
-        copies: 0,
+        held_bytes: 0,
         source: String::new(),
         renditions: Vec::new(),
         generation: 0,
@@ -265,6 +274,28 @@ pub(super) fn check_new_id(tx: &Tx<'_>, id: &ContentId) -> Result<(), StoreError
     if tx.catalog.len() >= CONTENTS_MAX {
         return Err(StoreError::Busy(format!(
             "the store has {CONTENTS_MAX} contents, which is its limit; remove some"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a content that must not be new: see [`check_new_id`]; or one too many of a publisher
+/// that the operator does not trust.
+pub(super) fn check_new_content(
+    tx: &Tx<'_>,
+    publisher: &PublisherKey,
+    id: &ContentId,
+) -> Result<(), StoreError> {
+    check_new_id(tx, id)?;
+    let Some(percent) = tx.untrusted_share(publisher) else {
+        return Ok(());
+    };
+    let most = CONTENTS_MAX * usize::from(percent) / 100;
+    let all = tx.catalog.all();
+    if all.filter(|c| c.key.publisher == *publisher).count() >= most {
+        return Err(StoreError::Busy(format!(
+            "publisher {publisher} has {most} contents here, which is its share; trust it, or \
+             raise the share"
         )));
     }
     Ok(())
@@ -310,7 +341,7 @@ fn start_playlist(state: &mut RenditionState, record: &SegmentRecord, start: Opt
         let earliest = record.sequence.saturating_sub(SEQUENCE_JUMP_MAX);
         let first = start.map_or(record.sequence, |start| start.max(earliest));
         let first = first.min(record.sequence);
-        (state.first, state.next) = (first, first);
+        (state.first, state.next, state.reached) = (first, first, first);
     }
 }
 
@@ -362,12 +393,14 @@ fn check_place(
 
 /// Counts a segment that came, or came back.
 pub(super) fn count(content: &mut Content, key: SegmentKey, row: &SegmentRow, came_back: bool) {
+    content.held_bytes += payload::disk_bytes(row.length);
     let state = &mut content.renditions[usize::from(key.rendition_no)];
     if key.kind == Kind::Init {
         state.info.inits = state.info.inits.max(key.sequence + 1);
         return;
     }
     state.next = state.next.max(key.sequence + 1);
+    state.reached = state.reached.max(key.sequence + 1);
     state.present += 1;
     state.present_duration += row.duration;
     state.present_bytes += row.length;

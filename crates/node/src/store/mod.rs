@@ -28,6 +28,7 @@ mod publish;
 mod read;
 mod rebuild;
 mod recover;
+mod room;
 mod rows;
 mod tx;
 mod upload;
@@ -52,6 +53,7 @@ pub use upload::{
     Commit, CommitRendition, NewUpload, StagedSegment, UploadInfo, UploadProgress, UploadSegment,
 };
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -71,6 +73,14 @@ pub struct Settings {
     pub layout: Layout,
     /// Most bytes of payload files (`--store-limit`).
     pub limit: Option<u64>,
+    /// Percent of that limit that on-demand, near-live and live segments may take: one that would
+    /// be beyond lets others of its priority go first.
+    pub class_share: [u8; 3],
+    /// Percent of the limits on bytes and contents that a publisher may take which is neither the
+    /// node's own nor trusted.
+    pub publisher_share: Option<u8>,
+    /// Publishers that may take as much as there is.
+    pub trusted: BTreeSet<PublisherKey>,
     /// Bytes of the disk that are never used, so that the index can always be written.
     pub min_free: u64,
     /// Most bytes of recent live segments held in memory.
@@ -94,6 +104,9 @@ impl Settings {
         Self {
             layout: Layout::new(folder),
             limit: None,
+            class_share: [100, 30, 20],
+            publisher_share: None,
+            trusted: BTreeSet::new(),
             min_free: 64 << 20,
             hot_memory: 32 << 20,
             index_memory: 16 << 20,
@@ -114,6 +127,8 @@ impl Settings {
 /// What is shared between handles and the writer thread.
 struct Shared {
     settings: Settings,
+    /// The node's own key.
+    own: PublisherKey,
     index: RwLock<open::Index>,
     catalog: RwLock<Arc<Catalog>>,
     /// Bytes of payload files.

@@ -133,6 +133,7 @@ impl Store {
         };
         let shared = Arc::new(Shared {
             partials,
+            own: key.publisher(),
             hot: Mutex::new(hot::Hot::new(settings.hot_memory)),
             settings,
             index: RwLock::new(index),

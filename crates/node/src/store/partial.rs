@@ -24,7 +24,7 @@ use super::error::StoreError;
 use super::layout::Layout;
 use super::pieces::Pieces;
 use super::recover::files_below;
-use super::{Clock, Shared, Store, expire, lock, payload};
+use super::{Clock, Shared, Store, lock, payload, room};
 
 /// Most partial payloads at a time; the one that waits for the longest time gives way.
 const PARTIALS_MAX: usize = 4096;
@@ -428,14 +428,16 @@ impl Store {
 
     /// Makes room for bytes that count as staged already.
     fn make_staged_room(&self, bytes: u64, priority: Priority) -> Result<(), StoreError> {
-        if self.settings().limit.is_none() {
+        let Shared { used, staged, .. } = &*self.shared;
+        let taken = used.load(Ordering::Acquire) + staged.load(Ordering::Acquire);
+        if self.settings().limit.is_none_or(|limit| taken <= limit) {
             return Ok(());
         }
         self.write(move |tx| {
             tx.staged = tx.staged.saturating_sub(bytes);
-            let room = expire::make_room(tx, bytes, priority);
+            let made = room::make_room(tx, bytes, priority);
             tx.staged += bytes;
-            room
+            made
         })
     }
 

@@ -17,7 +17,7 @@ use super::insert::{bits_per_second, check_new_id, count};
 use super::rows::{SegmentKey, SegmentRow};
 use super::tx::Tx;
 use super::upload::{Commit, CommitRendition, StagedSegment, Upload};
-use super::{Store, expire, lock};
+use super::{Store, lock, room};
 
 /// How long a version stays after a later one took its place: playlists that name it are in use.
 const SUPERSEDED_TTL: Duration = Duration::from_secs(3600);
@@ -169,13 +169,13 @@ fn check_version(tx: &Tx<'_>, key: &ContentKey) -> Result<(), StoreError> {
 /// Makes room for an upload's bytes, which so far count as staged.
 fn take_staged(tx: &mut Tx<'_>, bytes: u64, priority: Priority) -> Result<(), StoreError> {
     tx.staged = tx.staged.saturating_sub(bytes);
-    let room = expire::make_room(tx, bytes, priority);
-    if room.is_ok() {
+    let made = room::make_room(tx, bytes, priority);
+    if made.is_ok() {
         tx.unstaged += bytes;
     } else {
         tx.staged += bytes;
     }
-    room
+    made
 }
 
 /// The node signs what is its own; what is another publisher's must come signed.
@@ -344,6 +344,7 @@ fn staged_rows(upload: &Upload) -> Vec<StagedRow> {
                 length,
                 root,
                 present: true,
+                copies: 0,
                 signature: None,
             };
             (key, row, segment.file.clone())
@@ -365,6 +366,7 @@ pub(super) fn content_from(
         // No more discontinuities than segments can have left before the first.
         discontinuities_gone: info.first,
         next: info.first + info.segments,
+        reached: info.first,
         ..RenditionState::new(info.name.clone(), info.mime)
     });
     Content {
@@ -381,7 +383,7 @@ pub(super) fn content_from(
         state: State::Finished,
         superseded: false,
         pinned,
-        copies: 0,
+        held_bytes: 0,
         source,
         renditions: renditions.collect(),
         generation: 0,

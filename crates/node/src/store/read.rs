@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -139,6 +140,46 @@ impl Store {
         Ok(Some(record_of(content, key, &row)))
     }
 
+    /// For how long a content plays without a gap from its start, in ticks, in the rendition that
+    /// has least. Reads the index up to the first gap.
+    pub fn ready_ticks(&self, content: &Content) -> Result<u64, StoreError> {
+        let mut least = None;
+        for no in 0..content.renditions.len() as u16 {
+            let ticks = self.ready_ticks_of(content, no)?;
+            least = Some(least.map_or(ticks, |least: u64| least.min(ticks)));
+        }
+        Ok(least.unwrap_or(0))
+    }
+
+    fn ready_ticks_of(&self, content: &Content, rendition_no: u16) -> Result<u64, StoreError> {
+        let state = &content.renditions[usize::from(rendition_no)];
+        let range = SegmentKey::range(content.no, Some((rendition_no, Kind::Media)));
+        let table = self.segments()?;
+        let (mut ticks, mut next, mut init) = (0, state.first, None);
+        for entry in table.range(range.start().as_slice()..=range.end().as_slice())? {
+            let (key, row) = entry?;
+            let sequence = SegmentKey::from_bytes(key.value())?.sequence;
+            if sequence < state.first {
+                continue;
+            }
+            let row = SegmentRow::decode(row.value())?;
+            if sequence != next || !row.present {
+                break;
+            }
+            if let Some(needed) = row.init.filter(|_| row.init != init) {
+                if self
+                    .segment(content, rendition_no, Kind::Init, needed)?
+                    .is_none()
+                {
+                    break;
+                }
+                init = Some(needed);
+            }
+            (ticks, next) = (ticks + row.duration, next + 1);
+        }
+        Ok(ticks)
+    }
+
     /// The record of a segment, as its publisher signed it.
     #[must_use]
     pub fn record(&self, content: &Content, segment: &Segment) -> SegmentRecord {
@@ -226,23 +267,30 @@ impl Store {
         })
     }
 
-    /// Notes on how many other nodes a content is known to be, which says what goes first when the
-    /// store is full. Blocks; cheap when nothing changed.
-    pub fn set_copies(&self, content_no: u64, copies: u16) -> Result<(), StoreError> {
-        let catalog = self.catalog();
-        if catalog
-            .get(content_no)
-            .is_some_and(|content| content.copies == copies)
-        {
-            return Ok(());
-        }
+    /// Notes on how many other nodes segments are known to be, which says what goes first when the
+    /// store is full. Blocks; nothing is written when nothing changed.
+    pub fn set_copies(
+        &self,
+        content_no: u64,
+        within: (u16, Kind),
+        copies: Vec<(Range<u64>, u16)>,
+    ) -> Result<(), StoreError> {
         self.write(move |tx| {
-            let before = tx.content(content_no)?;
-            let after = Content {
-                copies,
-                ..before.clone()
-            };
-            tx.requeue(&before, after)
+            let content = tx.content(content_no)?;
+            for (key, row) in tx.rows(content_no, Some(within))? {
+                let known = copies.iter().find(|(run, _)| run.contains(&key.sequence));
+                let Some((_, copies)) = known.filter(|(_, copies)| *copies != row.copies) else {
+                    continue;
+                };
+                tx.dequeue(&content, key, &row)?;
+                let counted = SegmentRow {
+                    copies: *copies,
+                    ..row
+                };
+                tx.put_segment(key, &counted)?;
+                tx.enqueue(&content, key, &counted)?;
+            }
+            Ok(())
         })
     }
 

@@ -289,7 +289,7 @@ fn growing_content(no: u64, first: &SegmentRecord) -> Content {
         state: State::Open,
         superseded: false,
         pinned: false,
-        copies: 0,
+        held_bytes: 0,
         source: String::new(),
         renditions: Vec::new(),
         generation: 0,

@@ -120,6 +120,8 @@ pub struct SegmentRow {
     pub root: Root,
     /// Whether the payload is here; it may have been evicted.
     pub present: bool,
+    /// On how many other nodes it is known to be, which decides what goes first.
+    pub copies: u16,
     /// The publisher's signature, when the manifest does not vouch for it.
     pub signature: Option<Signature>,
 }
@@ -131,12 +133,16 @@ impl SegmentRow {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
+        let counted = u8::from(self.copies > 0);
         w.number(self.duration)
-            .byte(u8::from(self.discontinuity) | u8::from(self.present) << 1);
+            .byte(u8::from(self.discontinuity) | u8::from(self.present) << 1 | counted << 2);
         w.number(self.init.map_or(0, |init| init + 1));
         w.number(self.created.0)
             .number(self.ttl.as_secs())
             .number(self.length);
+        if self.copies > 0 {
+            w.number(u64::from(self.copies));
+        }
         w.bytes(&self.root.0);
         if let Some(signature) = &self.signature {
             w.bytes(&signature.0);
@@ -167,6 +173,11 @@ impl SegmentRow {
             created: Time(r.number("created", u64::MAX)?),
             ttl: Duration::from_secs(r.number("ttl", u64::MAX)?),
             length: r.number("length", u64::MAX)?,
+            copies: if flags & 4 != 0 {
+                r.number("copies", u64::from(u16::MAX))? as u16
+            } else {
+                0
+            },
             root: Root(r.array("root")?),
             signature: None,
         };
@@ -228,12 +239,14 @@ mod tests {
             length: 77,
             root: Root([3; 32]),
             present: true,
+            copies: 0,
             signature: None,
         };
         assert_eq!(SegmentRow::decode(&row.encode()), Ok(row.clone()));
         let signed = SegmentRow {
             signature: Some(Signature([9; 64])),
             present: false,
+            copies: 300,
             ..row.clone()
         };
         assert_eq!(SegmentRow::decode(&signed.encode()), Ok(signed.clone()));

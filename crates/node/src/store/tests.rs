@@ -2,10 +2,12 @@
 
 mod admit;
 mod append;
+mod arriving;
 mod partial;
 mod quota;
 mod random;
 mod recovery;
+mod shares;
 mod time;
 mod uploads;
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use lavant_proto::content::{Kind, SignedManifest};
-use lavant_proto::ids::{ContentKey, Root};
+use lavant_proto::ids::{ContentKey, PublisherKey, Root};
 use lavant_proto::relay::evict::{EvictionRank, Holding};
 use lavant_proto::time::Time;
 use redb::{ReadableTable, Table, WriteTransaction};
@@ -51,6 +51,8 @@ pub(super) struct Tx<'t> {
     /// What is told to those who listen.
     pub(super) changes: Vec<Change>,
     pub(super) settings: &'t Settings,
+    /// The node's own key; none while an index is made again.
+    pub(super) own: Option<PublisherKey>,
     pub(super) now: Time,
 }
 
@@ -88,6 +90,7 @@ impl<'t> Tx<'t> {
             catalog: shared.catalog().as_ref().clone(),
             used: shared.used.load(Ordering::Acquire),
             staged: shared.staged.load(Ordering::Acquire),
+            own: Some(shared.own),
             ..tx
         })
     }
@@ -117,6 +120,7 @@ impl<'t> Tx<'t> {
             dropped: Dropped::default(),
             changes: Vec::new(),
             settings,
+            own: None,
             now: settings.clock.now(),
         })
     }
@@ -363,13 +367,14 @@ pub(super) fn deadline(content: &Content, key: SegmentKey, row: &SegmentRow) -> 
     (!stays).then(|| content.hold_until.unwrap_or_else(|| row.expires()))
 }
 
-fn rank(content: &Content, key: SegmentKey, row: &SegmentRow) -> Option<EvictionRank> {
+/// The place of a segment in the queue of eviction; none when it is not here or stays.
+pub(super) fn rank(content: &Content, key: SegmentKey, row: &SegmentRow) -> Option<EvictionRank> {
     if !row.present {
         return None;
     }
     EvictionRank::of(&Holding {
         priority: content.priority,
-        copies: content.copies,
+        copies: row.copies,
         created: row.created,
         sequence: key.sequence,
         pinned: content.pinned || key.kind == Kind::Init,

@@ -21,7 +21,7 @@ use super::catalog::{Catalog, Content, State};
 use super::error::StoreError;
 use super::flush::Flusher;
 use super::insert::{INITS_MAX, refuse_look_alike};
-use super::{Shared, Store, expire, lock, payload};
+use super::{Shared, Store, lock, payload, room};
 
 /// Most uploads at a time.
 const UPLOADS_MAX: usize = 16;
@@ -482,7 +482,7 @@ impl Store {
         if held.saturating_add(incoming) <= limit {
             return Ok(());
         }
-        self.write(move |tx| expire::make_room(tx, incoming, priority))
+        self.write(move |tx| room::make_room(tx, incoming, priority))
     }
 }
 

@@ -3,6 +3,9 @@
 //! Expired segments go before all others, by their deadline. After them the order is: lowest
 //! priority, then most copies known elsewhere, then oldest; within one content the last segment
 //! goes first, so that what stays plays from the start. Pinned segments never go.
+//!
+//! A priority that has more than its share of the store makes room within itself first, and gives
+//! way before all others, so that streams that nobody ends do not push films out.
 
 use crate::content::Priority;
 use crate::time::Time;
@@ -53,6 +56,12 @@ impl EvictionRank {
         self.priority <= incoming.rank()
     }
 
+    /// Rank of the priority.
+    #[must_use]
+    pub const fn class(&self) -> u8 {
+        self.priority
+    }
+
     /// Big-endian bytes, in the order of the ranks.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
@@ -78,6 +87,36 @@ impl EvictionRank {
             created: number(3),
             sequence_inverse: number(11),
         }
+    }
+}
+
+/// How much of a store's limit each priority may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Most bytes of the store.
+    pub limit: u64,
+    /// Percent of it, by the rank of the priority.
+    pub percent: [u8; 3],
+}
+
+impl Shares {
+    /// Most bytes of a priority. One that may take all of the store is held by its limit alone:
+    /// here, what two segments share counts twice.
+    #[must_use]
+    pub const fn of(&self, priority: Priority) -> u64 {
+        let percent = self.percent[priority.rank() as usize];
+        if percent >= 100 {
+            return u64::MAX;
+        }
+        (self.limit as u128 * percent as u128 / 100) as u64
+    }
+
+    /// How many bytes of a priority are beyond its share when `incoming` more come. They go first:
+    /// for what comes of that priority, and for any other when the store is full.
+    #[must_use]
+    pub const fn excess(&self, used: [u64; 3], priority: Priority, incoming: u64) -> u64 {
+        let held = used[priority.rank() as usize].saturating_add(incoming);
+        held.saturating_sub(self.of(priority))
     }
 }
 
@@ -141,6 +180,28 @@ mod tests {
         assert_eq!(bytes_to_free(10, 20, 100), Some(0));
         assert_eq!(bytes_to_free(0, 101, 100), None);
         assert_eq!(bytes_to_free(u64::MAX, 5, u64::MAX), Some(0));
+    }
+
+    #[test]
+    fn a_share_is_a_part_of_the_limit() {
+        let shares = Shares {
+            limit: 1000,
+            percent: [100, 30, 20],
+        };
+        assert_eq!(shares.of(Priority::Live), 200);
+        let used = [900, 300, 150];
+        assert_eq!(shares.excess(used, Priority::Live, 50), 0);
+        assert_eq!(shares.excess(used, Priority::Live, 60), 10);
+        assert_eq!(shares.excess(used, Priority::NearLive, 7), 7);
+        assert_eq!(shares.excess(used, Priority::Vod, 100), 0);
+        let whole = Shares {
+            limit: u64::MAX,
+            percent: [100, 255, 0],
+        };
+        assert_eq!(whole.of(Priority::Vod), u64::MAX);
+        assert_eq!(whole.of(Priority::NearLive), u64::MAX);
+        assert_eq!(whole.of(Priority::Live), 0);
+        assert_eq!(whole.excess([0, 0, u64::MAX], Priority::Live, 5), u64::MAX);
     }
 
     proptest! {

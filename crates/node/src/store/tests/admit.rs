@@ -8,10 +8,10 @@ use super::super::Change;
 use super::partial::{pass_all, signed};
 use super::*;
 
-type Said = (Verified<SignedManifest>, Vec<Verified<SegmentRecord>>);
+pub(super) type Said = (Verified<SignedManifest>, Vec<Verified<SegmentRecord>>);
 
 /// What a node says of a content that is complete there.
-fn said(store: &Store, content: &Content) -> Said {
+pub(super) fn said(store: &Store, content: &Content) -> Said {
     let manifest = store.manifest(content).unwrap();
     let mut records = Vec::new();
     for no in 0..content.renditions.len() as u16 {
@@ -28,7 +28,7 @@ fn said(store: &Store, content: &Content) -> Said {
 }
 
 /// Takes over segments of a manifest that was admitted.
-fn fetch(from: &Store, to: &Store, records: &[Verified<SegmentRecord>]) {
+pub(super) fn fetch(from: &Store, to: &Store, records: &[Verified<SegmentRecord>]) {
     for record in records {
         pass_all(from, to, &record.root, record.length);
         to.adopt(record.clone(), Proof::Manifest, None).unwrap();
@@ -226,6 +226,8 @@ fn a_removed_content_does_not_come_back_by_itself() {
     assert_eq!(removed, ["clip", "film"]);
     here.reopen();
     assert!(matches!(admit(here.store()), Err(StoreError::Removed(_))));
+    let early = here.store().partial_of(&record);
+    assert!(matches!(early, Err(StoreError::Removed(_))), "{early:?}");
     let text = adopt(here.store()).unwrap_err().to_string();
     assert_eq!(
         text,
@@ -338,11 +340,17 @@ fn what_is_known_elsewhere_goes_first() {
         }
         here.at(10);
     }
-    here.store().set_copies(here.content("new").no, 3).unwrap();
+    let known = |copies| {
+        let no = here.content("new").no;
+        let main = (0, Kind::Media);
+        here.store().set_copies(no, main, vec![(0..9, copies)])
+    };
+    known(3).unwrap();
     here.store().append(vod("more", 0)).unwrap();
     assert_eq!(here.playlist("new"), [(0, true), (1, false)]);
-    here.store().set_copies(here.content("new").no, 0).unwrap();
+    known(0).unwrap();
     here.store().append(vod("more", 1)).unwrap();
     assert_eq!(here.playlist("old"), [(0, true), (1, false)]);
-    assert!(here.store().set_copies(99, 1).is_err());
+    let nowhere = here.store().set_copies(99, (0, Kind::Media), Vec::new());
+    assert!(nowhere.is_err());
 }

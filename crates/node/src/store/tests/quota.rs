@@ -2,9 +2,12 @@
 
 use super::*;
 
-/// Room for four segments of 20,000 bytes.
+/// Room for four segments of 20,000 bytes, of whatever priority.
 fn four() -> Bench {
-    Bench::with(|settings| settings.limit = Some(4 * size(20_000)))
+    Bench::with(|settings| {
+        settings.limit = Some(4 * size(20_000));
+        settings.class_share = [100; 3];
+    })
 }
 
 #[test]
