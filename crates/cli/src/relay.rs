@@ -20,7 +20,12 @@ pub(crate) struct RelayArgs {
     #[arg(long, env = "LAVANT_RELAY_PORT", value_name = "PORT")]
     relay_port: Option<u16>,
     /// Address that links come in at (repeat) [default: 0.0.0.0 and ::]
-    #[arg(long, env = "LAVANT_RELAY_BIND", value_name = "ADDRESS", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "LAVANT_RELAY_BIND",
+        value_name = "ADDRESS",
+        value_delimiter = ','
+    )]
     relay_bind: Option<Vec<IpAddr>>,
     /// Use only quic or only tcp; auto picks [default: auto]
     #[arg(long, env = "LAVANT_LINK", value_name = "KIND")]
@@ -32,16 +37,36 @@ pub(crate) struct RelayArgs {
     #[arg(long, env = "LAVANT_NO_DISCOVERY")]
     no_discovery: bool,
     /// Meet only nodes with the same token; it is proven, never sent
-    #[arg(long, env = "LAVANT_RELAY_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "LAVANT_RELAY_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     relay_token: Option<String>,
     /// Meet only this node (repeat)
-    #[arg(long, env = "LAVANT_ALLOW_NODE", value_name = "KEY", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "LAVANT_ALLOW_NODE",
+        value_name = "KEY",
+        value_delimiter = ','
+    )]
     allow_node: Option<Vec<String>>,
     /// Whose contents are carried for others: all, none, or KEY (repeat) [default: all]
-    #[arg(long, env = "LAVANT_CARRY", value_name = "WHOSE", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "LAVANT_CARRY",
+        value_name = "WHOSE",
+        value_delimiter = ','
+    )]
     carry: Option<Vec<String>>,
     /// A content to fetch: CONTENT_ID or KEY/CONTENT_ID (repeat)
-    #[arg(long, env = "LAVANT_WANT", value_name = "CONTENT", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "LAVANT_WANT",
+        value_name = "CONTENT",
+        value_delimiter = ','
+    )]
     want: Option<Vec<String>>,
     /// Bytes a second sent to all nodes, such as 2M [default: no limit]
     #[arg(long, env = "LAVANT_UPLOAD_LIMIT", value_name = "RATE")]
@@ -137,7 +162,11 @@ pub(crate) fn peers(args: &PeersArgs) -> anyhow::Result<ExitCode> {
         if args.node.json {
             output::json(&answer)?;
         } else {
-            let done = if method == "POST" { "will be met" } else { "is forgotten" };
+            let done = if method == "POST" {
+                "will be met"
+            } else {
+                "is forgotten"
+            };
             output::line(format_args!("{peer} {done}"));
         }
         return Ok(ExitCode::SUCCESS);

@@ -59,7 +59,13 @@ fn trouble(node: &Node) -> String {
 fn a_film_plays_the_same(link: &str) {
     let film = mp4(12);
     let a = Node::relaying(&["--link", link]);
-    a.ingest(&[text(&film), "--content-id", "film", "--segment-seconds", "2"]);
+    a.ingest(&[
+        text(&film),
+        "--content-id",
+        "film",
+        "--segment-seconds",
+        "2",
+    ]);
     let b = Node::relaying(&["--link", link, "--peer", &a.relay_address()]);
     let entry = b.has_all("film");
     assert_eq!(entry["publisher"], a.ready["publisher"]);
@@ -106,8 +112,7 @@ fn a_stream_flows_on_while_it_is_made() {
     let b = Node::relaying(&["--peer", &a.relay_address()]);
     let pieces = pieces(8);
     for (sequence, piece) in pieces.iter().enumerate() {
-        let query =
-            format!("content_id=live&priority=live&target_duration=1&sequence={sequence}");
+        let query = format!("content_id=live&priority=live&target_duration=1&sequence={sequence}");
         a.post(&query, piece).ok();
         let path = format!("/segment/live/{sequence}");
         until("the segment on the other node", || {
@@ -124,7 +129,10 @@ fn a_stream_flows_on_while_it_is_made() {
     assert!(other.gaps().iter().all(|gap| !gap));
     a.call("POST", "/ingest/live/finish", &[], &[]).ok();
     b.has_all("live");
-    assert_eq!(frames(&a.play_url("live"), "v"), frames(&b.play_url("live"), "v"));
+    assert_eq!(
+        frames(&a.play_url("live"), "v"),
+        frames(&b.play_url("live"), "v")
+    );
 }
 
 #[test]
@@ -171,7 +179,12 @@ fn nodes_with_other_tokens_stay_apart() {
     assert!(trouble(&b).contains("--relay-token"), "{}", trouble(&b));
     let c = Node::relaying(&["--peer", &address]);
     assert!(trouble(&c).contains("--relay-token"), "{}", trouble(&c));
-    let d = Node::relaying(&["--relay-token", "the token of one group", "--peer", &address]);
+    let d = Node::relaying(&[
+        "--relay-token",
+        "the token of one group",
+        "--peer",
+        &address,
+    ]);
     d.has_all("film");
     assert!(b.contents().is_empty());
     assert!(c.contents().is_empty());
@@ -390,24 +403,44 @@ fn ten_nodes_in_a_mesh_get_every_segment_once() {
     assert_same(&nodes[0], &nodes[9], "film");
     let all = 9 * 20 * 300_000;
     assert!(received >= all, "{received}");
-    assert!((received - all + duplicate) * 100 <= all, "{received} {duplicate}");
+    assert!(
+        (received - all + duplicate) * 100 <= all,
+        "{received} {duplicate}"
+    );
 }
 
 #[test]
 fn a_player_begins_before_all_is_there_and_plays_to_the_end() {
     let a = Node::relaying(&[]);
     let film = mp4(12);
-    a.ingest(&[text(&film), "--content-id", "film", "--segment-seconds", "1"]);
+    a.ingest(&[
+        text(&film),
+        "--content-id",
+        "film",
+        "--segment-seconds",
+        "1",
+    ]);
     let bytes = a.json("/content/film")["bytes"].as_u64().unwrap();
     let rate = (bytes / 6).to_string();
     let flags = ["--download-limit", &rate, "--peer"];
     let b = Node::relaying(&[&flags[..], &[&a.relay_address()]].concat());
     let started = b
-        .lavant(&["play", "film", "--json", "--wait", "30", "--start-after", "2"])
+        .lavant(&[
+            "play",
+            "film",
+            "--json",
+            "--wait",
+            "30",
+            "--start-after",
+            "2",
+        ])
         .ok()
         .json();
     let entry = b.json("/content/film");
-    assert!(started["ready_seconds"].as_f64().unwrap() >= 2.0, "{started}");
+    assert!(
+        started["ready_seconds"].as_f64().unwrap() >= 2.0,
+        "{started}"
+    );
     assert_eq!(entry["complete"], false, "it is still on its way");
     let (one, other) = (a.play_url("film"), b.play_url("film"));
     assert_eq!(count(&other, "v"), count(&one, "v"));

@@ -117,10 +117,7 @@ pub async fn run(
 }
 
 /// Begins to meet other nodes, unless the configuration says not to.
-async fn start_relay(
-    config: &Config,
-    store: &Store,
-) -> Result<Option<relay::Running>, StartError> {
+async fn start_relay(config: &Config, store: &Store) -> Result<Option<relay::Running>, StartError> {
     let Some(wanted) = &config.relay else {
         return Ok(None);
     };

@@ -78,7 +78,10 @@ impl Node {
     /// Where its links come in.
     pub(crate) fn relay_address(&self) -> String {
         let port = self.ready["relay_port"].as_u64();
-        format!("127.0.0.1:{}", port.expect("a node says where links come in"))
+        format!(
+            "127.0.0.1:{}",
+            port.expect("a node says where links come in")
+        )
     }
 
     /// Has it meet another node.

@@ -86,10 +86,7 @@ impl Layer {
             }
             Some(text) => Some(Token::new(text)),
         };
-        let any = vec![
-            Ipv4Addr::UNSPECIFIED.into(),
-            Ipv6Addr::UNSPECIFIED.into(),
-        ];
+        let any = vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let limit = |size: Option<super::Size>| size.map(|size| size.0).filter(|rate| *rate > 0);
         Ok(Some(RelayConfig {
             addresses: self.relay_bind.clone().unwrap_or(any),

@@ -81,7 +81,13 @@ impl Server {
         };
         let guard = Arc::new(Guard::new(&config, token.as_deref()));
         let (stop, stopping) = watch::channel(false);
-        let app = Arc::new(AppState::new(store, config, relay, token.is_some(), stopping));
+        let app = Arc::new(AppState::new(
+            store,
+            config,
+            relay,
+            token.is_some(),
+            stopping,
+        ));
         Ok(Self {
             listener,
             router: router(app.clone()),

@@ -119,7 +119,10 @@ impl Driver {
 
     /// When something is due that nothing else tells of.
     fn deadline(&self) -> Instant {
-        let due = self.relay.deadline().min(self.peers.next().unwrap_or(Time::MAX));
+        let due = self
+            .relay
+            .deadline()
+            .min(self.peers.next().unwrap_or(Time::MAX));
         let wait = due.since(self.now()).min(Duration::from_secs(3600));
         let copies = if self.copies.is_empty() {
             Duration::MAX
@@ -442,7 +445,9 @@ impl Driver {
 
     pub(super) fn send(&self, no: ContactNo, message: &Message) {
         if let Some(live) = self.contacts.get(&no) {
-            let _ = live.commands.send(Command::Control(message.encode().into()));
+            let _ = live
+                .commands
+                .send(Command::Control(message.encode().into()));
         }
     }
 
@@ -486,7 +491,10 @@ impl Driver {
         let record = &pending.record;
         let (root, length) = (record.root, record.length);
         if pending.partial.is_none() {
-            match self.store.partial(&root, length, record.priority, record.expires()) {
+            match self
+                .store
+                .partial(&root, length, record.priority, record.expires())
+            {
                 Ok(partial) => pending.partial = Some(partial),
                 Err(error) => {
                     tracing::warn!(%error, "a segment cannot be fetched");

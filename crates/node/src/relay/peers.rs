@@ -233,7 +233,11 @@ impl Peers {
     /// A contact ended.
     pub(super) fn down(&mut self, contact: ContactNo, why: String, now: Time) {
         let pause = PAUSE_AFTER_CONTACT + self.jitter(PAUSE_AFTER_CONTACT);
-        let Some(peer) = self.all.iter_mut().find(|peer| peer.contact == Some(contact)) else {
+        let Some(peer) = self
+            .all
+            .iter_mut()
+            .find(|peer| peer.contact == Some(contact))
+        else {
             return;
         };
         // A contact that gave nothing is as good as a dial that failed.
@@ -263,7 +267,11 @@ impl Peers {
 
     /// A peer that is not to be dialled before then.
     pub(super) fn leave(&mut self, contact: ContactNo, until: Time) {
-        if let Some(peer) = self.all.iter_mut().find(|peer| peer.contact == Some(contact)) {
+        if let Some(peer) = self
+            .all
+            .iter_mut()
+            .find(|peer| peer.contact == Some(contact))
+        {
             peer.next = Some(until);
         }
     }
@@ -298,7 +306,10 @@ impl Peers {
 
     /// When the next peer is due.
     pub(super) fn next(&self) -> Option<Time> {
-        let waiting = self.all.iter().filter(|peer| peer.state == PeerState::Waiting);
+        let waiting = self
+            .all
+            .iter()
+            .filter(|peer| peer.state == PeerState::Waiting);
         waiting.filter_map(|peer| peer.next).min()
     }
 
@@ -346,7 +357,10 @@ fn pause_after(failures: u32) -> Duration {
 fn wait(peer: &mut Peer, until: Time) {
     let dialled = peer.target.is_some() || !peer.addresses.is_empty();
     if dialled {
-        (peer.state, peer.next) = (PeerState::Waiting, Some(until.max(peer.next.unwrap_or_default())));
+        (peer.state, peer.next) = (
+            PeerState::Waiting,
+            Some(until.max(peer.next.unwrap_or_default())),
+        );
     } else {
         (peer.state, peer.next) = (PeerState::Away, None);
     }

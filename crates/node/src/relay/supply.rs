@@ -85,10 +85,7 @@ impl Driver {
             return;
         };
         let now = self.store.settings().clock.now();
-        match self
-            .assemblies
-            .manifest(at, &key, manifest, signature, now)
-        {
+        match self.assemblies.manifest(at, &key, manifest, signature, now) {
             Ok(learn::Progress { hash, total, known }) => {
                 self.input_now(Input::Manifest(at, hash, total, known));
                 self.complete(at);
@@ -122,9 +119,8 @@ impl Driver {
         };
         let (store, events) = (self.store.clone(), self.events());
         tokio::spawn(async move {
-            let admitting = tokio::task::spawn_blocking(move || {
-                store.admit(complete.signed, complete.records)
-            });
+            let admitting =
+                tokio::task::spawn_blocking(move || store.admit(complete.signed, complete.records));
             let outcome = admitting.await.unwrap_or(Err(StoreError::Closed));
             let _ = events.send(Event::Admitted(at, outcome)).await;
         });

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::contact::Rank;
 use super::message::{TrackName, groups_of};
 use super::reconcile::{Item, Point};
 use super::runs::{Run, Runs};
-use super::contact::Rank;
 use super::{ContactNo, Facts};
 use crate::content::{Kind, Priority};
 use crate::ids::{ContentKey, PublisherKey};
@@ -88,6 +88,11 @@ impl Pending {
         Runs::of(all.start, all.end)
             .without(&self.have)
             .without(&self.flying)
+    }
+
+    /// Whether every chunk group is here or was asked for.
+    pub(super) fn is_assigned(&self) -> bool {
+        self.have.count() + self.flying.count() >= groups_of(self.length).count()
     }
 
     pub(super) fn is_complete(&self) -> bool {

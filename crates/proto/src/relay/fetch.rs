@@ -65,7 +65,7 @@ impl Relay {
                 break;
             }
             let room = contact.flow.window - contact.flow.outstanding;
-            let most = (room.min(contact.flow.window / 4) / CHUNK_GROUP_BYTES)
+            let most = (room.min(contact.flow.window / 2) / CHUNK_GROUP_BYTES)
                 .min(allowed / GROUP_ON_LINK)
                 .clamp(1, REQUEST_GROUPS_MAX);
             let Some((place, groups, length)) = self.next(no, &mut contact, most) else {
@@ -567,7 +567,7 @@ fn candidate(
     let (_, here) = remote.track(index)?;
     let from_head = track.pending.range(head..);
     for (sequence, pending) in from_head.chain(track.pending.range(..head)) {
-        if pending.adopting {
+        if pending.adopting || pending.is_assigned() {
             continue;
         }
         let mut open = pending.open();
