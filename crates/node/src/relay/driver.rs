@@ -499,7 +499,11 @@ impl Driver {
                 Err(error) => {
                     tracing::warn!(%error, "a segment cannot be fetched");
                     self.pending.remove(&place);
-                    return self.input(Input::Failed(place));
+                    return self.input(if is_final(&error) {
+                        Input::Refused(place)
+                    } else {
+                        Input::Failed(place)
+                    });
                 }
             }
         }
@@ -618,6 +622,7 @@ fn is_final(error: &StoreError) -> bool {
             | StoreError::Conflict(_)
             | StoreError::Removed(_)
             | StoreError::NotFound(_)
+            | StoreError::Share { .. }
     )
 }
 

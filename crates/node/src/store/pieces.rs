@@ -4,7 +4,10 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 
 /// Most pieces that are written at once; the system takes 1024.
-const PIECES_MAX: usize = 256;
+const PIECES_MAX: usize = 512;
+/// Most bytes that are written at once: the system puts small writes into pages of memory that were
+/// in use lately, large ones into fresh memory, which a virtual machine has to get from its host.
+const BYTES_MAX: u64 = 32 * 1024;
 
 /// Gathers bytes that stand next to each other in a file, so that they are written at once.
 pub(super) struct Pieces<'a> {
@@ -26,7 +29,8 @@ impl<'a> Pieces<'a> {
 
     /// Adds bytes that belong at `at`; they must stay where they are until [`Pieces::write`].
     pub(super) fn add(&mut self, at: u64, bytes: &'a [u8]) -> io::Result<()> {
-        if at != self.at + self.length || self.pieces.len() >= PIECES_MAX {
+        let full = self.pieces.len() >= PIECES_MAX || self.length >= BYTES_MAX;
+        if full || at != self.at + self.length {
             self.write()?;
             self.at = at;
         }

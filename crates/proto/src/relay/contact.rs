@@ -124,6 +124,8 @@ pub(super) struct Contact {
     pub(super) heard: Time,
     pub(super) pinged: Time,
     pub(super) strikes: u32,
+    /// How often it said that something of ours is damaged.
+    pub(super) doubts: u32,
     /// Messages of the current second, and when it began.
     spoken: (u32, Time),
     pub(super) stats: Stats,
@@ -178,6 +180,7 @@ impl Contact {
             heard: now,
             pinged: now,
             strikes: 0,
+            doubts: 0,
             spoken: (0, now),
             stats: Stats::default(),
         }

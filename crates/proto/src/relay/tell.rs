@@ -13,6 +13,8 @@ use crate::content::Priority;
 
 /// Most reconciliation messages of one contact: a million contents take a hundred.
 const ROUNDS_MAX: u32 = 2000;
+/// Most segments that a contact may call damaged: each is read and hashed again.
+const DOUBTS_MAX: u32 = 16;
 /// Most contents that a contact may speak of.
 const SPOKEN_MAX: usize = 40_000;
 /// Bytes after which a message of summaries is sent.
@@ -86,6 +88,10 @@ impl Relay {
             Message::Gone(request) => self.gone(no, request),
             Message::Cancel(request) => self.cancel(no, request),
             Message::Damaged(at, track, sequence) => {
+                contact.doubts += 1;
+                if contact.doubts > DOUBTS_MAX {
+                    return self.leave(no, "it doubts too much of what it gets".into());
+                }
                 let place = super::Place {
                     no: at,
                     track,
