@@ -237,7 +237,10 @@ fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Event> 
                 rest = tail;
             }
             Frame::Data { request, .. } => {
-                let same = |frame: &&Frame| matches!(frame, Frame::Data { request: other, .. } if other == request);
+                let same = |frame: &&Frame| match frame {
+                    Frame::Data { request: other, .. } => other == request,
+                    Frame::Control(_) => false,
+                };
                 let count = rest.iter().take_while(same).count();
                 let (data, others) = rest.split_at(count);
                 keep(no, *request, data, expected, &mut happened);

@@ -9,7 +9,7 @@ use lavant_proto::content::{Proof, SegmentRecord, Verified};
 use lavant_proto::ids::PublisherKey;
 use lavant_proto::relay::message::Message;
 use lavant_proto::relay::runs::Run;
-use lavant_proto::relay::{ContactNo, Input, Known, Output, Place, Relay};
+use lavant_proto::relay::{ContactNo, Input, Output, Place, Relay};
 use lavant_proto::time::Time;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -47,10 +47,10 @@ pub(super) enum Event {
 }
 
 /// A contact that is up.
-struct Live {
+pub(super) struct Live {
     node: PublisherKey,
-    commands: UnboundedSender<Command>,
-    expected: Expectations,
+    pub(super) commands: UnboundedSender<Command>,
+    pub(super) expected: Expectations,
     sending: JoinHandle<()>,
 }
 
@@ -70,11 +70,11 @@ pub(super) struct Driver {
     pub(super) pending: BTreeMap<Place, Pending>,
     pub(super) peers: Peers,
     links: Arc<Links>,
-    contacts: BTreeMap<ContactNo, Live>,
+    pub(super) contacts: BTreeMap<ContactNo, Live>,
     /// Which segment a request of ours is for.
-    requests: BTreeMap<(ContactNo, u32), Place>,
+    pub(super) requests: BTreeMap<(ContactNo, u32), Place>,
     next_contact: u32,
-    events: Sender<Event>,
+    pub(super) events: Sender<Event>,
     copies: BTreeMap<(u32, u16), Vec<(Run, u16)>>,
     copies_at: Instant,
     started: (Instant, Time),
@@ -197,7 +197,7 @@ impl Driver {
         }
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         let now = self.now();
         self.relay.handle(now, input);
     }
@@ -438,11 +438,6 @@ impl Driver {
         }
     }
 
-    /// Where tasks report.
-    pub(super) fn events(&self) -> Sender<Event> {
-        self.events.clone()
-    }
-
     pub(super) fn send(&self, no: ContactNo, message: &Message) {
         if let Some(live) = self.contacts.get(&no) {
             let _ = live
@@ -453,136 +448,6 @@ impl Driver {
 
     pub(super) fn commands(&self, no: ContactNo) -> Option<UnboundedSender<Command>> {
         self.contacts.get(&no).map(|live| live.commands.clone())
-    }
-
-    fn serve(&mut self, no: ContactNo, place: Place, (request, asked, groups, last): Answer) {
-        let pending = self.pending.get(&place);
-        let payload = match pending {
-            Some(pending) => Some((pending.record.root, pending.record.length)),
-            None => match self.holdings.segment(&self.store, &self.relay, place) {
-                Ok(segment) => segment.map(|(_, it)| (it.row.root, it.row.length)),
-                Err(error) => {
-                    tracing::error!(%error, "a segment cannot be served");
-                    None
-                }
-            },
-        };
-        let Some((root, length)) = payload else {
-            self.send(no, &Message::Gone(request));
-            return self.input(Input::Sent(no, Relay::serve_bytes(&groups)));
-        };
-        if let Some(live) = self.contacts.get(&no) {
-            let serve = contact::Serve {
-                request,
-                root,
-                length,
-                asked,
-                groups,
-                last,
-            };
-            let _ = live.commands.send(Command::Serve(serve));
-        }
-    }
-
-    fn expect(&mut self, no: ContactNo, request: u32, place: Place, groups: Run) {
-        let Some(pending) = self.pending.get_mut(&place) else {
-            return self.input(Input::Failed(place));
-        };
-        let record = &pending.record;
-        let (root, length) = (record.root, record.length);
-        if pending.partial.is_none() {
-            match self
-                .store
-                .partial(&root, length, record.priority, record.expires())
-            {
-                Ok(partial) => pending.partial = Some(partial),
-                Err(error) => {
-                    tracing::warn!(%error, "a segment cannot be fetched");
-                    self.pending.remove(&place);
-                    return self.input(if is_final(&error) {
-                        Input::Refused(place)
-                    } else {
-                        Input::Failed(place)
-                    });
-                }
-            }
-        }
-        if let (Some(live), Some(partial)) = (self.contacts.get(&no), &pending.partial) {
-            let expected = contact::Expected::new(root, length, groups, Arc::clone(partial));
-            live.expected.insert(request, expected);
-            self.requests.insert((no, request), place);
-        }
-    }
-
-    fn adopt(&mut self, place: Place, start: u64) {
-        let Some(pending) = self.pending.remove(&place) else {
-            return self.input(Input::Failed(place));
-        };
-        let (store, events) = (self.store.clone(), self.events.clone());
-        tokio::spawn(async move {
-            let Pending { record, proof, .. } = pending;
-            let adopting =
-                tokio::task::spawn_blocking(move || store.adopt(record, proof, Some(start)));
-            let outcome = adopting.await.unwrap_or(Err(StoreError::Closed));
-            let _ = events.send(Event::Adopted(place, outcome)).await;
-        });
-    }
-
-    fn adopted(&mut self, place: Place, outcome: Result<bool, StoreError>) {
-        let run = Run::new(place.sequence, place.sequence + 1);
-        match outcome {
-            // The store's feed tells of it.
-            Ok(true) => {}
-            Ok(false) => self.input(Input::Stored(place.no, place.track, run)),
-            Err(error) => {
-                tracing::warn!(%error, "a segment that came cannot be stored");
-                if is_final(&error) {
-                    self.input(Input::Refused(place));
-                } else {
-                    self.input(Input::Failed(place));
-                }
-            }
-        }
-    }
-
-    /// Chunk groups of a segment that are here from before.
-    pub(super) fn have(&self, record: &SegmentRecord) -> lavant_proto::relay::runs::Runs {
-        let mut runs = lavant_proto::relay::runs::Runs::new();
-        if let Some(have) = self.store.have(&record.root, record.length).unwrap_or(None) {
-            for run in have.runs() {
-                runs.insert(run.start, run.end);
-            }
-        }
-        runs
-    }
-
-    /// Notes verified records and says how long their segments are.
-    pub(super) fn note(
-        &mut self,
-        at: u32,
-        track: u16,
-        records: Vec<(Verified<SegmentRecord>, Proof)>,
-    ) -> Vec<Known> {
-        let mut known = Vec::new();
-        for (record, proof) in records {
-            let place = Place {
-                no: at,
-                track,
-                sequence: record.sequence,
-            };
-            known.push(Known {
-                sequence: record.sequence,
-                length: record.length,
-                have: self.have(&record),
-            });
-            let pending = Pending {
-                record,
-                proof,
-                partial: None,
-            };
-            self.pending.entry(place).or_insert(pending);
-        }
-        known
     }
 
     fn write_copies(&mut self) {
@@ -610,20 +475,6 @@ impl Driver {
             }
         });
     }
-}
-
-type Answer = (u32, Run, Run, bool);
-
-/// Whether a segment that was refused will be refused again.
-fn is_final(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::Invalid(_)
-            | StoreError::Conflict(_)
-            | StoreError::Removed(_)
-            | StoreError::NotFound(_)
-            | StoreError::Share { .. }
-    )
 }
 
 async fn next_sighting(discovery: &mut Option<Discovery>) -> Option<Sighting> {

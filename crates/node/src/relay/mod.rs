@@ -7,6 +7,7 @@
 //! |---|---|
 //! | what is done with what the relay wants | `driver.rs` |
 //! | how bytes go out and come in | `contact.rs` |
+//! | what is served, expected, adopted | `segments.rs` |
 //! | how records and manifests are checked and sent | `learn.rs`, `supply.rs` |
 //! | what the relay knows of the store | `holdings.rs` |
 //! | who is dialled, and when again | `peers.rs` |
@@ -16,6 +17,7 @@ mod driver;
 mod holdings;
 mod learn;
 mod peers;
+mod segments;
 mod supply;
 
 pub use peers::{Peer, PeerState, Source};

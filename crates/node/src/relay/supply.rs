@@ -15,11 +15,6 @@ use super::learn;
 use crate::store::{Content, Store, StoreError};
 
 impl Driver {
-    fn input_now(&mut self, input: Input) {
-        let now = self.now();
-        self.relay.handle(now, input);
-    }
-
     pub(super) fn send_manifest(&self, no: ContactNo, at: u32) {
         let head = self
             .holdings
@@ -87,7 +82,7 @@ impl Driver {
         let now = self.store.settings().clock.now();
         match self.assemblies.manifest(at, &key, manifest, signature, now) {
             Ok(learn::Progress { hash, total, known }) => {
-                self.input_now(Input::Manifest(at, hash, total, known));
+                self.input(Input::Manifest(at, hash, total, known));
                 self.complete(at);
             }
             Err(why) => self.lied(no, why),
@@ -104,7 +99,7 @@ impl Driver {
     ) {
         match self.assemblies.rows(at, from, rows, proof) {
             Ok(Some((known, _))) => {
-                self.input_now(Input::Rows(at, known));
+                self.input(Input::Rows(at, known));
                 self.complete(at);
             }
             Ok(None) => {}
@@ -117,7 +112,7 @@ impl Driver {
         let Some(complete) = self.assemblies.complete(at) else {
             return;
         };
-        let (store, events) = (self.store.clone(), self.events());
+        let (store, events) = (self.store.clone(), self.events.clone());
         tokio::spawn(async move {
             let admitting =
                 tokio::task::spawn_blocking(move || store.admit(complete.signed, complete.records));
@@ -144,7 +139,7 @@ impl Driver {
         match learn::records(&key, &name, run, records, now) {
             Ok(records) => {
                 let known = self.note(at, track, records);
-                self.input_now(Input::Learned(Some(no), at, track, run, known));
+                self.input(Input::Learned(Some(no), at, track, run, known));
             }
             Err(why) => self.lied(no, why),
         }
@@ -160,7 +155,7 @@ impl Driver {
                 Vec::new()
             }
         };
-        self.input_now(Input::Learned(None, at, track, run, known));
+        self.input(Input::Learned(None, at, track, run, known));
     }
 
     fn recalled(&mut self, at: u32, track: u16, run: Run) -> Result<Recalled, StoreError> {

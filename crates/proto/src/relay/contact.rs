@@ -16,6 +16,8 @@ use crate::verify::CHUNK_GROUP_BYTES;
 const WINDOW_START: u64 = 512 << 10;
 const WINDOW_MIN: u64 = 4 * CHUNK_GROUP_BYTES;
 const WINDOW_MAX: u64 = 16 << 20;
+/// Most segments that a contact may call damaged: each is read and hashed again.
+const DOUBTS_MAX: u32 = 16;
 /// Most messages in a second: 16 MiB in requests for single chunk groups take a thousand, news of
 /// small segments on a fast link ten times as many.
 const MESSAGES_MAX: u32 = 20_000;
@@ -125,7 +127,7 @@ pub(super) struct Contact {
     pub(super) pinged: Time,
     pub(super) strikes: u32,
     /// How often it said that something of ours is damaged.
-    pub(super) doubts: u32,
+    doubts: u32,
     /// Messages of the current second, and when it began.
     spoken: (u32, Time),
     pub(super) stats: Stats,
@@ -184,6 +186,12 @@ impl Contact {
             spoken: (0, now),
             stats: Stats::default(),
         }
+    }
+
+    /// Counts a segment of ours that it calls damaged; whether there are too many of them.
+    pub(super) const fn doubts_too_much(&mut self) -> bool {
+        self.doubts += 1;
+        self.doubts > DOUBTS_MAX
     }
 
     /// A short name of the other node, for remembering what it has.

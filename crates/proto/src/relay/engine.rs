@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::bucket::Bucket;
+use super::config::Config;
 use super::contact::{Contact, Flow, Place, Stats};
 use super::entry::Entry;
-use super::hello::{Hello, Interest, Token, VERSION};
+use super::hello::{Hello, VERSION};
 use super::io::{ContactNo, Facts, Input, Output};
 use super::message::{Message, TrackName};
 use super::runs::Run;
@@ -26,67 +27,6 @@ const LEFT_FOR: Duration = Duration::from_secs(600);
 const ENTRIES_MAX: usize = 40_000;
 /// Most contacts at a time.
 const CONTACTS_MAX: usize = 256;
-
-/// How a relay behaves.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The node's own key.
-    pub own: PublisherKey,
-    /// Its name, for people.
-    pub name: String,
-    /// What it takes from others.
-    pub interest: Interest,
-    /// What all nodes of the group know.
-    pub token: Option<Token>,
-    /// The only nodes that it meets; all when absent.
-    pub allow: Option<BTreeSet<PublisherKey>>,
-    /// Bytes a second that it sends, to all and to each.
-    pub upload: Option<u64>,
-    /// Bytes a second to each peer.
-    pub peer_upload: Option<u64>,
-    /// Bytes a second that it fetches, from all.
-    pub download: Option<u64>,
-    /// Bytes a second from each peer.
-    pub peer_download: Option<u64>,
-    /// Over how many nodes contents of each priority (by rank) are carried; 0 for any number.
-    pub hops: [u8; 3],
-    /// How many copies are made of contents of each priority (by rank); 0 for any number.
-    pub copies: [u16; 3],
-    /// Whether it is told on how many other nodes segments are, for a store that may be full.
-    pub count_copies: bool,
-    /// How many chunk groups are handed to a link at a time.
-    pub quantum: u64,
-    /// After how long a quiet contact is asked for a sign of life; it is left after three and a
-    /// half times as long.
-    pub keep_alive: Duration,
-}
-
-impl Config {
-    /// A relay that takes everything, without limits.
-    #[must_use]
-    pub const fn new(own: PublisherKey) -> Self {
-        Self {
-            own,
-            name: String::new(),
-            interest: Interest {
-                all: true,
-                publishers: BTreeSet::new(),
-                contents: BTreeSet::new(),
-            },
-            token: None,
-            allow: None,
-            upload: None,
-            peer_upload: None,
-            download: None,
-            peer_download: None,
-            hops: [0; 3],
-            copies: [0; 3],
-            count_copies: true,
-            quantum: 16,
-            keep_alive: Duration::from_secs(10),
-        }
-    }
-}
 
 /// What can be seen of a contact.
 #[derive(Clone, Debug, PartialEq, Eq)]

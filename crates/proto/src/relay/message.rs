@@ -362,6 +362,14 @@ impl Message {
                     w.blob(record).bytes(&signature.0);
                 }
             }
+            other => other.write_short(&mut w),
+        }
+        w.finish()
+    }
+
+    /// Requests for chunk groups, and messages of a number or two.
+    fn write_short(&self, w: &mut Writer) {
+        match self {
             Self::Get {
                 request,
                 no,
@@ -389,8 +397,8 @@ impl Message {
             Self::Pong(stamp) => {
                 w.byte(17).number(*stamp);
             }
+            _ => {}
         }
-        w.finish()
     }
 
     /// The inverse of [`Message::encode`].

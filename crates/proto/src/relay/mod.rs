@@ -15,6 +15,7 @@
 //! | why was a segment dropped | [`evict`] |
 
 pub mod bucket;
+mod config;
 mod contact;
 mod engine;
 mod entry;
@@ -26,8 +27,10 @@ pub mod message;
 pub mod reconcile;
 pub mod runs;
 mod serve;
+mod stored;
 mod tell;
 
+pub use config::Config;
 pub use contact::{Place, Stats};
-pub use engine::{Config, ContactInfo, Left, Relay};
+pub use engine::{ContactInfo, Left, Relay};
 pub use io::{ContactNo, Facts, Input, Known, Output};

@@ -1,4 +1,5 @@
-//! What other nodes asked for: the most urgent first, every contact in turn, never above the limits.
+//! What other nodes asked for: the most urgent first, every contact in turn, never above the
+//! limits.
 
 use super::contact::{Job, Place};
 use super::engine::Relay;

@@ -13,8 +13,6 @@ use crate::content::Priority;
 
 /// Most reconciliation messages of one contact: a million contents take a hundred.
 const ROUNDS_MAX: u32 = 2000;
-/// Most segments that a contact may call damaged: each is read and hashed again.
-const DOUBTS_MAX: u32 = 16;
 /// Most contents that a contact may speak of.
 const SPOKEN_MAX: usize = 40_000;
 /// Bytes after which a message of summaries is sent.
@@ -51,6 +49,15 @@ impl Relay {
             Message::Removed(at) => self.remote_lost(no, at, None),
             Message::Ping(stamp) => self.send(no, Message::Pong(stamp)),
             Message::Pong(stamp) => self.pong(no, stamp),
+            Message::Gone(request) => self.gone(no, request),
+            Message::Cancel(request) => self.cancel(no, request),
+            asked => self.asked(no, asked),
+        }
+    }
+
+    /// Questions about contents, and the answers to ours.
+    fn asked(&mut self, no: ContactNo, message: Message) {
+        match message {
             Message::GetManifest(at) => self.asked_for(no, at, Output::SendManifest(no, at)),
             Message::GetRows(at, run) => self.asked_for(no, at, Output::SendRows(no, at, run)),
             Message::GetRecords(at, track, run) => {
@@ -85,11 +92,12 @@ impl Relay {
                 };
                 self.get(no, request, place, groups);
             }
-            Message::Gone(request) => self.gone(no, request),
-            Message::Cancel(request) => self.cancel(no, request),
             Message::Damaged(at, track, sequence) => {
-                contact.doubts += 1;
-                if contact.doubts > DOUBTS_MAX {
+                if self
+                    .contacts
+                    .get_mut(&no)
+                    .is_some_and(|contact| contact.doubts_too_much())
+                {
                     return self.leave(no, "it doubts too much of what it gets".into());
                 }
                 let place = super::Place {
@@ -99,6 +107,7 @@ impl Relay {
                 };
                 self.out.push_back(Output::Doubt(place));
             }
+            _ => {}
         }
     }
 

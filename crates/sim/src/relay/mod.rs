@@ -2,6 +2,7 @@
 //! virtual time.
 
 pub mod epidemic;
+mod links;
 pub mod node;
 pub mod oracle;
 pub mod report;

@@ -7,33 +7,30 @@ use std::time::Duration;
 use lavant_proto::ids::Signature;
 use lavant_proto::relay::message::Message;
 use lavant_proto::relay::runs::Run;
-use lavant_proto::relay::{ContactNo, Input, Output, Relay};
+use lavant_proto::relay::{ContactNo, Input, Output};
 use lavant_proto::time::Time;
-use lavant_proto::verify::{CHUNK_GROUP_BYTES, group_count};
 
 use super::node::Node;
 use super::universe::{Setup, node_key};
 use crate::random::Random;
 
 /// Bytes of a row, a record, and of what proves rows, as they are counted.
-const ROW_BYTES: u64 = 60;
-const RECORD_BYTES: u64 = 260;
-const PROOF_BYTES: u64 = 1300;
-/// Bytes of a chunk group on a link, with proofs and framing.
-const GROUP_BYTES: u64 = CHUNK_GROUP_BYTES + 80;
+pub(super) const ROW_BYTES: u64 = 60;
+pub(super) const RECORD_BYTES: u64 = 260;
+pub(super) const PROOF_BYTES: u64 = 1300;
 /// How long a crashed node is away.
 const AWAY: Duration = Duration::from_secs(60);
 
 /// What crosses a link.
 #[derive(Clone, Debug)]
-enum Parcel {
+pub(super) enum Parcel {
     Message(Message),
     /// Chunk groups for a request: content, segment, groups; damaged or not.
     Data(u32, u32, u64, Run, bool),
 }
 
 #[derive(Debug)]
-enum Event {
+pub(super) enum Event {
     Begin(u32),
     End(u32),
     Publish(u32, u64),
@@ -75,18 +72,18 @@ impl Ord for Due {
 
 /// One direction of a contact.
 #[derive(Debug, Default)]
-struct Direction {
-    messages: VecDeque<Message>,
-    data: VecDeque<Parcel>,
+pub(super) struct Direction {
+    pub(super) messages: VecDeque<Message>,
+    pub(super) data: VecDeque<Parcel>,
     /// What is on its way onto the link, and since when.
-    sending: Option<(Parcel, Time)>,
+    pub(super) sending: Option<(Parcel, Time)>,
 }
 
 #[derive(Debug)]
-struct Contact {
+pub(super) struct Contact {
     /// The nodes; the first one dialled.
-    ends: [u32; 2],
-    directions: [Direction; 2],
+    pub(super) ends: [u32; 2],
+    pub(super) directions: [Direction; 2],
 }
 
 /// What came of a run.
@@ -123,15 +120,15 @@ pub struct Outcome {
 
 /// A running simulation.
 pub struct World {
-    setup: Setup,
-    nodes: Vec<Node>,
-    contacts: BTreeMap<u32, Contact>,
+    pub(super) setup: Setup,
+    pub(super) nodes: Vec<Node>,
+    pub(super) contacts: BTreeMap<u32, Contact>,
     queue: BinaryHeap<Due>,
-    ready: VecDeque<Event>,
+    pub(super) ready: VecDeque<Event>,
     order: u64,
-    now: Time,
+    pub(super) now: Time,
     random: Random,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
     hasher: blake3::Hasher,
 }
 
@@ -186,7 +183,7 @@ impl World {
         }
     }
 
-    fn at(&mut self, at: Time, event: Event) {
+    pub(super) fn at(&mut self, at: Time, event: Event) {
         self.order += 1;
         self.queue.push(Due {
             at: at.max(self.now),
@@ -295,34 +292,6 @@ impl World {
         }
     }
 
-    /// Gives out the chunk groups that came before the link broke; the rest of what was being sent
-    /// is lost. Whether anything was.
-    fn break_off(
-        &mut self,
-        number: u32,
-        contact: &Contact,
-        side: usize,
-        direction: &Direction,
-    ) -> bool {
-        let Some((Parcel::Data(request, content, sequence, groups, bad), since)) =
-            &direction.sending
-        else {
-            return !direction.data.is_empty();
-        };
-        let micros = self.now.since(*since).as_micros();
-        let rate = u128::from(self.setup.rate.unwrap_or(u64::MAX));
-        let bytes = (micros * rate / 1_000_000) as u64;
-        let whole = (bytes / GROUP_BYTES).min(groups.count());
-        self.outcome.lost_bytes += bytes.saturating_sub(whole * GROUP_BYTES);
-        if whole > 0 {
-            let came = Run::new(groups.start, groups.start + whole);
-            let to = contact.ends[1 - side];
-            let parcel = (*request, *content, *sequence, came, *bad);
-            self.data(number, to, parcel);
-        }
-        true
-    }
-
     fn publish(&mut self, content: u32, sequence: u64) {
         let spec = self.setup.universe.specs[content as usize];
         let run = if spec.is_finished() {
@@ -355,7 +324,7 @@ impl World {
         self.at(self.now.after(AWAY), Event::Restart(node));
     }
 
-    fn input(&mut self, node: u32, input: Input) {
+    pub(super) fn input(&mut self, node: u32, input: Input) {
         let now = self.now;
         let it = &mut self.nodes[node as usize];
         if it.up {
@@ -561,116 +530,4 @@ impl World {
         self.outcome.messages += 1;
         self.link(contact, node, Parcel::Message(message));
     }
-
-    fn link(&mut self, contact: ContactNo, node: u32, parcel: Parcel) {
-        let Some(it) = self.contacts.get_mut(&contact.0) else {
-            return;
-        };
-        let side = usize::from(it.ends[0] != node);
-        if self.setup.rate.is_none() && self.setup.delay.is_zero() {
-            if let Parcel::Data(_, _, _, groups, _) = &parcel {
-                let bytes = Relay::serve_bytes(groups);
-                self.nodes[node as usize].handle(self.now, Input::Sent(contact, bytes));
-            }
-            self.ready.push_back(Event::Arrive(contact.0, side, parcel));
-            return;
-        }
-        match parcel {
-            Parcel::Message(message) => it.directions[side].messages.push_back(message),
-            data @ Parcel::Data(..) => it.directions[side].data.push_back(data),
-        }
-        self.next_parcel(contact.0, side);
-    }
-
-    /// Puts the next parcel onto a link that has nothing to do: messages before segments.
-    fn next_parcel(&mut self, number: u32, side: usize) {
-        let Some(contact) = self.contacts.get_mut(&number) else {
-            return;
-        };
-        let direction = &mut contact.directions[side];
-        if direction.sending.is_some() {
-            return;
-        }
-        let message = direction.messages.pop_front().map(Parcel::Message);
-        let Some(parcel) = message.or_else(|| direction.data.pop_front()) else {
-            return;
-        };
-        let bytes = match &parcel {
-            Parcel::Message(message) => message_bytes(message),
-            Parcel::Data(_, _, _, groups, _) => groups.count() * GROUP_BYTES,
-        };
-        if let Parcel::Message(_) = &parcel {
-            self.outcome.message_bytes += bytes;
-        }
-        direction.sending = Some((parcel, self.now));
-        let rate = self.setup.rate.unwrap_or(u64::MAX).max(1);
-        let micros = u128::from(bytes) * 1_000_000 / u128::from(rate);
-        let takes = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
-        self.at(self.now.after(takes), Event::Sent(number, side));
-    }
-
-    fn sent(&mut self, number: u32, side: usize) {
-        let Some(contact) = self.contacts.get_mut(&number) else {
-            return;
-        };
-        let node = contact.ends[side];
-        let Some((parcel, _)) = contact.directions[side].sending.take() else {
-            return;
-        };
-        if let Parcel::Data(_, _, _, groups, _) = &parcel {
-            let bytes = Relay::serve_bytes(groups);
-            self.input(node, Input::Sent(ContactNo(number), bytes));
-        }
-        let at = self.now.after(self.setup.delay);
-        self.at(at, Event::Arrive(number, side, parcel));
-        self.next_parcel(number, side);
-    }
-
-    fn arrive(&mut self, number: u32, side: usize, parcel: Parcel) {
-        let Some(contact) = self.contacts.get(&number) else {
-            return;
-        };
-        let to = contact.ends[1 - side];
-        match parcel {
-            Parcel::Message(message) => {
-                self.input(to, Input::Message(ContactNo(number), message));
-            }
-            Parcel::Data(request, content, sequence, groups, bad) => {
-                self.data(number, to, (request, content, sequence, groups, bad));
-            }
-        }
-    }
-
-    /// Chunk groups came to a node: verified and kept, or found damaged.
-    fn data(&mut self, number: u32, to: u32, parcel: (u32, u32, u64, Run, bool)) {
-        let (request, content, sequence, groups, bad) = parcel;
-        if !self.nodes[to as usize].up {
-            return;
-        }
-        let contact = ContactNo(number);
-        if bad {
-            return self.input(to, Input::Damaged(contact, request));
-        }
-        let all = group_count(self.setup.universe.specs[content as usize].length);
-        assert!(groups.end <= all, "more was asked for than there is");
-        let it = &mut self.nodes[to as usize];
-        let held = it.held.get(&content);
-        let bytes = groups.count() * CHUNK_GROUP_BYTES;
-        if held.is_some_and(|held| held.here.contains(sequence)) {
-            self.outcome.duplicate_bytes += bytes;
-        }
-        self.outcome.payload_bytes += bytes;
-        it.keep(content, sequence, groups);
-        self.input(to, Input::Arrived(contact, request, groups));
-    }
-}
-
-fn message_bytes(message: &Message) -> u64 {
-    let extra = match message {
-        Message::Rows(..) => PROOF_BYTES + ROW_BYTES * 64,
-        Message::Records(.., records) => RECORD_BYTES * records.len() as u64,
-        Message::Manifest(..) => 600,
-        _ => 0,
-    };
-    extra + message.encode().len() as u64 + 4
 }
