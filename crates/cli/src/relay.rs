@@ -68,6 +68,9 @@ pub(crate) struct RelayArgs {
         value_delimiter = ','
     )]
     want: Option<Vec<String>>,
+    /// A node of a group: what all of them have is the first to go when a store is full (repeat)
+    #[arg(long, env = "LAVANT_GROUP", value_name = "KEY", value_delimiter = ',')]
+    group: Option<Vec<String>>,
     /// Bytes a second sent to all nodes, such as 2M [default: no limit]
     #[arg(long, env = "LAVANT_UPLOAD_LIMIT", value_name = "RATE")]
     upload_limit: Option<Size>,
@@ -120,6 +123,7 @@ impl RelayArgs {
             allow_node: self.allow_node,
             carry: self.carry,
             want: self.want,
+            group: self.group,
             upload_limit: self.upload_limit,
             download_limit: self.download_limit,
             peer_upload_limit: self.peer_upload_limit,

@@ -190,6 +190,8 @@ pub struct Layer {
     pub carry: Option<Vec<String>>,
     /// Contents that the node fetches for itself.
     pub want: Option<Vec<String>>,
+    /// Nodes that should all have everything.
+    pub group: Option<Vec<String>>,
     /// Bytes a second sent to all nodes.
     pub upload_limit: Option<Size>,
     /// Bytes a second fetched from all nodes.
@@ -266,6 +268,7 @@ impl Layer {
             allow_node: self.allow_node.or(below.allow_node),
             carry: self.carry.or(below.carry),
             want: self.want.or(below.want),
+            group: self.group.or(below.group),
             upload_limit: self.upload_limit.or(below.upload_limit),
             download_limit: self.download_limit.or(below.download_limit),
             peer_upload_limit: self.peer_upload_limit.or(below.peer_upload_limit),

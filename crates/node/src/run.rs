@@ -134,6 +134,8 @@ async fn start_relay(config: &Config, store: &Store) -> Result<Option<relay::Run
         peer_download,
         hops: wanted.hops,
         copies: wanted.copies,
+        group: wanted.group.clone(),
+        signer: Some(store.signing_key().clone()),
         count_copies: config.store_limit.is_some(),
         ..lavant_proto::relay::Config::new(own)
     };

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lavant_proto::ids::{ContentId, PublisherKey};
 use lavant_proto::relay::hello::{Interest, Token};
+use lavant_proto::relay::message::RECEIPTS_MAX;
 
 use super::{ConfigError, Layer};
 use crate::link::{LinkKind, Target};
@@ -35,6 +36,8 @@ pub struct RelayConfig {
     pub allow: BTreeSet<PublisherKey>,
     /// Whose contents are taken from others.
     pub interest: Interest,
+    /// Nodes that should all have everything.
+    pub group: BTreeSet<PublisherKey>,
     /// Bytes a second sent to all, fetched from all, sent to each, fetched from each.
     pub limits: [Option<u64>; 4],
     /// Over how many nodes contents are carried, by rank of priority; 0 for any number.
@@ -59,6 +62,16 @@ fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
 fn keys(name: &str, texts: Option<&[String]>) -> Result<BTreeSet<PublisherKey>, ConfigError> {
     let parse = |text: &String| text.parse().map_err(|error| wrong(name, error));
     texts.unwrap_or_default().iter().map(parse).collect()
+}
+
+fn group(nodes: BTreeSet<PublisherKey>) -> Result<BTreeSet<PublisherKey>, ConfigError> {
+    if nodes.len() as u64 > RECEIPTS_MAX {
+        return Err(wrong(
+            "group",
+            format!("a group has at most {RECEIPTS_MAX} nodes"),
+        ));
+    }
+    Ok(nodes)
 }
 
 impl Layer {
@@ -97,6 +110,7 @@ impl Layer {
             token,
             allow: keys("allow_node", self.allow_node.as_deref())?,
             interest: self.interest()?,
+            group: group(keys("group", self.group.as_deref())?)?,
             limits: [
                 self.upload_limit,
                 self.download_limit,

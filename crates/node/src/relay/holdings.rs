@@ -78,6 +78,7 @@ impl Holdings {
             },
             manifest: self.manifests.get(&content.no).copied(),
             own: content.key.publisher == store.publisher(),
+            complete: content.is_complete(),
         };
         relay.handle(now, Input::Content(no, facts));
         Some(no)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::hello::{Interest, Token};
-use crate::ids::PublisherKey;
+use crate::ids::{PublisherKey, SigningKey};
 
 /// How a relay behaves.
 #[derive(Clone, Debug)]
@@ -31,6 +31,10 @@ pub struct Config {
     pub hops: [u8; 3],
     /// How many copies are made of contents of each priority (by rank); 0 for any number.
     pub copies: [u16; 3],
+    /// Nodes that should all have everything: what all of them have goes first.
+    pub group: BTreeSet<PublisherKey>,
+    /// The node's secret key, for its receipts.
+    pub signer: Option<SigningKey>,
     /// Whether it is told on how many other nodes segments are, for a store that may be full.
     pub count_copies: bool,
     /// How many chunk groups are handed to a link at a time.
@@ -60,6 +64,8 @@ impl Config {
             peer_download: None,
             hops: [0; 3],
             copies: [0; 3],
+            group: BTreeSet::new(),
+            signer: None,
             count_copies: true,
             quantum: 16,
             keep_alive: Duration::from_secs(10),

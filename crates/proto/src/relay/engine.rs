@@ -11,6 +11,7 @@ use super::entry::Entry;
 use super::hello::{Hello, VERSION};
 use super::io::{ContactNo, Facts, Input, Output};
 use super::message::{Message, TrackName};
+use super::receipt::Receipt;
 use super::runs::Run;
 use crate::ids::{ContentKey, PublisherKey};
 use crate::time::Time;
@@ -437,8 +438,20 @@ impl Relay {
                 (entry.hops, entry.copies_left) = (1, entry.copies_left.max(1));
             }
         }
-        if before.1 != entry.manifest {
+        let mut news = before.1 != entry.manifest;
+        if let (Some((hash, _)), true, Some(signer)) =
+            (entry.manifest, facts.complete, &self.config.signer)
+            && self.config.group.contains(&self.config.own)
+            && !entry.receipts.contains_key(&self.config.own)
+        {
+            let Receipt { node, signature } = Receipt::sign(signer, &entry.key, &hash);
+            entry.receipts.insert(node, signature);
+            entry.changed();
+            news = true;
+        }
+        if news {
             self.retell(no);
+            self.look_everywhere(no);
         }
         self.reoffer(no);
     }

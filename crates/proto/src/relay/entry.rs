@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::contact::Rank;
+use super::evict::EVERYWHERE;
 use super::message::{TrackName, groups_of};
 use super::reconcile::{Item, Point};
 use super::runs::{Run, Runs};
 use super::{ContactNo, Facts};
 use crate::content::{Kind, Priority};
-use crate::ids::{ContentKey, PublisherKey};
+use crate::ids::{ContentKey, PublisherKey, Signature};
 use crate::time::Time;
 use crate::wire::Writer;
 
@@ -39,6 +40,10 @@ pub(super) struct Entry {
     /// How many copies this node may still make, itself included, where copies are counted.
     pub(super) copies_left: u16,
     pub(super) upgrade: Option<Upgrade>,
+    /// Nodes of the group that have all of it.
+    pub(super) receipts: BTreeMap<PublisherKey, Signature>,
+    /// All nodes of the group do.
+    pub(super) everywhere: bool,
     digest: Option<[u8; 32]>,
 }
 
@@ -130,7 +135,15 @@ impl Track {
     }
 
     /// On how many other nodes each segment is known to be that is here.
-    pub(super) fn copies(&self) -> Vec<(Run, u16)> {
+    pub(super) fn copies(&self, everywhere: bool) -> Vec<(Run, u16)> {
+        if everywhere {
+            return self
+                .here
+                .runs()
+                .iter()
+                .map(|run| (*run, EVERYWHERE))
+                .collect();
+        }
         let mut copies = Vec::new();
         for here in self.here.runs() {
             let mut bounds = vec![here.start, here.end];
@@ -199,6 +212,8 @@ impl Entry {
             hops: 0,
             copies_left: 0,
             upgrade: None,
+            receipts: BTreeMap::new(),
+            everywhere: false,
             digest: None,
         }
     }
@@ -262,9 +277,17 @@ impl Entry {
             time,
             name: self.name,
         };
-        let digest = *self
+        let Self {
+            name,
+            manifest,
+            tracks,
+            receipts,
+            ..
+        } = &*self;
+        let made = self
             .digest
-            .get_or_insert_with(|| digest(&self.name, self.manifest.as_ref(), &self.tracks));
+            .unwrap_or_else(|| digest(name, manifest.as_ref(), tracks, receipts));
+        let digest = *self.digest.insert(made);
         Item { point, digest }
     }
 
@@ -289,7 +312,12 @@ impl Entry {
     }
 }
 
-fn digest(name: &[u8; 16], manifest: Option<&([u8; 32], Time)>, tracks: &[Track]) -> [u8; 32] {
+fn digest(
+    name: &[u8; 16],
+    manifest: Option<&([u8; 32], Time)>,
+    tracks: &[Track],
+    receipts: &BTreeMap<PublisherKey, Signature>,
+) -> [u8; 32] {
     let mut named: Vec<&Track> = tracks
         .iter()
         .filter(|track| !track.here.is_empty())
@@ -302,6 +330,9 @@ fn digest(name: &[u8; 16], manifest: Option<&([u8; 32], Time)>, tracks: &[Track]
         w.text(track.name.rendition.as_str());
         w.byte(u8::from(track.name.kind == Kind::Media));
         track.here.write(&mut w);
+    }
+    for node in receipts.keys() {
+        w.bytes(&node.0);
     }
     *blake3::hash(&w.finish()).as_bytes()
 }

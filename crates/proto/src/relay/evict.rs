@@ -1,7 +1,7 @@
 //! What goes first when a store is full.
 //!
-//! Expired segments go before all others, by their deadline. After them the order is: lowest
-//! priority, then most copies known elsewhere, then oldest; within one content the last segment
+//! Expired segments go before all others, by their deadline. After them the order is: what every
+//! node of the group has, then lowest priority, then most copies known elsewhere, then oldest; within one content the last segment
 //! goes first, so that what stays plays from the start. Pinned segments never go.
 //!
 //! A priority that has more than its share of the store makes room within itself first, and gives
@@ -9,6 +9,12 @@
 
 use crate::content::Priority;
 use crate::time::Time;
+
+/// A number of copies that stands for "on every node of the group".
+pub const EVERYWHERE: u16 = u16::MAX;
+
+/// Added to the first byte of what is not everywhere.
+const NOT_EVERYWHERE: u8 = 4;
 
 /// What the policy looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +34,7 @@ pub struct Holding {
 /// A place in the queue of eviction; the smallest goes first. Its bytes sort as it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvictionRank {
+    not_everywhere: bool,
     priority: u8,
     copies_inverse: u16,
     created: u64,
@@ -42,6 +49,7 @@ impl EvictionRank {
     #[must_use]
     pub fn of(holding: &Holding) -> Option<Self> {
         (!holding.pinned).then_some(Self {
+            not_everywhere: holding.copies != EVERYWHERE,
             priority: holding.priority.rank(),
             copies_inverse: u16::MAX - holding.copies,
             created: holding.created.0,
@@ -50,10 +58,10 @@ impl EvictionRank {
     }
 
     /// Whether room for a segment of `incoming` priority may be made with this one: never with one
-    /// of higher priority.
+    /// of higher priority, unless every node of the group has it.
     #[must_use]
     pub const fn yields_to(&self, incoming: Priority) -> bool {
-        self.priority <= incoming.rank()
+        !self.not_everywhere || self.priority <= incoming.rank()
     }
 
     /// Rank of the priority.
@@ -67,6 +75,9 @@ impl EvictionRank {
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[0] = self.priority;
+        if self.not_everywhere {
+            bytes[0] += NOT_EVERYWHERE;
+        }
         bytes[1..3].copy_from_slice(&self.copies_inverse.to_be_bytes());
         bytes[3..11].copy_from_slice(&self.created.to_be_bytes());
         bytes[11..].copy_from_slice(&self.sequence_inverse.to_be_bytes());
@@ -82,7 +93,8 @@ impl EvictionRank {
             u64::from_be_bytes(eight)
         };
         Self {
-            priority: bytes[0],
+            not_everywhere: bytes[0] >= NOT_EVERYWHERE,
+            priority: bytes[0] % NOT_EVERYWHERE,
             copies_inverse: u16::from_be_bytes([bytes[1], bytes[2]]),
             created: number(3),
             sequence_inverse: number(11),
@@ -159,6 +171,9 @@ mod tests {
             holding(NearLive, 9, 1, 0),
             holding(Live, 9, 1, 0),
         ];
+        let everywhere = EvictionRank::of(&holding(Live, EVERYWHERE, 1, 0)).unwrap();
+        assert!(everywhere < EvictionRank::of(&queue[0]).unwrap());
+        assert!(everywhere.yields_to(Vod));
         let ranks = queue.map(|holding| EvictionRank::of(&holding).unwrap());
         assert!(ranks.is_sorted(), "{ranks:?}");
         assert!(ranks.map(EvictionRank::to_bytes).is_sorted());

@@ -22,6 +22,8 @@ pub struct Facts {
     pub manifest: Option<([u8; 32], Time)>,
     /// Whether this node's own key signs it.
     pub own: bool,
+    /// Whether it is finished and all of it is here.
+    pub complete: bool,
 }
 
 /// A segment whose record was verified.

@@ -1,11 +1,12 @@
 //! What two nodes say to each other during a contact (docs/protocol.md, "Relay").
 
 use super::hello::{Hello, flag, read_key};
+use super::receipt::Receipt;
 use super::reconcile::Ranges;
 use super::runs::{Run, Runs};
 use crate::content::record::{read_priority, read_rendition, write_content_key};
 use crate::content::{Kind, Manifest, Priority, SegmentRecord};
-use crate::ids::{ContentKey, Rendition, Root, Signature};
+use crate::ids::{ContentKey, PublisherKey, Rendition, Root, Signature};
 use crate::limits::{
     MANIFEST_BYTES_MAX, MANIFEST_RECORDS_MAX, RECORD_BYTES_MAX, RENDITIONS_MAX, SEGMENT_BYTES_MAX,
     SEGMENT_TICKS_MAX, SEQUENCE_MAX, TTL_SECONDS_MAX,
@@ -26,6 +27,8 @@ pub(super) const SUMMARIES_MAX: u64 = 256;
 pub(super) const SUMMARY_RUNS_MAX: usize = 4096;
 /// Most partial segments in the description of one content.
 pub(super) const PARTIALS_MAX: u64 = 16;
+/// Most receipts in the description of one content: as many nodes are in a group.
+pub const RECEIPTS_MAX: u64 = 64;
 /// Most runs of chunk groups of one partial segment.
 pub(super) const PARTIAL_RUNS_MAX: usize = 64;
 /// Most tracks: segments and init segments of every rendition.
@@ -66,6 +69,8 @@ pub struct Summary {
     pub tracks: Vec<(TrackName, Runs)>,
     /// Segments that are there in part: track, sequence, chunk groups.
     pub partials: Vec<(u16, u64, Runs)>,
+    /// Nodes of a group that have all of it.
+    pub receipts: Vec<Receipt>,
 }
 
 /// One record of a finished content, without what its manifest and its place say.
@@ -249,7 +254,8 @@ impl Summary {
         let runs = |runs: &Runs| 2 + 10 * runs.runs().len();
         let tracks = self.tracks.iter().map(|(_, here)| 34 + runs(here));
         let partials = self.partials.iter().map(|(.., groups)| 10 + runs(groups));
-        210 + tracks.sum::<usize>() + partials.sum::<usize>()
+        let receipts = 96 * self.receipts.len();
+        210 + tracks.sum::<usize>() + partials.sum::<usize>() + receipts
     }
 
     fn write(&self, w: &mut Writer) {
@@ -272,6 +278,10 @@ impl Summary {
             w.number(u64::from(*track)).number(*sequence);
             groups.write(w);
         }
+        w.number(self.receipts.len() as u64);
+        for receipt in &self.receipts {
+            w.bytes(&receipt.node.0).bytes(&receipt.signature.0);
+        }
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -285,6 +295,7 @@ impl Summary {
             copies: 0,
             tracks: Vec::new(),
             partials: Vec::new(),
+            receipts: Vec::new(),
         };
         if flag(r, "manifest")? {
             summary.manifest = Some(r.array("manifest")?);
@@ -308,6 +319,12 @@ impl Summary {
             let sequence = r.number("sequence", SEQUENCE_MAX)?;
             let groups = Runs::read(r, GROUPS_MAX, PARTIAL_RUNS_MAX)?;
             summary.partials.push((track, sequence, groups));
+        }
+        for _ in 0..r.number("receipts", RECEIPTS_MAX)? {
+            summary.receipts.push(Receipt {
+                node: PublisherKey(r.array("node")?),
+                signature: Signature(r.array("signature")?),
+            });
         }
         Ok(summary)
     }
@@ -491,7 +508,7 @@ mod tests {
 
     use super::super::hello::Interest;
     use super::*;
-    use crate::ids::{ContentId, PublisherKey};
+    use crate::ids::ContentId;
 
     fn summary() -> Summary {
         let media = |name: &str, kind| TrackName {
@@ -515,6 +532,7 @@ mod tests {
                 (media("main", Kind::Media), Runs::of(5, 900)),
             ],
             partials: vec![(1, 900, Runs::of(0, 12))],
+            receipts: Vec::new(),
         }
     }
 

@@ -24,6 +24,7 @@ mod fetch;
 pub mod hello;
 mod io;
 pub mod message;
+pub mod receipt;
 pub mod reconcile;
 pub mod runs;
 mod serve;

@@ -5,8 +5,9 @@ use super::engine::Relay;
 use super::entry::Entry;
 use super::io::{ContactNo, Output};
 use super::message::{
-    Message, PARTIAL_RUNS_MAX, PARTIALS_MAX, SUMMARIES_MAX, SUMMARY_RUNS_MAX, Summary,
+    Message, PARTIAL_RUNS_MAX, PARTIALS_MAX, RECEIPTS_MAX, SUMMARIES_MAX, SUMMARY_RUNS_MAX, Summary,
 };
+use super::receipt::Receipt;
 use super::reconcile::{self, Item, Ranges};
 use super::runs::{Run, Runs};
 use crate::content::Priority;
@@ -387,6 +388,7 @@ impl Relay {
             copies,
             tracks,
             partials: partials(entry),
+            receipts: receipts(entry),
         })
     }
 
@@ -426,7 +428,49 @@ impl Relay {
         }
         contact.remote.insert(at, remote);
         self.compare(no, at);
+        if let Some(manifest) = summary.manifest {
+            self.receive(no, at, &manifest, summary.receipts);
+        }
         self.reoffer(at);
+    }
+
+    /// Takes receipts of nodes of the group, and spreads those that are new.
+    fn receive(&mut self, no: ContactNo, at: u32, manifest: &[u8; 32], receipts: Vec<Receipt>) {
+        let mut new = false;
+        for receipt in receipts {
+            let Some(entry) = self.entries.get_mut(&at) else {
+                return;
+            };
+            let ours = entry.manifest.is_some_and(|(hash, _)| hash == *manifest);
+            let known = entry.receipts.contains_key(&receipt.node);
+            if !ours || known || !self.config.group.contains(&receipt.node) {
+                continue;
+            }
+            if receipt.verify(&entry.key, manifest).is_err() {
+                return self.leave(no, "a receipt is not signed by the node it names".into());
+            }
+            entry.receipts.insert(receipt.node, receipt.signature);
+            entry.changed();
+            new = true;
+        }
+        if new {
+            self.retell(at);
+            self.look_everywhere(at);
+        }
+    }
+
+    /// Notes when all nodes of the group have a content.
+    pub(super) fn look_everywhere(&mut self, at: u32) {
+        let Some(entry) = self.entries.get_mut(&at) else {
+            return;
+        };
+        let has = |node| entry.receipts.contains_key(node);
+        let all = !self.config.group.is_empty() && self.config.group.iter().all(has);
+        if all && !entry.everywhere {
+            entry.everywhere = true;
+            self.counted.insert(at);
+            self.count_copies();
+        }
     }
 
     fn remote_has(&mut self, no: ContactNo, theirs: u32, track: u16, run: Run) {
@@ -514,8 +558,8 @@ impl Relay {
             };
             for (index, track) in entry.tracks.iter().enumerate() {
                 if !track.here.is_empty() {
-                    let copies = Output::Copies(at, index as u16, track.copies());
-                    self.out.push_back(copies);
+                    let copies = track.copies(entry.everywhere);
+                    self.out.push_back(Output::Copies(at, index as u16, copies));
                 }
             }
         }
@@ -562,6 +606,15 @@ pub(super) fn is_lacking(entry: &Entry, remote: &Remote) -> bool {
         })
     };
     remote.tracks.iter().any(has) || remote.partials.keys().any(part)
+}
+
+fn receipts(entry: &Entry) -> Vec<Receipt> {
+    let all = entry.receipts.iter().take(RECEIPTS_MAX as usize);
+    all.map(|(node, signature)| Receipt {
+        node: *node,
+        signature: *signature,
+    })
+    .collect()
 }
 
 fn partials(entry: &Entry) -> Vec<(u16, u64, Runs)> {

@@ -122,6 +122,10 @@ impl Node {
             expires: spec.expires(),
             manifest: admitted.then_some((hash, spec.created)),
             own: spec.publisher == self.number,
+            complete: self
+                .held
+                .get(&content)
+                .is_some_and(|held| held.admitted && held.here.count() == spec.segments),
         }
     }
 
