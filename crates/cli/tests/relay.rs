@@ -13,13 +13,14 @@ use serde_json::Value;
 
 /// Puts made-up segments into a node, as a finished content.
 fn publish(node: &Node, id: &str, segments: u64, length: usize) {
+    let first = id.bytes().map(u64::from).sum::<u64>() * 1000;
     let mut connection = node.connect();
     for sequence in 0..segments {
         let path = format!(
             "/ingest?content_id={id}&priority=vod&duration=2&target_duration=2&sequence={sequence}"
         );
         let kind = [("content-type", "video/mp2t")];
-        let body = payload(sequence, length);
+        let body = payload(first + sequence, length);
         connection.call("POST", &path, &kind, &body).ok();
     }
     node.call("POST", &format!("/ingest/{id}/finish"), &[], &[])
@@ -457,4 +458,52 @@ fn limits_hold() {
     b.has_all("film");
     let seconds = begun.elapsed().as_secs_f64();
     assert!(seconds > 2.5, "3 MB at 1 MB/s took {seconds} s");
+}
+
+#[test]
+fn what_the_whole_group_has_is_the_first_to_go() {
+    let keys = tempfile::tempdir().unwrap();
+    let files = [keys.path().join("a"), keys.path().join("b")];
+    let group = files.each_ref().map(|file| {
+        let made = common::lavant(&["key", "new", text(file), "--json"])
+            .ok()
+            .json();
+        made["publisher"].as_str().unwrap().to_owned()
+    });
+    let group = group.join(",");
+    let stores = tempfile::tempdir().unwrap();
+    let start = |name: &str, key: &std::path::Path, more: &[&str]| {
+        let store = stores.path().join(name);
+        common::lavant(&["key", "import", text(key), "--store", text(&store)]).ok();
+        Node::relaying_on(&store, &[&["--group", &group], more].concat())
+    };
+    // The publisher is in the group and has room for ten segments.
+    let a = start("a", &files[0], &["--store-limit", "1040K"]);
+    publish(&a, "old", 3, 100_000);
+    publish(&a, "film", 3, 100_000);
+    let b = start(
+        "b",
+        &files[1],
+        &[
+            "--want",
+            "film",
+            "--carry",
+            "none",
+            "--peer",
+            &a.relay_address(),
+        ],
+    );
+    b.has_all("film");
+    until("the receipts", || {
+        (a.json("/content/film")["group_has_it"] == true).then_some(())
+    });
+    assert_eq!(a.json("/content/old")["group_has_it"], false);
+    let count = |id: &str| a.json(&format!("/content/{id}"))["segment_count"].as_u64();
+    for sequence in 0..6 {
+        let query = format!("content_id=more&duration=2&target_duration=2&sequence={sequence}");
+        a.post(&query, &payload(sequence, 100_000)).ok();
+    }
+    assert_eq!(count("old"), Some(3));
+    assert_eq!(count("more"), Some(6));
+    assert!(count("film") < Some(3), "{:?}", count("film"));
 }

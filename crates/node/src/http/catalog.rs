@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::Method;
+use lavant_proto::relay::evict::EVERYWHERE;
 use lavant_proto::time::ticks_to_seconds;
 use serde_json::json;
 
@@ -43,12 +44,14 @@ pub(super) async fn show(
     reference.end()?;
     let content = reference.find(&catalog, None)?;
     let mut entry = CatalogEntry::of(&catalog, &content);
+    let (ticks, copies) = app
+        .blocking(move |store| Ok((store.ready_ticks(&content)?, store.copies(&content)?)))
+        .await?;
     if !entry.complete {
-        let ticks = app
-            .blocking(move |store| store.ready_ticks(&content))
-            .await?;
         entry.ready_seconds = ticks_to_seconds(ticks);
     }
+    entry.group_has_it = copies == EVERYWHERE;
+    entry.copies_elsewhere = (copies != EVERYWHERE).then_some(copies);
     Ok(Json(entry))
 }
 

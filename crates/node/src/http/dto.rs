@@ -38,6 +38,13 @@ pub struct CatalogEntry {
     /// content that is not complete, `/content/REF` says it alone; in a list it is 0.
     #[serde(default)]
     pub ready_seconds: f64,
+    /// On how many other nodes all of it is known to be that is here; noted only where the store has
+    /// a limit, and said by `/content/REF` alone.
+    #[serde(default)]
+    pub copies_elsewhere: Option<u16>,
+    /// Whether every node of the group has it; said by `/content/REF` alone.
+    #[serde(default)]
+    pub group_has_it: bool,
     /// Bytes that are here.
     pub bytes: u64,
     /// Whether it is kept from eviction and expiry.
@@ -95,6 +102,8 @@ impl CatalogEntry {
             } else {
                 0.0
             },
+            copies_elsewhere: None,
+            group_has_it: false,
             bytes: content.bytes(),
             pinned: content.pinned,
             play_url: format!("/play/{}/index.m3u8", reference(catalog, content)),

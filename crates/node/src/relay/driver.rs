@@ -28,7 +28,7 @@ const EVENTS_AT_ONCE: usize = 256;
 /// How long a node that found another one leaves dialling to the smaller key.
 const LEAVE_TO_OTHER: Duration = Duration::from_secs(2);
 /// How often copies elsewhere are written to the store.
-const COPIES_EVERY: Duration = Duration::from_secs(10);
+const COPIES_EVERY: Duration = Duration::from_secs(2);
 /// How long contacts may take for their good-byes.
 const GOODBYE: Duration = Duration::from_secs(2);
 

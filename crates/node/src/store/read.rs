@@ -140,6 +140,20 @@ impl Store {
         Ok(Some(record_of(content, key, &row)))
     }
 
+    /// On how many other nodes the segments are known to be that are here: the least of them.
+    pub fn copies(&self, content: &Content) -> Result<u16, StoreError> {
+        let range = SegmentKey::range(content.no, None);
+        let table = self.segments()?;
+        let mut least = None;
+        for entry in table.range(range.start().as_slice()..=range.end().as_slice())? {
+            let row = SegmentRow::decode(entry?.1.value())?;
+            if row.present {
+                least = Some(least.map_or(row.copies, |least: u16| least.min(row.copies)));
+            }
+        }
+        Ok(least.unwrap_or(0))
+    }
+
     /// For how long a content plays without a gap from its start, in ticks, in the rendition that
     /// has least. Reads the index up to the first gap.
     pub fn ready_ticks(&self, content: &Content) -> Result<u64, StoreError> {

@@ -66,11 +66,26 @@ impl Victims {
         which: Which,
         enough: impl Fn(&Self) -> bool,
     ) -> Result<(), StoreError> {
-        let from = match which {
-            Which::Of(class) => vec![class.rank()],
-            Which::YieldingTo(_) => Vec::new(),
+        let starts = match which {
+            Which::Of(class) => EvictionRank::starts(class)
+                .map(|start| vec![start])
+                .to_vec(),
+            Which::YieldingTo(_) => vec![Vec::new()],
         };
-        for entry in tx.eviction.range(from.as_slice()..)? {
+        for from in starts {
+            self.gather_from(tx, which, &from, &enough)?;
+        }
+        Ok(())
+    }
+
+    fn gather_from(
+        &mut self,
+        tx: &Tx<'_>,
+        which: Which,
+        from: &[u8],
+        enough: &impl Fn(&Self) -> bool,
+    ) -> Result<(), StoreError> {
+        for entry in tx.eviction.range(from..)? {
             if enough(self) {
                 break;
             }

@@ -70,6 +70,12 @@ impl EvictionRank {
         self.priority
     }
 
+    /// The first bytes of the ranks of a priority: of what is everywhere, and of all else.
+    #[must_use]
+    pub const fn starts(class: Priority) -> [u8; 2] {
+        [class.rank(), class.rank() + NOT_EVERYWHERE]
+    }
+
     /// Big-endian bytes, in the order of the ranks.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::BYTES] {

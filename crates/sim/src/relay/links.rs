@@ -80,8 +80,11 @@ impl World {
             Parcel::Message(message) => message_bytes(message),
             Parcel::Data(_, _, _, groups, _) => groups.count() * GROUP_BYTES,
         };
-        if let Parcel::Message(_) = &parcel {
+        if let Parcel::Message(message) = &parcel {
             self.outcome.message_bytes += bytes;
+            if tells(message) {
+                self.outcome.told_bytes += bytes;
+            }
         }
         direction.sending = Some((parcel, self.now));
         let rate = self.setup.rate.unwrap_or(u64::MAX).max(1);
@@ -144,6 +147,14 @@ impl World {
         it.keep(content, sequence, groups);
         self.input(to, Input::Arrived(contact, request, groups));
     }
+}
+
+/// Whether a message tells what is there.
+const fn tells(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Hello(_) | Message::Ranges(_) | Message::Lacking(_) | Message::Summaries(_)
+    )
 }
 
 fn message_bytes(message: &Message) -> u64 {

@@ -122,6 +122,33 @@ fn equal_nodes_say_little() {
     assert!(second < 1000, "{second}");
 }
 
+/// Bytes of messages to learn of new contents beside 100,000 segments that both have.
+fn cost_of_news(new: Vec<Spec>) -> u64 {
+    let segments: u64 = new.iter().map(|spec| spec.segments).sum();
+    let old = || (0..100).map(|_| film(0, 1000));
+    let new = new.into_iter().map(|spec| Spec {
+        created: Time::from_seconds(4500),
+        ..spec
+    });
+    let meetings = vec![meet(0, 1, 5, 4000), meet(0, 1, 5000, 9000)];
+    let mut setup = setup(2, old().chain(new).collect(), meetings);
+    setup.rate = Some(100_000_000_000);
+    let whole = run(&setup);
+    assert_eq!(whole.delivered, 100_000 + segments);
+    // What it costs to say which segments are asked for, and their rows, is not part of it.
+    whole.told_bytes
+}
+
+#[test]
+fn a_thousand_new_segments_are_told_in_few_bytes() {
+    let old = cost_of_news(Vec::new());
+    let film_of_thousand = cost_of_news(vec![film(0, 1000)]) - old;
+    assert!(film_of_thousand < 2_000, "{film_of_thousand}");
+    let thousand_films = cost_of_news((0..1000).map(|_| film(0, 1)).collect()) - old;
+    // Both sides name each film once, with its publisher and the hash of its manifest.
+    assert!(thousand_films < 200_000, "{thousand_films}");
+}
+
 #[test]
 fn hops_and_copies_are_limited_when_asked() {
     let meetings: Vec<Meeting> = (0..9u32)

@@ -105,6 +105,8 @@ pub struct Outcome {
     pub meetings: u64,
     /// Bytes of messages.
     pub message_bytes: u64,
+    /// Bytes of those messages that tell what is there.
+    pub told_bytes: u64,
     /// Messages.
     pub messages: u64,
     /// Contacts that were ended for a reason, by the reason.
