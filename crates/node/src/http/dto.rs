@@ -38,8 +38,8 @@ pub struct CatalogEntry {
     /// content that is not complete, `/content/REF` says it alone; in a list it is 0.
     #[serde(default)]
     pub ready_seconds: f64,
-    /// On how many other nodes all of it is known to be that is here; noted only where the store has
-    /// a limit, and said by `/content/REF` alone.
+    /// On how many other nodes all of it is known to be that is here; noted only where the store
+    /// has a limit, and said by `/content/REF` alone.
     #[serde(default)]
     pub copies_elsewhere: Option<u16>,
     /// Whether every node of the group has it; said by `/content/REF` alone.

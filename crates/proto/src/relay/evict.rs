@@ -1,8 +1,9 @@
 //! What goes first when a store is full.
 //!
 //! Expired segments go before all others, by their deadline. After them the order is: what every
-//! node of the group has, then lowest priority, then most copies known elsewhere, then oldest; within one content the last segment
-//! goes first, so that what stays plays from the start. Pinned segments never go.
+//! node of the group has, then lowest priority, then most copies known elsewhere, then oldest;
+//! within one content the last segment goes first, so that what stays plays from the start. Pinned
+//! segments never go.
 //!
 //! A priority that has more than its share of the store makes room within itself first, and gives
 //! way before all others, so that streams that nobody ends do not push films out.

@@ -17,6 +17,7 @@
 pub mod bucket;
 mod config;
 mod contact;
+mod copies;
 mod engine;
 mod entry;
 pub mod evict;
