@@ -99,3 +99,41 @@ fn audio_alone_plays_in_the_page() {
     let result = play(&node, reference, "2");
     assert_eq!(result["totalVideoFrames"], 0, "{result}");
 }
+
+#[test]
+fn a_film_that_is_still_arriving_plays_without_a_stall() {
+    is_built();
+    let a = Node::relaying(&[]);
+    a.ingest(&[
+        text(&mp4(16)),
+        "--content-id",
+        "film",
+        "--segment-seconds",
+        "1",
+    ]);
+    // It arrives half as fast again as it plays.
+    let bytes = a.json("/content/film")["bytes"].as_u64().unwrap();
+    let rate = (bytes * 3 / 2 / 16).to_string();
+    let b = Node::relaying(&["--download-limit", &rate, "--peer", &a.relay_address()]);
+    let start = [
+        "play",
+        "film",
+        "--json",
+        "--start-after",
+        "4",
+        "--wait",
+        "40",
+    ];
+    let started = b.lavant(&start).ok().json();
+    assert!(
+        started["ready_seconds"].as_f64().unwrap() < 14.0,
+        "{started}"
+    );
+    let result = play(&b, "film", "13");
+    assert_eq!(result["stalls"], 0, "{result}");
+    assert!(
+        result["totalVideoFrames"].as_u64().unwrap() > 200,
+        "{result}"
+    );
+    b.has_all("film");
+}
