@@ -72,6 +72,11 @@ fn a_film_plays_the_same(link: &str) {
     assert_eq!(entry["publisher"], a.ready["publisher"]);
     assert_eq!(peer(&b)["link"], link);
     assert_eq!(peer(&b)["duplicate_bytes"], 0);
+    let metrics = b.get("/metrics").ok().text();
+    assert!(
+        metrics.contains("\nlavant_peers_connected 1\n"),
+        "{metrics}"
+    );
     for stream in ["v", "a"] {
         let (one, other) = (a.play_url("film"), b.play_url("film"));
         assert_eq!(frames(&one, stream), frames(&other, stream));

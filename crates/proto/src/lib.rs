@@ -11,7 +11,8 @@
 //! | what does a segment or a finished content say of itself | [`content`] |
 //! | how is that written down | [`wire`] |
 //! | are these the bytes that were signed | [`verify`] |
-//! | what is kept and what goes first | [`relay`] |
+//! | what is fetched, sent, kept, and what goes first | [`relay`] |
+//! | sets of numbers | [`runs`] |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -20,6 +21,7 @@ pub mod content;
 pub mod ids;
 pub mod limits;
 pub mod relay;
+pub mod runs;
 pub mod time;
 pub mod verify;
 pub mod wire;

@@ -523,6 +523,8 @@ pub(super) struct PeerBody {
 pub struct PeerEntry {
     /// As it was named, or where it is.
     pub address: String,
+    /// The same, as cosmosd calls it.
+    pub relay_addr: String,
     /// Its key, 64 hex digits, once known.
     pub node: Option<String>,
     /// Its name, once it said it.
@@ -572,6 +574,7 @@ impl PeerEntry {
         };
         Self {
             address: peer.label(),
+            relay_addr: peer.label(),
             node: peer.node.map(|key| key.to_string()),
             name: peer.name.clone(),
             source: word(peer.source).into(),

@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::App;
+use crate::relay::{Peer, PeerState};
 use crate::store::Dropped;
 
 /// A number that only grows.
@@ -46,16 +47,17 @@ impl Counters {
 pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        text(&app),
+        text(&app, relayed(&app).await),
     )
 }
 
 /// Name, kind, help and value.
 type Metric = (&'static str, &'static str, &'static str, u64);
 
-fn text(app: &App) -> String {
+fn text(app: &App, relayed: Vec<Metric>) -> String {
     let mut out = String::new();
-    for (name, kind, help, value) in served(app).into_iter().chain(stored(app)) {
+    let all = served(app).into_iter().chain(stored(app)).chain(relayed);
+    for (name, kind, help, value) in all {
         let _ = write!(
             out,
             "# HELP lavant_{name} {help}\n# TYPE lavant_{name} {kind}\nlavant_{name} {value}\n"
@@ -71,6 +73,59 @@ fn text(app: &App) -> String {
         );
     }
     out
+}
+
+async fn relayed(app: &App) -> Vec<Metric> {
+    let Some(relay) = &app.relay else {
+        return Vec::new();
+    };
+    let peers = relay.peers().await;
+    let sum = |of: fn(&Peer) -> u64| peers.iter().map(of).sum();
+    let connected = |peer: &&Peer| peer.state == PeerState::Connected;
+    vec![
+        (
+            "peers",
+            "gauge",
+            "Other nodes that are known.",
+            peers.len() as u64,
+        ),
+        (
+            "peers_connected",
+            "gauge",
+            "Other nodes with which a contact is up.",
+            peers.iter().filter(connected).count() as u64,
+        ),
+        (
+            "relay_received_bytes_total",
+            "counter",
+            "Bytes of segments that came from other nodes, verified.",
+            sum(|peer| peer.stats.received),
+        ),
+        (
+            "relay_sent_bytes_total",
+            "counter",
+            "Bytes of segments that were sent to other nodes.",
+            sum(|peer| peer.stats.sent),
+        ),
+        (
+            "relay_duplicate_bytes_total",
+            "counter",
+            "Bytes of segments that came although they were here.",
+            sum(|peer| peer.stats.duplicate),
+        ),
+        (
+            "relay_received_segments_total",
+            "counter",
+            "Segments that came whole from other nodes.",
+            sum(|peer| peer.stats.segments),
+        ),
+        (
+            "relay_failures",
+            "gauge",
+            "Dials that failed since the last contact, of all nodes.",
+            sum(|peer| u64::from(peer.failures)),
+        ),
+    ]
 }
 
 fn served(app: &App) -> Vec<Metric> {

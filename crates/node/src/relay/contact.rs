@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use lavant_proto::ids::Root;
 use lavant_proto::relay::message::Message;
-use lavant_proto::relay::runs::Run;
 use lavant_proto::relay::{ContactNo, Relay};
-use lavant_proto::verify::{FrameReader, FrameWriter, GroupRange, VerifiedFrame, group_count};
-use tokio::sync::mpsc::{Sender, UnboundedReceiver};
+use lavant_proto::runs::Run;
+use lavant_proto::verify::{FrameReader, FrameWriter, VerifiedFrame, group_count};
+use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::driver::Event;
 use crate::link::{Frame, LinkReceiver, LinkSender};
@@ -49,7 +49,7 @@ pub(super) struct Expected {
 impl Expected {
     pub(super) fn new(root: Root, length: u64, groups: Run, partial: Arc<Partial>) -> Self {
         Self {
-            reader: FrameReader::new(root, length, range(groups)),
+            reader: FrameReader::new(root, length, groups),
             partial,
         }
     }
@@ -73,18 +73,11 @@ impl Expectations {
     }
 }
 
-const fn range(run: Run) -> GroupRange {
-    GroupRange {
-        start: run.start,
-        end: run.end,
-    }
-}
-
 /// Sends what the relay wants sent, messages before segments, until the link or the relay ends.
 pub(super) async fn send(
     no: ContactNo,
     mut link: Box<dyn LinkSender>,
-    mut commands: UnboundedReceiver<Command>,
+    mut commands: Receiver<Command>,
     events: Sender<Event>,
     store: Store,
 ) {
@@ -153,7 +146,7 @@ impl Answers {
         let writer = self
             .writers
             .entry(serve.request)
-            .or_insert_with(|| FrameWriter::new(serve.length, range(serve.asked)));
+            .or_insert_with(|| FrameWriter::new(serve.length, serve.asked));
         let count = serve.groups.count() as usize;
         let mut bytes = Vec::with_capacity(count * (17 << 10));
         let mut ends = Vec::with_capacity(count);

@@ -8,10 +8,11 @@ use std::time::Duration;
 use lavant_proto::content::{Proof, SegmentRecord, Verified};
 use lavant_proto::ids::PublisherKey;
 use lavant_proto::relay::message::Message;
-use lavant_proto::relay::runs::Run;
 use lavant_proto::relay::{ContactNo, Input, Output, Place, Relay};
+use lavant_proto::runs::Run;
 use lavant_proto::time::Time;
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, channel};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -29,6 +30,8 @@ const EVENTS_AT_ONCE: usize = 256;
 const LEAVE_TO_OTHER: Duration = Duration::from_secs(2);
 /// How often copies elsewhere are written to the store.
 const COPIES_EVERY: Duration = Duration::from_secs(2);
+/// Messages and answers that wait for a link: summaries of all contents take a few hundred.
+const COMMANDS_MAX: usize = 8192;
 /// How long contacts may take for their good-byes.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -49,7 +52,7 @@ pub(super) enum Event {
 /// A contact that is up.
 pub(super) struct Live {
     node: PublisherKey,
-    pub(super) commands: UnboundedSender<Command>,
+    pub(super) commands: Sender<Command>,
     pub(super) expected: Expectations,
     sending: JoinHandle<()>,
 }
@@ -183,7 +186,9 @@ impl Driver {
     async fn stop(self) {
         let mut ends = Vec::new();
         for live in self.contacts.into_values() {
-            let _ = live.commands.send(Command::Close("the node stops".into()));
+            let _ = live
+                .commands
+                .try_send(Command::Close("the node stops".into()));
             ends.push(live.sending);
         }
         let all = async {
@@ -310,7 +315,7 @@ impl Driver {
         let (node, kind, remote) = (link.peer(), link.kind(), link.remote());
         tracing::info!(%node, %kind, %remote, dialled = peer.is_some(), "a link is up");
         let (sender, receiver) = link.split();
-        let (commands, queue) = unbounded_channel();
+        let (commands, queue) = channel(COMMANDS_MAX);
         let expected = Expectations::default();
         let events = self.events.clone();
         let sending = contact::send(no, sender, queue, events.clone(), self.store.clone());
@@ -355,7 +360,7 @@ impl Driver {
             self.peers.leave(no, until);
         }
         self.peers.down(no, why.clone(), now);
-        let _ = live.commands.send(Command::Close(why));
+        let _ = live.commands.try_send(Command::Close(why));
     }
 
     /// Brings the counts of peers up to date.
@@ -438,15 +443,22 @@ impl Driver {
         }
     }
 
-    pub(super) fn send(&self, no: ContactNo, message: &Message) {
-        if let Some(live) = self.contacts.get(&no) {
-            let _ = live
-                .commands
-                .send(Command::Control(message.encode().into()));
+    pub(super) fn send(&mut self, no: ContactNo, message: &Message) {
+        self.command(no, Command::Control(message.encode().into()));
+    }
+
+    /// Queues something for a contact; one that does not read what it is sent is ended.
+    pub(super) fn command(&mut self, no: ContactNo, command: Command) {
+        let Some(live) = self.contacts.get(&no) else {
+            return;
+        };
+        if let Err(TrySendError::Full(_)) = live.commands.try_send(command) {
+            self.close(no, "it does not read what it is sent".into());
+            self.input(Input::Down(no));
         }
     }
 
-    pub(super) fn commands(&self, no: ContactNo) -> Option<UnboundedSender<Command>> {
+    pub(super) fn commands(&self, no: ContactNo) -> Option<Sender<Command>> {
         self.contacts.get(&no).map(|live| live.commands.clone())
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use lavant_proto::content::{Kind, Manifest};
 use lavant_proto::relay::message::TrackName;
-use lavant_proto::relay::runs::Run;
 use lavant_proto::relay::{Facts, Input, Place, Relay};
+use lavant_proto::runs::Run;
 use lavant_proto::time::Time;
 
 use super::learn::manifest_hash;

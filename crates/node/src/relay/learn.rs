@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lavant_proto::content::{
-    Kind, Leaf, Manifest, Proof, SegmentRecord, SignedManifest, Unverified, Verified, verify_range,
+    Kind, Leaf, Manifest, MerkleTree, Proof, SegmentRecord, SignedManifest, Unverified, Verified,
+    verify_range,
 };
 use lavant_proto::ids::{ContentKey, Signature};
 use lavant_proto::limits::MANIFEST_RECORDS_MAX;
 use lavant_proto::relay::message::{Row, TrackName, place};
-use lavant_proto::relay::runs::Run;
+use lavant_proto::runs::Run;
 use lavant_proto::time::Time;
 
 /// Most rows of manifests that are on their way: as many as one manifest may have.
@@ -222,11 +223,17 @@ pub(super) fn position(manifest: &Manifest, name: &TrackName, sequence: u64) -> 
     None
 }
 
-/// Signed manifests of contents that are being fetched or served, verified once.
-#[derive(Default)]
-pub(super) struct Sheets(Vec<(u64, Arc<Verified<SignedManifest>>)>);
+/// A manifest with what proves its records.
+pub(super) struct Sheet {
+    pub(super) manifest: Manifest,
+    pub(super) tree: MerkleTree,
+}
 
-/// How many are kept: a row takes 32 bytes.
+/// Manifests of contents that are being fetched or served, verified once.
+#[derive(Default)]
+pub(super) struct Sheets(Vec<(u64, Arc<Sheet>)>);
+
+/// How many are kept: a record takes 64 bytes.
 const SHEETS_MAX: usize = 8;
 
 impl Sheets {
@@ -235,19 +242,25 @@ impl Sheets {
         &mut self,
         content_no: u64,
         read: impl FnOnce() -> Option<Verified<SignedManifest>>,
-    ) -> Option<Arc<Verified<SignedManifest>>> {
+    ) -> Option<Arc<Sheet>> {
         if let Some(at) = self.0.iter().position(|(no, _)| *no == content_no) {
             let sheet = self.0.remove(at);
-            let signed = Arc::clone(&sheet.1);
+            let kept = Arc::clone(&sheet.1);
             self.0.push(sheet);
-            return Some(signed);
+            return Some(kept);
         }
-        let signed = Arc::new(read()?);
+        let SignedManifest {
+            manifest, leaves, ..
+        } = read()?.into_inner();
+        let sheet = Arc::new(Sheet {
+            manifest,
+            tree: MerkleTree::new(leaves),
+        });
         if self.0.len() >= SHEETS_MAX {
             self.0.remove(0);
         }
-        self.0.push((content_no, Arc::clone(&signed)));
-        Some(signed)
+        self.0.push((content_no, Arc::clone(&sheet)));
+        Some(sheet)
     }
 
     /// Forgets the manifest of a content that changed.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lavant_proto::content::{Proof, SegmentRecord, Verified};
 use lavant_proto::relay::message::Message;
-use lavant_proto::relay::runs::{Run, Runs};
 use lavant_proto::relay::{ContactNo, Input, Known, Place, Relay};
+use lavant_proto::runs::{Run, Runs};
 
 use super::contact::{self, Command};
 use super::driver::{Driver, Event, Pending};
@@ -36,17 +36,15 @@ impl Driver {
             self.send(no, &Message::Gone(request));
             return self.input(Input::Sent(no, Relay::serve_bytes(&groups)));
         };
-        if let Some(live) = self.contacts.get(&no) {
-            let serve = contact::Serve {
-                request,
-                root,
-                length,
-                asked,
-                groups,
-                last,
-            };
-            let _ = live.commands.send(Command::Serve(serve));
-        }
+        let serve = contact::Serve {
+            request,
+            root,
+            length,
+            asked,
+            groups,
+            last,
+        };
+        self.command(no, Command::Serve(serve));
     }
 
     pub(super) fn expect(&mut self, no: ContactNo, request: u32, place: Place, groups: Run) {
@@ -112,13 +110,9 @@ impl Driver {
 
     /// Chunk groups of a segment that are here from before.
     pub(super) fn have(&self, record: &SegmentRecord) -> Runs {
-        let mut runs = Runs::new();
-        if let Some(have) = self.store.have(&record.root, record.length).unwrap_or(None) {
-            for run in have.runs() {
-                runs.insert(run.start, run.end);
-            }
-        }
-        runs
+        let have = self.store.have(&record.root, record.length);
+        let have = have.unwrap_or(None).unwrap_or_default();
+        have.as_runs().clone()
     }
 
     /// Notes verified records and says how long their segments are.

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use lavant_proto::content::{Manifest, Proof, SignedManifest, Unverified, Verified, prove_range};
+use lavant_proto::content::{Manifest, Proof, Unverified, Verified};
 use lavant_proto::ids::Signature;
 use lavant_proto::relay::message::{Message, RECORDS_MAX, ROWS_MAX, Row};
-use lavant_proto::relay::runs::Run;
 use lavant_proto::relay::{ContactNo, Input};
+use lavant_proto::runs::Run;
 
 use super::contact::Command;
 use super::driver::{Driver, Event};
 use super::holdings::rendition;
-use super::learn;
+use super::learn::{self, Sheet};
 use crate::store::{Content, Store, StoreError};
 
 impl Driver {
-    pub(super) fn send_manifest(&self, no: ContactNo, at: u32) {
+    pub(super) fn send_manifest(&mut self, no: ContactNo, at: u32) {
         let head = self
             .holdings
             .stored(&self.store, at)
@@ -38,18 +38,18 @@ impl Driver {
         tokio::task::spawn_blocking(move || {
             let rows = sheet.and_then(|sheet| rows_message(&store, &content, &sheet, at, run));
             if let Some(message) = rows {
-                let _ = commands.send(Command::Control(message.encode().into()));
+                let _ = commands.try_send(Command::Control(message.encode().into()));
             }
         });
     }
 
-    fn sheet(&mut self, content: &Arc<Content>) -> Option<Arc<Verified<SignedManifest>>> {
+    fn sheet(&mut self, content: &Arc<Content>) -> Option<Arc<Sheet>> {
         let store = self.store.clone();
         self.sheets
             .get(content.no, || store.manifest(content.as_ref()))
     }
 
-    pub(super) fn send_records(&self, no: ContactNo, at: u32, track: u16, run: Run) {
+    pub(super) fn send_records(&mut self, no: ContactNo, at: u32, track: u16, run: Run) {
         let run = Run::new(run.start, run.end.min(run.start + RECORDS_MAX));
         let mut records = Vec::new();
         if let Some(content) = self.holdings.stored(&self.store, at)
@@ -177,7 +177,7 @@ impl Driver {
                 .store
                 .known_record(&content, rendition_no, kind, sequence)?;
             let leaf = learn::position(&sheet.manifest, &name, sequence)
-                .and_then(|position| sheet.leaves.get(usize::try_from(position).ok()?));
+                .and_then(|position| sheet.tree.leaves().get(usize::try_from(position).ok()?));
             let (Some(record), Some(leaf)) = (record, leaf) else {
                 continue;
             };
@@ -203,11 +203,11 @@ type Recalled = Vec<(Verified<lavant_proto::content::SegmentRecord>, Proof)>;
 fn rows_message(
     store: &Store,
     content: &Content,
-    sheet: &SignedManifest,
+    sheet: &Sheet,
     at: u32,
     run: Run,
 ) -> Option<Message> {
-    let total = sheet.leaves.len() as u64;
+    let total = sheet.tree.leaves().len() as u64;
     let end = run.end.min(run.start + ROWS_MAX).min(total);
     if run.start >= end {
         return None;
@@ -218,7 +218,7 @@ fn rows_message(
         rows.push(Row::of(&record));
     }
     let range = usize::try_from(run.start).ok()?..usize::try_from(end).ok()?;
-    let proof = prove_range(&sheet.leaves, range);
+    let proof = sheet.tree.prove(range);
     Some(Message::Rows(at, run.start, rows, proof))
 }
 

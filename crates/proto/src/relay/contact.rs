@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::bucket::Bucket;
 use super::hello::Interest;
-use super::message::groups_of;
+use super::message::{Message, groups_of};
 use super::reconcile::Item;
-use super::runs::{Run, Runs};
 use crate::ids::PublisherKey;
+use crate::runs::{Run, Runs};
 use crate::time::Time;
 use crate::verify::CHUNK_GROUP_BYTES;
 
@@ -200,12 +200,16 @@ impl Contact {
         start.map_or(0, |four| u32::from_le_bytes(*four))
     }
 
-    /// Counts a message; whether there are too many of them.
-    pub(super) fn is_flooding(&mut self, now: Time) -> bool {
+    /// Counts a message; whether there are too many of them. A question that is answered from the
+    /// disk counts for more.
+    pub(super) fn is_flooding(&mut self, now: Time, message: &Message) -> bool {
         if now.since(self.spoken.1) >= Duration::from_secs(1) {
             self.spoken = (0, now);
         }
-        self.spoken.0 += 1;
+        self.spoken.0 += match message {
+            Message::GetManifest(_) | Message::GetRows(..) | Message::GetRecords(..) => 20,
+            _ => 1,
+        };
         self.spoken.0 > MESSAGES_MAX
     }
 

@@ -12,8 +12,8 @@ use super::hello::{Hello, VERSION};
 use super::io::{ContactNo, Facts, Input, Output};
 use super::message::{Message, TrackName};
 use super::receipt::Receipt;
-use super::runs::Run;
 use crate::ids::{ContentKey, PublisherKey};
+use crate::runs::Run;
 use crate::time::Time;
 
 /// How long the other side may take for its hello.

@@ -6,10 +6,10 @@ use super::contact::Rank;
 use super::evict::EVERYWHERE;
 use super::message::{TrackName, groups_of};
 use super::reconcile::{Item, Point};
-use super::runs::{Run, Runs};
 use super::{ContactNo, Facts};
 use crate::content::{Kind, Priority};
 use crate::ids::{ContentKey, PublisherKey, Signature};
+use crate::runs::{Run, Runs};
 use crate::time::Time;
 use crate::wire::Writer;
 

@@ -11,11 +11,11 @@ use super::engine::Relay;
 use super::entry::{Entry, Pending, Upgrade};
 use super::io::{ContactNo, Known, Output};
 use super::message::{Message, RECORDS_MAX, ROWS_MAX, groups_of};
-use super::runs::{Run, Runs};
 use super::serve::GROUP_ON_LINK;
 use super::tell::is_lacking;
 use crate::content::Kind;
 use crate::ids::Signature;
+use crate::runs::{Run, Runs};
 use crate::time::Time;
 use crate::verify::CHUNK_GROUP_BYTES;
 

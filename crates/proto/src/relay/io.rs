@@ -2,9 +2,9 @@
 
 use super::contact::Place;
 use super::message::{Message, Row};
-use super::runs::{Run, Runs};
 use crate::content::Priority;
 use crate::ids::{PublisherKey, Signature};
+use crate::runs::{Run, Runs};
 use crate::time::Time;
 
 /// A contact, by the number that the driver gave it.

@@ -3,7 +3,6 @@
 use super::hello::{Hello, flag, read_key};
 use super::receipt::Receipt;
 use super::reconcile::Ranges;
-use super::runs::{Run, Runs};
 use crate::content::record::{read_priority, read_rendition, write_content_key};
 use crate::content::{Kind, Manifest, Priority, SegmentRecord};
 use crate::ids::{ContentKey, PublisherKey, Rendition, Root, Signature};
@@ -11,6 +10,7 @@ use crate::limits::{
     MANIFEST_BYTES_MAX, MANIFEST_RECORDS_MAX, RECORD_BYTES_MAX, RENDITIONS_MAX, SEGMENT_BYTES_MAX,
     SEGMENT_TICKS_MAX, SEQUENCE_MAX, TTL_SECONDS_MAX,
 };
+use crate::runs::{Run, Runs};
 use crate::time::Time;
 use crate::verify::{CHUNK_GROUP_BYTES, group_count};
 use crate::wire::{DecodeError, Reader, Writer};

@@ -27,7 +27,6 @@ mod io;
 pub mod message;
 pub mod receipt;
 pub mod reconcile;
-pub mod runs;
 mod serve;
 mod stored;
 mod tell;

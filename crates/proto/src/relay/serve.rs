@@ -5,8 +5,8 @@ use super::contact::{Job, Place};
 use super::engine::Relay;
 use super::io::{ContactNo, Output};
 use super::message::Message;
-use super::runs::Run;
 use super::tell::serving_rank;
+use crate::runs::Run;
 use crate::verify::CHUNK_GROUP_BYTES;
 
 /// Most bytes that a link holds of what is to be served: enough to keep it busy.

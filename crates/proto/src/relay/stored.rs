@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::contact::Place;
 use super::engine::Relay;
 use super::entry::Track;
-use super::runs::{Run, Runs};
+use crate::runs::{Run, Runs};
 
 /// For how long nothing more of a content is fetched when the store could not take a segment.
 const PAUSE: Duration = Duration::from_secs(30);

@@ -9,8 +9,8 @@ use super::message::{
     Message, PARTIAL_RUNS_MAX, PARTIALS_MAX, SUMMARIES_MAX, SUMMARY_RUNS_MAX, Summary,
 };
 use super::reconcile::{self, Item, Ranges};
-use super::runs::{Run, Runs};
 use crate::content::Priority;
+use crate::runs::{Run, Runs};
 
 /// Most reconciliation messages of one contact: a million contents take a hundred.
 const ROUNDS_MAX: u32 = 2000;
@@ -27,7 +27,7 @@ impl Relay {
             return;
         };
         contact.heard = self.now;
-        if contact.is_flooding(self.now) {
+        if contact.is_flooding(self.now, &message) {
             return self.leave(no, "it floods this node with messages".into());
         }
         if !contact.ready {

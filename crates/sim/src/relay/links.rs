@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lavant_proto::relay::message::Message;
-use lavant_proto::relay::runs::Run;
 use lavant_proto::relay::{ContactNo, Input, Relay};
+use lavant_proto::runs::Run;
 use lavant_proto::verify::{CHUNK_GROUP_BYTES, group_count};
 
 use super::world::{

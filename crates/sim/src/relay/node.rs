@@ -6,8 +6,8 @@ use lavant_proto::content::Kind;
 use lavant_proto::ids::Rendition;
 use lavant_proto::relay::evict::{EvictionRank, Holding};
 use lavant_proto::relay::message::TrackName;
-use lavant_proto::relay::runs::{Run, Runs};
 use lavant_proto::relay::{Config, Facts, Input, Known, Place, Relay};
+use lavant_proto::runs::{Run, Runs};
 use lavant_proto::time::Time;
 use lavant_proto::verify::group_count;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lavant_proto::ids::Signature;
 use lavant_proto::relay::message::Message;
-use lavant_proto::relay::runs::Run;
 use lavant_proto::relay::{ContactNo, Input, Output};
+use lavant_proto::runs::Run;
 use lavant_proto::time::Time;
 
 use super::node::Node;
