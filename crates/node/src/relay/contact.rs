@@ -1,7 +1,9 @@
 //! The two tasks of one contact: what goes out, and what comes in.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lavant_proto::ids::Root;
@@ -9,7 +11,8 @@ use lavant_proto::relay::message::Message;
 use lavant_proto::relay::{ContactNo, Relay};
 use lavant_proto::runs::Run;
 use lavant_proto::verify::{FrameReader, FrameWriter, VerifiedFrame, group_count};
-use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::driver::Event;
 use crate::link::{Frame, LinkReceiver, LinkSender};
@@ -22,11 +25,98 @@ const FILES_MAX: usize = 8;
 /// Unfinished answers; those that were cancelled stay among them until there are so many.
 const ANSWERS_MAX: usize = 4096;
 
+/// How long what was to be said before the end may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What the other side is told when this one ends.
+pub(super) const STOPS: &str = "the node stops";
+
 /// What a contact is to send.
-pub(super) enum Command {
+enum Command {
     Control(Bytes),
     Serve(Serve),
     Close(String),
+}
+
+/// What is to be sent to a contact, and how many bytes of messages wait in it. How many chunk
+/// groups wait, the relay knows.
+#[derive(Clone)]
+pub(super) struct Outbox {
+    commands: UnboundedSender<Command>,
+    waiting: Arc<AtomicUsize>,
+    cut: Arc<Notify>,
+}
+
+/// The other end of an [`Outbox`].
+pub(super) struct Queue {
+    commands: UnboundedReceiver<Command>,
+    waiting: Arc<AtomicUsize>,
+    cut: Arc<Notify>,
+}
+
+impl Queue {
+    /// Why the contact is closed, once that was asked for; what else waits is given up.
+    async fn closed(&mut self) -> String {
+        self.cut.notified().await;
+        loop {
+            match self.commands.recv().await {
+                Some(Command::Close(why)) => return why,
+                Some(_) => {}
+                None => return STOPS.into(),
+            }
+        }
+    }
+}
+
+impl Outbox {
+    pub(super) fn new() -> (Self, Queue) {
+        let (sender, commands) = unbounded_channel();
+        let queue = Queue {
+            commands,
+            waiting: Arc::default(),
+            cut: Arc::default(),
+        };
+        let outbox = Self {
+            commands: sender,
+            waiting: Arc::clone(&queue.waiting),
+            cut: Arc::clone(&queue.cut),
+        };
+        (outbox, queue)
+    }
+
+    fn send(&self, command: Command) {
+        // When the contact has ended there is nobody to send to.
+        let _ = self.commands.send(command);
+    }
+
+    pub(super) fn serve(&self, serve: Serve) {
+        self.send(Command::Serve(serve));
+    }
+
+    /// Ends the contact, even when the other side does not read what is being sent.
+    pub(super) fn close(&self, why: String) {
+        self.send(Command::Close(why));
+        self.cut.notify_one();
+    }
+
+    pub(super) fn control(&self, message: &Message) {
+        let bytes = message.encode();
+        self.wait_for(bytes.len());
+        self.send(Command::Control(bytes.into()));
+    }
+
+    /// Counts bytes as waiting, before they are made or when they are.
+    pub(super) fn wait_for(&self, bytes: usize) {
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes as not waiting after all.
+    pub(super) fn done_with(&self, bytes: usize) {
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
 }
 
 /// Chunk groups to send for a request.
@@ -77,7 +167,7 @@ impl Expectations {
 pub(super) async fn send(
     no: ContactNo,
     mut link: Box<dyn LinkSender>,
-    mut commands: Receiver<Command>,
+    mut queue: Queue,
     events: Sender<Event>,
     store: Store,
 ) {
@@ -86,13 +176,16 @@ pub(super) async fn send(
         writers: BTreeMap::new(),
         files: Vec::new(),
     };
-    while let Some(first) = commands.recv().await {
+    while let Some(first) = queue.commands.recv().await {
         let (mut frames, mut data) = (Vec::new(), Vec::new());
-        let (mut served, mut close) = (0, None);
+        let (mut served, mut said, mut close) = (0, 0, None);
         let mut next = Some(first);
         while let Some(command) = next {
             match command {
-                Command::Control(bytes) => frames.push(Frame::Control(bytes)),
+                Command::Control(bytes) => {
+                    said += bytes.len();
+                    frames.push(Frame::Control(bytes));
+                }
                 Command::Close(why) => close = Some(why),
                 Command::Serve(serve) => {
                     served += Relay::serve_bytes(&serve.groups);
@@ -109,11 +202,21 @@ pub(super) async fn send(
             next = if close.is_some() || served >= BATCH_BYTES {
                 None
             } else {
-                commands.try_recv().ok()
+                queue.commands.try_recv().ok()
             };
         }
         frames.append(&mut data);
-        let sent = link.send(&mut frames).await;
+        let closing = close.is_some();
+        let sent = tokio::select! {
+            biased;
+            sent = link.send(&mut frames) => sent,
+            why = queue.closed(), if !closing => {
+                close = Some(why);
+                Ok(())
+            }
+            () = tokio::time::sleep(LAST_WORDS), if closing => Ok(()),
+        };
+        queue.waiting.fetch_sub(said, Ordering::Relaxed);
         if let Some(why) = close {
             link.close(&why).await;
             return;
@@ -126,7 +229,7 @@ pub(super) async fn send(
             return;
         }
     }
-    link.close("the node stops").await;
+    link.close(STOPS).await;
 }
 
 /// Answers that are being sent.

@@ -11,12 +11,11 @@ use lavant_proto::relay::message::Message;
 use lavant_proto::relay::{ContactNo, Input, Output, Place, Relay};
 use lavant_proto::runs::Run;
 use lavant_proto::time::Time;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::contact::{self, Command, Expectations};
+use super::contact::{self, Expectations, Outbox};
 use super::holdings::{Holdings, rendition};
 use super::learn::{Assemblies, Sheets};
 use super::peers::{Dial, Peers};
@@ -30,8 +29,8 @@ const EVENTS_AT_ONCE: usize = 256;
 const LEAVE_TO_OTHER: Duration = Duration::from_secs(2);
 /// How often copies elsewhere are written to the store.
 const COPIES_EVERY: Duration = Duration::from_secs(2);
-/// Messages and answers that wait for a link: summaries of all contents take a few hundred.
-const COMMANDS_MAX: usize = 8192;
+/// Most bytes of messages that wait for a contact to read them: what is said of 40,000 contents.
+const WAITING_MAX: usize = 16 << 20;
 /// How long contacts may take for their good-byes.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -52,7 +51,7 @@ pub(super) enum Event {
 /// A contact that is up.
 pub(super) struct Live {
     node: PublisherKey,
-    pub(super) commands: Sender<Command>,
+    pub(super) outbox: Outbox,
     pub(super) expected: Expectations,
     sending: JoinHandle<()>,
 }
@@ -186,9 +185,7 @@ impl Driver {
     async fn stop(self) {
         let mut ends = Vec::new();
         for live in self.contacts.into_values() {
-            let _ = live
-                .commands
-                .try_send(Command::Close("the node stops".into()));
+            live.outbox.close(contact::STOPS.into());
             ends.push(live.sending);
         }
         let all = async {
@@ -213,7 +210,13 @@ impl Driver {
                 if let Message::Gone(request) = &message {
                     self.forget_request(no, *request);
                 }
-                self.input(Input::Message(no, message));
+                let unread = |live: &Live| live.outbox.waiting() > WAITING_MAX;
+                if self.contacts.get(&no).is_some_and(unread) {
+                    self.close(no, "it does not read what it asked for".into());
+                    self.input(Input::Down(no));
+                } else {
+                    self.input(Input::Message(no, message));
+                }
             }
             Event::Arrived(no, request, groups) => {
                 self.input(Input::Arrived(no, request, groups));
@@ -315,13 +318,13 @@ impl Driver {
         let (node, kind, remote) = (link.peer(), link.kind(), link.remote());
         tracing::info!(%node, %kind, %remote, dialled = peer.is_some(), "a link is up");
         let (sender, receiver) = link.split();
-        let (commands, queue) = channel(COMMANDS_MAX);
+        let (outbox, queue) = Outbox::new();
         let expected = Expectations::default();
         let events = self.events.clone();
         let sending = contact::send(no, sender, queue, events.clone(), self.store.clone());
         let live = Live {
             node,
-            commands,
+            outbox,
             expected: expected.clone(),
             sending: tokio::spawn(sending),
         };
@@ -342,6 +345,7 @@ impl Driver {
             self.requests.retain(|(other, _), _| *other != no);
             self.count();
             let now = self.now();
+            live.outbox.close(why.clone());
             self.peers.down(no, why, now);
             self.input(Input::Down(no));
         }
@@ -360,7 +364,7 @@ impl Driver {
             self.peers.leave(no, until);
         }
         self.peers.down(no, why.clone(), now);
-        let _ = live.commands.try_send(Command::Close(why));
+        live.outbox.close(why);
     }
 
     /// Brings the counts of peers up to date.
@@ -443,23 +447,14 @@ impl Driver {
         }
     }
 
-    pub(super) fn send(&mut self, no: ContactNo, message: &Message) {
-        self.command(no, Command::Control(message.encode().into()));
-    }
-
-    /// Queues something for a contact; one that does not read what it is sent is ended.
-    pub(super) fn command(&mut self, no: ContactNo, command: Command) {
-        let Some(live) = self.contacts.get(&no) else {
-            return;
-        };
-        if let Err(TrySendError::Full(_)) = live.commands.try_send(command) {
-            self.close(no, "it does not read what it is sent".into());
-            self.input(Input::Down(no));
+    pub(super) fn send(&self, no: ContactNo, message: &Message) {
+        if let Some(live) = self.contacts.get(&no) {
+            live.outbox.control(message);
         }
     }
 
-    pub(super) fn commands(&self, no: ContactNo) -> Option<Sender<Command>> {
-        self.contacts.get(&no).map(|live| live.commands.clone())
+    pub(super) fn outbox(&self, no: ContactNo) -> Option<Outbox> {
+        self.contacts.get(&no).map(|live| live.outbox.clone())
     }
 
     fn write_copies(&mut self) {

@@ -6,8 +6,9 @@ use lavant_proto::content::{Proof, SegmentRecord, Verified};
 use lavant_proto::relay::message::Message;
 use lavant_proto::relay::{ContactNo, Input, Known, Place, Relay};
 use lavant_proto::runs::{Run, Runs};
+use lavant_proto::verify::group_count;
 
-use super::contact::{self, Command};
+use super::contact;
 use super::driver::{Driver, Event, Pending};
 use crate::store::StoreError;
 
@@ -36,15 +37,19 @@ impl Driver {
             self.send(no, &Message::Gone(request));
             return self.input(Input::Sent(no, Relay::serve_bytes(&groups)));
         };
-        let serve = contact::Serve {
-            request,
-            root,
-            length,
-            asked,
-            groups,
-            last,
-        };
-        self.command(no, Command::Serve(serve));
+        if asked.end > group_count(length) {
+            return self.lied(no, "it asked for more than a segment has".into());
+        }
+        if let Some(live) = self.contacts.get(&no) {
+            live.outbox.serve(contact::Serve {
+                request,
+                root,
+                length,
+                asked,
+                groups,
+                last,
+            });
+        }
     }
 
     pub(super) fn expect(&mut self, no: ContactNo, request: u32, place: Place, groups: Run) {

@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use lavant_proto::content::{Manifest, Proof, Unverified, Verified};
 use lavant_proto::ids::Signature;
-use lavant_proto::relay::message::{Message, RECORDS_MAX, ROWS_MAX, Row};
+use lavant_proto::relay::message::{MESSAGE_BYTES_MAX, Message, RECORDS_MAX, ROWS_MAX, Row};
 use lavant_proto::relay::{ContactNo, Input};
 use lavant_proto::runs::Run;
 
-use super::contact::Command;
 use super::driver::{Driver, Event};
 use super::holdings::rendition;
 use super::learn::{self, Sheet};
 use crate::store::{Content, Store, StoreError};
 
 impl Driver {
-    pub(super) fn send_manifest(&mut self, no: ContactNo, at: u32) {
+    pub(super) fn send_manifest(&self, no: ContactNo, at: u32) {
         let head = self
             .holdings
             .stored(&self.store, at)
@@ -31,14 +30,16 @@ impl Driver {
         let Some(content) = self.holdings.stored(&self.store, at) else {
             return;
         };
-        let Some(commands) = self.commands(no) else {
+        let Some(outbox) = self.outbox(no) else {
             return;
         };
         let (store, sheet) = (self.store.clone(), self.sheet(&content));
+        outbox.wait_for(MESSAGE_BYTES_MAX);
         tokio::task::spawn_blocking(move || {
             let rows = sheet.and_then(|sheet| rows_message(&store, &content, &sheet, at, run));
+            outbox.done_with(MESSAGE_BYTES_MAX);
             if let Some(message) = rows {
-                let _ = commands.try_send(Command::Control(message.encode().into()));
+                outbox.control(&message);
             }
         });
     }
@@ -49,7 +50,7 @@ impl Driver {
             .get(content.no, || store.manifest(content.as_ref()))
     }
 
-    pub(super) fn send_records(&mut self, no: ContactNo, at: u32, track: u16, run: Run) {
+    pub(super) fn send_records(&self, no: ContactNo, at: u32, track: u16, run: Run) {
         let run = Run::new(run.start, run.end.min(run.start + RECORDS_MAX));
         let mut records = Vec::new();
         if let Some(content) = self.holdings.stored(&self.store, at)

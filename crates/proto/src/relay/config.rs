@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::contact::Patience;
 use super::hello::{Interest, Token};
 use crate::ids::{PublisherKey, SigningKey};
 
@@ -42,6 +43,8 @@ pub struct Config {
     /// After how long a quiet contact is asked for a sign of life; it is left after three and a
     /// half times as long.
     pub keep_alive: Duration,
+    /// How long other things may take.
+    pub patience: Patience,
 }
 
 impl Config {
@@ -69,6 +72,7 @@ impl Config {
             count_copies: true,
             quantum: 16,
             keep_alive: Duration::from_secs(10),
+            patience: Patience::new(),
         }
     }
 }

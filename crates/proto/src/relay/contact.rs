@@ -24,6 +24,38 @@ const MESSAGES_MAX: u32 = 20_000;
 /// Over which time the rate of arrival is measured.
 const RATE_SPAN: Duration = Duration::from_millis(100);
 
+/// How long is waited for a contact, and for how long one is avoided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For its hello.
+    pub hello: Duration,
+    /// For its link to take what was handed to it.
+    pub stuck: Duration,
+    /// For something of what it offered.
+    pub nothing: Duration,
+    /// How long a node is left alone that lied.
+    pub left: Duration,
+}
+
+impl Patience {
+    /// What is taken unless something else is said.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            hello: Duration::from_secs(10),
+            stuck: Duration::from_secs(30),
+            nothing: Duration::from_secs(60),
+            left: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// A segment, by numbers of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -104,6 +136,11 @@ pub(super) struct Contact {
     pub(super) numbers: BTreeMap<u32, Option<u32>>,
     /// Contents that it was told of, with how many tracks.
     pub(super) told: BTreeMap<u32, usize>,
+    /// Contents that it was told of and that went: what it asks of them before it knows is no lie.
+    pub(super) withdrawn: BTreeSet<u32>,
+    /// Contents of which records or a manifest were asked for: how many answers it owes, and since
+    /// when.
+    pub(super) owed: BTreeMap<u32, (u32, Time)>,
     /// Contents that it is to be told of.
     pub(super) tell: BTreeSet<u32>,
     /// Segments that came since it was told of their content.
@@ -165,6 +202,8 @@ impl Contact {
             remote: BTreeMap::new(),
             numbers: BTreeMap::new(),
             told: BTreeMap::new(),
+            withdrawn: BTreeSet::new(),
+            owed: BTreeMap::new(),
             tell: BTreeSet::new(),
             news: BTreeMap::new(),
             offers: BTreeSet::new(),
@@ -211,6 +250,66 @@ impl Contact {
             _ => 1,
         };
         self.spoken.0 > MESSAGES_MAX
+    }
+
+    /// Whether it was told of a content, though it may be gone meanwhile.
+    pub(super) fn may_ask(&self, at: u32) -> bool {
+        self.told.contains_key(&at) || self.withdrawn.contains(&at)
+    }
+
+    /// Notes that records or a manifest of a content were asked for.
+    pub(super) fn owes(&mut self, at: u32, now: Time) {
+        self.owed.entry(at).or_insert((0, now)).0 += 1;
+    }
+
+    /// Takes such an answer. False when none is owed.
+    pub(super) fn answered(&mut self, at: u32, now: Time) -> bool {
+        let Some((count, since)) = self.owed.get_mut(&at) else {
+            return false;
+        };
+        (*count, *since) = (*count - 1, now);
+        if *count == 0 {
+            self.owed.remove(&at);
+        }
+        true
+    }
+
+    /// Why it has to end, or when to look again.
+    pub(super) fn trouble(
+        &self,
+        now: Time,
+        keep_alive: Duration,
+        patience: &Patience,
+    ) -> Result<Time, &'static str> {
+        if !self.ready {
+            let by = self.since.after(patience.hello);
+            return if now >= by {
+                Err("it did not say hello in time")
+            } else {
+                Ok(by)
+            };
+        }
+        let mut by = self.heard.after(keep_alive * 7 / 2);
+        if now >= by {
+            return Err("it was silent for too long");
+        }
+        if self.in_link > 0 {
+            let stuck = self.taken.after(patience.stuck);
+            if now >= stuck {
+                return Err("it does not read what it asked for");
+            }
+            by = by.min(stuck);
+        }
+        let asked = (self.flow.outstanding > 0).then_some(self.flow.progress);
+        let owed = self.owed.values().map(|(_, since)| *since).min();
+        if let Some(since) = asked.into_iter().chain(owed).min() {
+            let nothing = since.after(patience.nothing);
+            if now >= nothing {
+                return Err("nothing came of what it offered");
+            }
+            by = by.min(nothing);
+        }
+        Ok(by)
     }
 
     /// Takes a content in or out of the offers.

@@ -16,14 +16,6 @@ use crate::ids::{ContentKey, PublisherKey};
 use crate::runs::Run;
 use crate::time::Time;
 
-/// How long the other side may take for its hello.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
-/// How long a link may take for what was handed to it.
-const STUCK_MAX: Duration = Duration::from_secs(30);
-/// How long nothing of what was asked for may come.
-const NOTHING_MAX: Duration = Duration::from_secs(60);
-/// For how long a node is left alone that lied.
-const LEFT_FOR: Duration = Duration::from_secs(600);
 /// Most contents that are known, here or elsewhere.
 const ENTRIES_MAX: usize = 40_000;
 /// Most contacts at a time.
@@ -79,7 +71,7 @@ pub struct Relay {
     /// When a bucket has room again.
     pub(super) wake: Time,
     /// When a contact has to be looked at.
-    timer: Time,
+    pub(super) timer: Time,
     left: BTreeMap<PublisherKey, Left>,
     /// Contents of which other nodes got something.
     pub(super) counted: BTreeSet<u32>,
@@ -139,9 +131,9 @@ impl Relay {
     }
 
     /// The number of a track of a content; it is added when it is new. None for a content that is
-    /// not known.
+    /// not known, or has as many tracks as it may.
     pub fn track(&mut self, no: u32, name: &TrackName) -> Option<u16> {
-        Some(self.entries.get_mut(&no)?.track(name))
+        self.entries.get_mut(&no)?.track(name)
     }
 
     /// The track with that number.
@@ -288,7 +280,7 @@ impl Relay {
         let limits = (self.config.peer_upload, self.config.peer_download);
         let contact = Contact::new(node, dialled, self.now, limits);
         self.contacts.insert(no, Box::new(contact));
-        self.timer = self.timer.min(self.now.after(HELLO_WITHIN));
+        self.timer = self.timer.min(self.now.after(self.config.patience.hello));
         let proof = self.config.token.as_ref();
         let hello = Hello {
             version: VERSION,
@@ -352,7 +344,7 @@ impl Relay {
         let Some(contact) = self.contacts.get(&no) else {
             return;
         };
-        let until = self.now.after(LEFT_FOR);
+        let until = self.now.after(self.config.patience.left);
         let now = self.now;
         self.left.retain(|_, left| left.until > now);
         let left = Left {
@@ -373,16 +365,8 @@ impl Relay {
         }
         let contents: BTreeSet<u32> = contact.remote.keys().copied().collect();
         for at in &contents {
-            let Some(entry) = self.entries.get_mut(at) else {
-                continue;
-            };
-            for track in &mut entry.tracks {
-                track.asked.retain(|(asked, _)| *asked != Some(no));
-            }
-            if let Some(upgrade) = &mut entry.upgrade
-                && upgrade.contact == Some(no)
-            {
-                upgrade.contact = None;
+            if let Some(entry) = self.entries.get_mut(at) {
+                entry.unask(no);
             }
         }
         self.forget_idle(contents);
@@ -472,12 +456,13 @@ impl Relay {
     /// Asks quiet contacts for a sign of life and ends those that are dead, stuck or useless.
     fn look_at_contacts(&mut self) {
         let (now, keep_alive) = (self.now, self.config.keep_alive);
+        let patience = self.config.patience;
         let mut ends = Vec::new();
         let mut pings = Vec::new();
         let mut quiet = false;
         let mut next = Time::MAX;
         for (no, contact) in &mut self.contacts {
-            match trouble(contact, now, keep_alive) {
+            match contact.trouble(now, keep_alive, &patience) {
                 Ok(by) => next = next.min(by),
                 Err(why) => ends.push((*no, why)),
             }
@@ -523,35 +508,4 @@ impl Relay {
             *round_trip = trip.min(*round_trip * 5 / 4).min(Duration::from_secs(30));
         }
     }
-}
-
-/// Why a contact has to end, or when to look again.
-fn trouble(contact: &Contact, now: Time, keep_alive: Duration) -> Result<Time, &'static str> {
-    if !contact.ready {
-        let by = contact.since.after(HELLO_WITHIN);
-        return if now >= by {
-            Err("it did not say hello in time")
-        } else {
-            Ok(by)
-        };
-    }
-    let mut by = contact.heard.after(keep_alive * 7 / 2);
-    if now >= by {
-        return Err("it was silent for too long");
-    }
-    if contact.in_link > 0 {
-        let stuck = contact.taken.after(STUCK_MAX);
-        if now >= stuck {
-            return Err("it does not read what it asked for");
-        }
-        by = by.min(stuck);
-    }
-    if contact.flow.outstanding > 0 {
-        let nothing = contact.flow.progress.after(NOTHING_MAX);
-        if now >= nothing {
-            return Err("nothing came of what it offered");
-        }
-        by = by.min(nothing);
-    }
-    Ok(by)
 }

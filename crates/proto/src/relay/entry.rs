@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::contact::Rank;
 use super::evict::EVERYWHERE;
-use super::message::{TrackName, groups_of};
+use super::message::{TRACKS_MAX, TrackName, groups_of};
 use super::reconcile::{Item, Point};
 use super::{ContactNo, Facts};
 use crate::content::{Kind, Priority};
@@ -228,14 +228,30 @@ impl Entry {
         self.changed();
     }
 
-    /// The number of a track; it is added when it is new.
-    pub(super) fn track(&mut self, name: &TrackName) -> u16 {
+    /// The number of a track; it is added when it is new. None when there are as many as a content
+    /// may have.
+    pub(super) fn track(&mut self, name: &TrackName) -> Option<u16> {
         let at = self.tracks.iter().position(|track| track.name == *name);
+        if at.is_none() && self.tracks.len() as u64 >= TRACKS_MAX {
+            return None;
+        }
         let at = at.unwrap_or_else(|| {
             self.tracks.push(Track::new(name.clone()));
             self.tracks.len() - 1
         });
-        at as u16
+        Some(at as u16)
+    }
+
+    /// Takes back what was asked of a contact, so that others can be asked for it.
+    pub(super) fn unask(&mut self, no: ContactNo) {
+        for track in &mut self.tracks {
+            track.asked.retain(|(asked, _)| *asked != Some(no));
+        }
+        if let Some(upgrade) = &mut self.upgrade
+            && upgrade.contact == Some(no)
+        {
+            upgrade.contact = None;
+        }
     }
 
     /// What is here changed.

@@ -106,7 +106,7 @@ impl Relay {
         let cost = groups.count() * GROUP_ON_LINK;
         contact.download.take(self.now, cost);
         self.download.take(self.now, cost);
-        self.schedule(self.now.after(std::time::Duration::from_secs(60)));
+        self.schedule(self.now.after(self.config.patience.nothing));
         self.out.push_back(Output::Expect {
             contact: no,
             request,
@@ -130,16 +130,20 @@ impl Relay {
         contact: &mut Contact,
         most: u64,
     ) -> Option<(Place, Run, u64)> {
-        let mut useless = Vec::new();
+        let (mut useless, mut owed) = (Vec::new(), Vec::new());
         let mut found = None;
         for (_, at) in contact.offers.iter().take(CONTENTS_MAX) {
             let entry = self.entries.get_mut(at);
+            let before = self.out.len();
             let plan = match (entry, contact.remote.get(at)) {
                 (Some(entry), Some(remote)) => {
                     plan(no, *at, entry, remote, (self.now, most), &mut self.out)
                 }
                 _ => Plan::Nothing,
             };
+            let asked = self.out.iter().skip(before);
+            let asked = asked.filter(|output| matches!(output, Output::Send(..)));
+            owed.extend(asked.map(|_| *at));
             match plan {
                 Plan::Ask(place, groups, length) => {
                     found = Some((place, groups, length));
@@ -152,7 +156,28 @@ impl Relay {
         for at in useless {
             contact.offer(at, None);
         }
+        for at in owed {
+            contact.owes(at, self.now);
+            self.schedule(self.now.after(self.config.patience.nothing));
+        }
         found
+    }
+
+    /// Notes that a contact was asked for records or a manifest.
+    fn owes(&mut self, no: ContactNo, at: u32) {
+        if let Some(contact) = self.contacts.get_mut(&no) {
+            contact.owes(at, self.now);
+            self.schedule(self.now.after(self.config.patience.nothing));
+        }
+    }
+
+    /// Our number for a content of which a contact sent records or a manifest; none when it was not
+    /// asked for them.
+    pub(super) fn asked(&mut self, no: ContactNo, theirs: u32) -> Option<u32> {
+        let at = self.ours(no, theirs)?;
+        let now = self.now;
+        let contact = self.contacts.get_mut(&no)?;
+        contact.answered(at, now).then_some(at)
     }
 
     /// Records of a content that is not finished came.
@@ -164,7 +189,7 @@ impl Relay {
         run: Run,
         records: Vec<(Vec<u8>, Signature)>,
     ) {
-        let Some(at) = self.ours(no, at) else {
+        let Some(at) = self.asked(no, at) else {
             return;
         };
         let ours = self
@@ -229,8 +254,9 @@ impl Relay {
     pub(super) fn manifest(&mut self, at: u32, hash: [u8; 32], total: u64, known: u64) {
         if let Some(entry) = self.entries.get_mut(&at)
             && let Some(upgrade) = &mut entry.upgrade
-            && upgrade.hash == hash
         {
+            // What was said of it before it came counts for nothing.
+            upgrade.hash = hash;
             (upgrade.total, upgrade.known) = (Some(total), known);
             self.ask_rows(at);
         }
@@ -264,6 +290,7 @@ impl Relay {
             .map(|remote| remote.no);
         if let (Some(theirs), true) = (theirs, run.count() > 0) {
             self.send(no, Message::GetRows(theirs, run));
+            self.owes(no, at);
         }
     }
 

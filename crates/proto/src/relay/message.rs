@@ -32,7 +32,7 @@ pub const RECEIPTS_MAX: u64 = 64;
 /// Most runs of chunk groups of one partial segment.
 pub(super) const PARTIAL_RUNS_MAX: usize = 64;
 /// Most tracks: segments and init segments of every rendition.
-const TRACKS_MAX: u64 = 2 * RENDITIONS_MAX as u64;
+pub(super) const TRACKS_MAX: u64 = 2 * RENDITIONS_MAX as u64;
 /// Most hashes that prove a run of rows: two for each level of the tree.
 const PROOF_MAX: u64 = 2 * (MANIFEST_RECORDS_MAX.ilog2() as u64 + 1);
 /// Most names in a list of what is lacking.

@@ -32,6 +32,6 @@ mod stored;
 mod tell;
 
 pub use config::Config;
-pub use contact::{Place, Stats};
+pub use contact::{Patience, Place, Stats};
 pub use engine::{ContactInfo, Left, Relay};
 pub use io::{ContactNo, Facts, Input, Known, Output};

@@ -25,7 +25,7 @@ impl Relay {
         if contact.jobs.len() >= JOBS_MAX {
             return self.leave(no, "it asks for too much at a time".into());
         }
-        if !contact.told.contains_key(&place.no) {
+        if !contact.may_ask(place.no) {
             return self.leave(no, "it asked for a content that it was not told of".into());
         }
         let entry = self.entries.get(&place.no);
@@ -137,6 +137,7 @@ impl Relay {
         let bytes = count * GROUP_ON_LINK;
         if contact.in_link == 0 {
             contact.taken = now;
+            self.timer = self.timer.min(now.after(self.config.patience.stuck));
         }
         contact.in_link += bytes;
         contact.stats.sent += count * CHUNK_GROUP_BYTES;

@@ -52,12 +52,12 @@ impl Relay {
             Message::Pong(stamp) => self.pong(no, stamp),
             Message::Gone(request) => self.gone(no, request),
             Message::Cancel(request) => self.cancel(no, request),
-            asked => self.asked(no, asked),
+            other => self.exchange(no, other),
         }
     }
 
     /// Questions about contents, and the answers to ours.
-    fn asked(&mut self, no: ContactNo, message: Message) {
+    fn exchange(&mut self, no: ContactNo, message: Message) {
         match message {
             Message::GetManifest(at) => self.asked_for(no, at, Output::SendManifest(no, at)),
             Message::GetRows(at, run) => self.asked_for(no, at, Output::SendRows(no, at, run)),
@@ -65,13 +65,13 @@ impl Relay {
                 self.asked_for(no, at, Output::SendRecords(no, at, track, run));
             }
             Message::Manifest(at, manifest, signature) => {
-                if let Some(at) = self.ours(no, at) {
+                if let Some(at) = self.asked(no, at) {
                     let learn = Output::LearnManifest(no, at, manifest, signature);
                     self.out.push_back(learn);
                 }
             }
             Message::Rows(at, from, rows, proof) => {
-                if let Some(at) = self.ours(no, at) {
+                if let Some(at) = self.asked(no, at) {
                     let learn = Output::LearnRows(no, at, from, rows, proof);
                     self.out.push_back(learn);
                 }
@@ -121,7 +121,7 @@ impl Relay {
         let told = self
             .contacts
             .get(&no)
-            .is_some_and(|contact| contact.told.contains_key(&at));
+            .is_some_and(|contact| contact.may_ask(at));
         if told {
             self.out.push_back(answer);
         } else {
@@ -314,6 +314,7 @@ impl Relay {
                 }
                 None => {
                     contact.told.remove(&at);
+                    contact.withdrawn.insert(at);
                     contact.tell.remove(&at);
                     contact.news.retain(|(other, _), _| *other != at);
                     Message::Removed(at)
@@ -419,7 +420,10 @@ impl Relay {
             ..Remote::default()
         };
         for (name, here) in summary.tracks {
-            remote.tracks.push((entry.track(&name), here));
+            // One too many has a number that no track has.
+            remote
+                .tracks
+                .push((entry.track(&name).unwrap_or(u16::MAX), here));
         }
         for (track, sequence, groups) in summary.partials {
             if let Some((ours, _)) = remote.tracks.get(usize::from(track)) {
@@ -474,6 +478,10 @@ impl Relay {
             None => {
                 contact.remote.remove(&at);
                 contact.numbers.remove(&theirs);
+                contact.owed.remove(&at);
+                if let Some(entry) = self.entries.get_mut(&at) {
+                    entry.unask(no);
+                }
             }
         }
         self.reoffer(at);
