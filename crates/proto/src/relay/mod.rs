@@ -30,6 +30,7 @@ pub mod reconcile;
 mod serve;
 mod stored;
 mod tell;
+mod upgrade;
 
 pub use config::Config;
 pub use contact::{Patience, Place, Stats};
