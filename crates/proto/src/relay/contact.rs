@@ -246,7 +246,7 @@ impl Contact {
             self.spoken = (0, now);
         }
         self.spoken.0 += match message {
-            Message::GetManifest(_) | Message::GetRows(..) | Message::GetRecords(..) => 20,
+            Message::GetManifest(_) | Message::GetRows(..) | Message::GetRecords(..) => 2,
             _ => 1,
         };
         self.spoken.0 > MESSAGES_MAX

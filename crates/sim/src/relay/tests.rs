@@ -134,7 +134,7 @@ fn cost_of_news(new: Vec<Spec>) -> u64 {
     let mut setup = setup(2, old().chain(new).collect(), meetings);
     setup.rate = Some(100_000_000_000);
     let whole = run(&setup);
-    assert_eq!(whole.delivered, 100_000 + segments);
+    assert_eq!(whole.delivered, 100_000 + segments, "{:?}", whole.closed);
     // What it costs to say which segments are asked for, and their rows, is not part of it.
     whole.told_bytes
 }
