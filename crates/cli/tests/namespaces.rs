@@ -1,0 +1,182 @@
+//! Three nodes on two networks that never touch: contents cross both, carried by the node between,
+//! though a link is slow and fails.
+//!
+//! The networks are made of namespaces, in which this test starts itself again. Where the system
+//! allows no namespaces (some containers), there is nothing to test with.
+
+mod common;
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{Node, payload, until, within};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+const ROLE: &str = "NAMESPACES_TEST_ROLE";
+const NAME: &str = "contents_cross_networks_that_never_touch";
+const SEGMENTS: u64 = 6;
+const LENGTH: usize = 1_500_000;
+/// As what the ends of a link are told to send at most: 2 MB/s.
+const RATE: &str = "16mbit";
+
+/// Runs a program that has to go well.
+#[track_caller]
+fn sh(line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let status = Command::new(words[0]).args(&words[1..]).status();
+    assert!(status.is_ok_and(|status| status.success()), "{line}");
+}
+
+/// Does something inside of a namespace: what it opens and starts stays there.
+fn inside<T: Send>(namespace: &str, act: impl FnOnce() -> T + Send) -> T {
+    let enter = || {
+        let namespace = File::open(format!("/run/netns/{namespace}")).expect("it is there");
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(namespace.as_fd(), kind).expect("it is ours");
+        act()
+    };
+    std::thread::scope(|scope| match scope.spawn(enter).join() {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+fn again_in_new_namespaces(role: &str) -> Command {
+    let mut command = Command::new("unshare");
+    let own = std::env::current_exe().expect("this is a program");
+    command.args(["--user", "--map-root-user", "--net", "--mount"]);
+    command.arg(own).args(["--exact", NAME, "--nocapture"]);
+    command.env(ROLE, role);
+    command
+}
+
+/// Three hosts: `a` and `b` on one bridge, `b` and `c` on another, which is down.
+fn make_networks() {
+    sh("mount -t tmpfs none /run");
+    for host in ["a", "b", "c"] {
+        sh(&format!("ip netns add {host}"));
+        sh(&format!("ip -n {host} link set lo up"));
+    }
+    for (network, hosts) in [(1, ["a", "b"]), (2, ["b", "c"])] {
+        sh(&format!("ip link add name bridge{network} type bridge"));
+        for (number, host) in hosts.iter().enumerate() {
+            let (near, far) = (format!("{host}{network}"), format!("port-{host}{network}"));
+            sh(&format!(
+                "ip link add name {near} type veth peer name {far}"
+            ));
+            sh(&format!("ip link set {near} netns {host}"));
+            sh(&format!("ip link set {far} master bridge{network} up"));
+            let address = format!("10.55.{network}.{}/24", number + 1);
+            sh(&format!("ip -n {host} addr add {address} dev {near}"));
+            sh(&format!("ip -n {host} link set {near} up"));
+            // What announces nodes goes where the system sends multicast.
+            sh(&format!("ip -n {host} route add 224.0.0.0/4 dev {near} metric {network}"));
+        }
+    }
+    sh("ip link set bridge1 up");
+    for (host, link) in [("a", "a1"), ("b", "b1")] {
+        let shape = format!("root tbf rate {RATE} burst 64kb latency 200ms");
+        sh(&format!(
+            "ip netns exec {host} tc qdisc add dev {link} {shape}"
+        ));
+    }
+}
+
+/// Bytes of segments that a node got from its peers.
+fn received(host: &str, node: &Node) -> u64 {
+    let peers = inside(host, || node.peers());
+    let bytes = peers.iter().map(|peer| peer["received_bytes"].as_u64());
+    bytes.map(Option::unwrap_or_default).sum()
+}
+
+/// Takes a link down once so many bytes have come, until nothing comes any more, and up again.
+fn interrupt(node: &Node, bytes: u64, down: &str, up: &str) {
+    let before = until("some bytes", || {
+        Some(received("b", node)).filter(|received| *received >= bytes)
+    });
+    assert!(before < SEGMENTS * LENGTH as u64, "it is not all there yet");
+    sh(down);
+    let mut last = (0, 0);
+    until("nothing to come", || {
+        let now = received("b", node);
+        last = if now == last.0 {
+            (now, last.1 + 1)
+        } else {
+            (now, 0)
+        };
+        (last.1 > 30).then_some(())
+    });
+    assert!(last.0 < SEGMENTS * LENGTH as u64, "it was interrupted");
+    sh(up);
+}
+
+#[test]
+fn contents_cross_networks_that_never_touch() {
+    match std::env::var(ROLE).as_deref() {
+        Ok("try") => {
+            make_networks();
+            inside("a", || ());
+        }
+        Ok(_) => cross(),
+        Err(_) => {
+            let mut tried = again_in_new_namespaces("try");
+            tried.stdout(Stdio::null()).stderr(Stdio::null());
+            if !tried.status().is_ok_and(|status| status.success()) {
+                println!("not tested: this system allows no network namespaces");
+                return;
+            }
+            let done = again_in_new_namespaces("cross")
+                .output()
+                .expect("it was tried");
+            let said = String::from_utf8_lossy(&done.stderr);
+            assert!(done.status.success(), "{said}");
+        }
+    }
+}
+
+fn cross() {
+    make_networks();
+    let flags = ["--relay-port", "7778"];
+    let a = inside("a", || Node::start(&flags));
+    let b = inside("b", || Node::start(&flags));
+    let c = inside("c", || Node::start(&flags));
+    inside("a", || {
+        for sequence in 0..SEGMENTS {
+            let query = format!(
+                "content_id=film&priority=vod&duration=2&target_duration=2&sequence={sequence}"
+            );
+            a.post(&query, &payload(sequence, LENGTH)).ok();
+        }
+        a.call("POST", "/ingest/film/finish", &[], &[]).ok();
+    });
+    // First the wire, then the device: either is what a node sees of a bad link.
+    let (down, up) = ("ip link set port-b1 down", "ip link set port-b1 up");
+    interrupt(&b, 1_000_000, down, up);
+    let (down, up) = ("ip -n b link set b1 down", "ip -n b link set b1 up");
+    interrupt(&b, 4_000_000, down, up);
+    let patience = Duration::from_secs(120);
+    within(patience, "all of the film", || {
+        let entry = inside("b", || b.get("/content/film"));
+        (entry.status == 200 && entry.json()["complete"] == true).then_some(())
+    });
+    assert!(inside("c", || c.contents()).is_empty(), "c met nobody yet");
+    // The first network goes, then the second one comes.
+    sh("ip link set bridge1 down");
+    sh("ip link set bridge2 up");
+    within(patience, "all of the film", || {
+        let entry = inside("c", || c.get("/content/film"));
+        (entry.status == 200 && entry.json()["complete"] == true).then_some(())
+    });
+    let origin = inside("c", || c.json("/content/film"))["publisher"].clone();
+    assert_eq!(origin, a.ready["publisher"]);
+    for sequence in 0..SEGMENTS {
+        let path = format!("/segment/film/1/main/{sequence}.ts");
+        let bytes = inside("c", || c.bytes(&path));
+        assert!(bytes == payload(sequence, LENGTH), "segment {sequence}");
+    }
+    let peers = inside("c", || c.peers());
+    assert_eq!(peers.len(), 1, "{peers:?}");
+    assert_eq!(peers[0]["node"], b.ready["publisher"]);
+}
