@@ -79,7 +79,7 @@ async function end(...nodes) {
 async function carry(first, second, complete) {
   const before = cpu([first.child.pid]);
   const other = await second();
-  const wall = (other.started ?? 0) + (await until('all of it', () => complete(other)));
+  const wall = (other.started ?? 0) + (await until('all of it', () => complete(other), 25));
   const result = {
     wall,
     first: cpu([first.child.pid]) - before,

@@ -4,6 +4,8 @@
 //! The networks are made of namespaces, in which this test starts itself again. Where the system
 //! allows no namespaces (some containers), there is nothing to test with.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use std::fs::File;
@@ -72,7 +74,9 @@ fn make_networks() {
             sh(&format!("ip -n {host} addr add {address} dev {near}"));
             sh(&format!("ip -n {host} link set {near} up"));
             // What announces nodes goes where the system sends multicast.
-            sh(&format!("ip -n {host} route add 224.0.0.0/4 dev {near} metric {network}"));
+            sh(&format!(
+                "ip -n {host} route add 224.0.0.0/4 dev {near} metric {network}"
+            ));
         }
     }
     sh("ip link set bridge1 up");

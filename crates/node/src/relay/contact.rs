@@ -175,6 +175,7 @@ pub(super) async fn send(
         store,
         writers: BTreeMap::new(),
         files: Vec::new(),
+        buffers: Vec::new(),
     };
     while let Some(first) = queue.commands.recv().await {
         let (mut frames, mut data) = (Vec::new(), Vec::new());
@@ -189,7 +190,7 @@ pub(super) async fn send(
                 Command::Close(why) => close = Some(why),
                 Command::Serve(serve) => {
                     served += Relay::serve_bytes(&serve.groups);
-                    match tokio::task::block_in_place(|| answers.frames(&serve)) {
+                    match answers.frames(&serve) {
                         Ok(more) => data.extend(more),
                         Err(error) => {
                             tracing::warn!(root = %serve.root, %error, "cannot be served");
@@ -237,12 +238,31 @@ struct Answers {
     store: Store,
     writers: BTreeMap<u32, FrameWriter>,
     files: Vec<(Root, Arc<SliceFile>)>,
+    /// Buffers of frames that were sent, once nobody holds them any more.
+    buffers: Vec<Bytes>,
 }
 
+/// Buffers that are kept: as many as a link holds at a time.
+const BUFFERS_MAX: usize = 8;
+
 impl Answers {
+    /// An empty buffer with room for so many bytes; one that was used before, if there is one.
+    fn buffer(&mut self, room: usize) -> Vec<u8> {
+        let free = self.buffers.iter().position(Bytes::is_unique);
+        let mut buffer = match free {
+            Some(at) => Vec::from(self.buffers.swap_remove(at)),
+            None => Vec::new(),
+        };
+        buffer.clear();
+        buffer.reserve(room);
+        buffer
+    }
+
     /// Reads the frames that are to be sent now.
     fn frames(&mut self, serve: &Serve) -> Result<Vec<Frame>, StoreError> {
         let file = self.file(serve)?;
+        let count = serve.groups.count() as usize;
+        let mut bytes = self.buffer(count * (17 << 10));
         if self.writers.len() >= ANSWERS_MAX {
             self.writers.clear();
         }
@@ -250,8 +270,6 @@ impl Answers {
             .writers
             .entry(serve.request)
             .or_insert_with(|| FrameWriter::new(serve.length, serve.asked));
-        let count = serve.groups.count() as usize;
-        let mut bytes = Vec::with_capacity(count * (17 << 10));
         let mut ends = Vec::with_capacity(count);
         let unread = |error| StoreError::io("read a segment", &error);
         while ends.len() < count {
@@ -266,6 +284,9 @@ impl Answers {
             self.writers.remove(&serve.request);
         }
         let bytes = Bytes::from(bytes);
+        if self.buffers.len() < BUFFERS_MAX {
+            self.buffers.push(bytes.clone());
+        }
         let mut from = 0;
         let frames = ends.iter().map(|end| {
             let bytes = bytes.slice(from..*end);
@@ -305,7 +326,7 @@ pub(super) async fn receive(
     let mut frames = Vec::new();
     loop {
         let ended = link.receive(&mut frames).await.err();
-        let happened = tokio::task::block_in_place(|| take(no, &frames, &expected));
+        let happened = take(no, &frames, &expected);
         frames.clear();
         for event in happened {
             if events.send(event).await.is_err() {

@@ -70,7 +70,7 @@ impl Config {
             group: BTreeSet::new(),
             signer: None,
             count_copies: true,
-            quantum: 16,
+            quantum: 32,
             keep_alive: Duration::from_secs(10),
             patience: Patience::new(),
         }

@@ -325,7 +325,6 @@ impl Relay {
         contact.heard = self.now;
         let dialled = contact.dialled;
         self.schedule(self.now.after(self.config.keep_alive));
-        self.send(no, Message::Ping(self.now.0));
         if dialled {
             self.begin_reconciling(no);
         }

@@ -10,7 +10,7 @@ use crate::runs::Run;
 use crate::verify::CHUNK_GROUP_BYTES;
 
 /// Most bytes that a link holds of what is to be served: enough to keep it busy.
-const IN_LINK_MAX: u64 = 1 << 20;
+const IN_LINK_MAX: u64 = 2 << 20;
 /// Most unanswered requests of one contact: more than it asks for within its window.
 const JOBS_MAX: usize = 2048;
 /// A chunk group with its proofs and framing, as it is counted against the limits.
