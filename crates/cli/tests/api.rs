@@ -717,6 +717,7 @@ fn the_description_of_the_api_lists_every_path() {
     let wanted = [
         "delete /content/{reference}",
         "delete /content/{reference}/pin",
+        "delete /peers",
         "delete /uploads/{id}",
         "get /catalog",
         "get /content/{reference}",
@@ -724,6 +725,7 @@ fn the_description_of_the_api_lists_every_path() {
         "get /health",
         "get /metrics",
         "get /openapi.json",
+        "get /peers",
         "get /play/{reference}",
         "get /play/{reference}/index.m3u8",
         "get /play/{reference}/{rendition}.m3u8",
@@ -734,6 +736,7 @@ fn the_description_of_the_api_lists_every_path() {
         "get /uploads/{id}",
         "post /ingest",
         "post /ingest/{content_id}/finish",
+        "post /peers",
         "post /uploads",
         "post /uploads/{id}/commit",
         "put /content/{reference}/pin",

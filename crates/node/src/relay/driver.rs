@@ -441,6 +441,10 @@ impl Driver {
             Output::Recall(at, track, run) => self.recall(at, track, run),
             Output::Adopt(place, start) => self.adopt(place, start),
             Output::Doubt(place) => self.doubt(place),
+            Output::Forgotten(no) => {
+                self.assemblies.forget(no);
+                self.pending.retain(|place, _| place.no != no);
+            }
             Output::Copies(no, track, copies) => {
                 self.copies.insert((no, track), copies);
             }

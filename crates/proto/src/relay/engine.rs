@@ -386,6 +386,7 @@ impl Relay {
             {
                 self.keys.remove(&entry.key);
                 self.entries.remove(&no);
+                self.out.push_back(Output::Forgotten(no));
             }
         }
     }

@@ -274,15 +274,18 @@ impl Entry {
         holds || (self.stored && self.manifest.is_some())
     }
 
-    /// Whether nothing of it is here or on its way, so that it may be forgotten.
+    /// Whether no segment of it is here or on its way, so that it may be forgotten. Chunk groups that
+    /// came stay on the disk.
     pub(super) fn is_idle(&self) -> bool {
+        let waits = |pending: &Pending| pending.flying.is_empty() && !pending.adopting;
+        let idle = |track: &Track| track.here.is_empty() && track.pending.values().all(waits);
         !self.stored
             && !self.refused
+            && self.tracks.iter().all(idle)
             && self
-                .tracks
-                .iter()
-                .all(|track| track.here.is_empty() && track.pending.is_empty())
-            && self.upgrade.is_none()
+                .upgrade
+                .as_ref()
+                .is_none_or(|upgrade| upgrade.known == 0)
     }
 
     /// Where it stands in the order of reconciliation, and a digest of what is here: finished

@@ -139,6 +139,8 @@ pub enum Output {
     /// Every chunk group of a segment is here: make it part of the store. The number is the lowest
     /// sequence that is expected of the track.
     Adopt(Place, u64),
+    /// A content that nobody offers any more is forgotten, and its number is never used again.
+    Forgotten(u32),
     /// A peer says that a stored segment is damaged: look at it again.
     Doubt(Place),
     /// On how many other nodes the segments of a track are known to be that are here.

@@ -417,7 +417,7 @@ impl World {
                     self.nodes[node as usize].copies(universe, content, &copies);
                 }
             }
-            Output::Expect { .. } | Output::Doubt(_) => {}
+            Output::Expect { .. } | Output::Doubt(_) | Output::Forgotten(_) => {}
         }
     }
 
