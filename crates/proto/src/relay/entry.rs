@@ -274,8 +274,8 @@ impl Entry {
         holds || (self.stored && self.manifest.is_some())
     }
 
-    /// Whether no segment of it is here or on its way, so that it may be forgotten. Chunk groups that
-    /// came stay on the disk.
+    /// Whether no segment of it is here or on its way, so that it may be forgotten. Chunk groups
+    /// that came stay on the disk.
     pub(super) fn is_idle(&self) -> bool {
         let waits = |pending: &Pending| pending.flying.is_empty() && !pending.adopting;
         let idle = |track: &Track| track.here.is_empty() && track.pending.values().all(waits);
