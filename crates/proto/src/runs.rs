@@ -186,8 +186,11 @@ impl Runs {
             if length == 0 || (gap == 0 && index > 0) {
                 return Err(DecodeError::Invalid("run"));
             }
-            let start = from.saturating_add(gap);
-            let end = start.saturating_add(length);
+            let start = from.checked_add(gap);
+            let end = start.and_then(|start| start.checked_add(length));
+            let (Some(start), Some(end)) = (start, end) else {
+                return Err(DecodeError::Limit("run"));
+            };
             if end > max.saturating_add(1) {
                 return Err(DecodeError::Limit("run"));
             }
@@ -257,5 +260,21 @@ mod tests {
         assert!(Runs::read(&mut Reader::new(&bytes), 100, 9).is_ok());
         assert!(Runs::read(&mut Reader::new(&bytes), 99, 9).is_err());
         assert!(Runs::read(&mut Reader::new(&bytes), 100, 0).is_err());
+    }
+
+    #[test]
+    fn a_run_that_ends_beyond_all_numbers_is_refused() {
+        let read = |numbers: &[u64]| {
+            let mut w = Writer::new();
+            numbers.iter().for_each(|n| {
+                w.number(*n);
+            });
+            let bytes = w.finish();
+            Runs::read(&mut Reader::new(&bytes), u64::MAX - 1, 9)
+        };
+        let max = u64::MAX;
+        assert_eq!(read(&[1, 1, max - 1]), Ok(Runs::of(1, max)));
+        assert_eq!(read(&[1, 2, max - 1]), Err(DecodeError::Limit("run")));
+        assert_eq!(read(&[2, 0, 9, max - 1, 9]), Err(DecodeError::Limit("run")));
     }
 }
