@@ -60,6 +60,14 @@ pub(crate) fn assert_sentence(message: &str) {
     assert!(!message.contains("panicked"), "{message}");
 }
 
+/// Asserts that an answer is an error of a status with a sentence that holds a word.
+#[track_caller]
+pub(crate) fn refused(reply: http::Reply, status: u16, word: &str) {
+    let reply = reply.is(status);
+    let sentence = reply.sentence();
+    assert!(sentence.contains(word), "{sentence}");
+}
+
 /// Pseudo-random numbers (SplitMix64): a failure can be repeated by its seed.
 pub(crate) struct Random(pub(crate) u64);
 

@@ -28,7 +28,8 @@ const RELAYING: [&str; 5] = [
 /// A running node with a store of its own.
 pub(crate) struct Node {
     program: Option<Program>,
-    flags: Vec<String>,
+    /// What it is started with.
+    pub(crate) flags: Vec<String>,
     /// Where it listens, as this machine reaches it.
     pub(crate) address: SocketAddr,
     /// `http://` and the address.

@@ -19,6 +19,7 @@ use super::contact::{self, Expectations, Outbox};
 use super::holdings::{Holdings, rendition};
 use super::learn::{Assemblies, Sheets};
 use super::peers::{Dial, Peers};
+use super::segments::is_final;
 use super::{Ask, Settings};
 use crate::link::{Discovery, Link, Links, Sighting};
 use crate::store::{Change, Partial, Store, StoreError};
@@ -243,7 +244,11 @@ impl Driver {
             Event::Adopted(place, outcome) => self.adopted(place, outcome),
             Event::Admitted(no, Err(error)) => {
                 tracing::warn!(%error, "a finished content cannot be taken");
-                self.input(Input::RefusedContent(no));
+                self.input(if is_final(&error) {
+                    Input::RefusedContent(no)
+                } else {
+                    Input::FailedContent(no)
+                });
             }
             // The store's feed tells of it.
             Event::Admitted(_, Ok(_)) => {}

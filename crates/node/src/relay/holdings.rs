@@ -116,23 +116,28 @@ impl Holdings {
                         self.content(store, relay, content, now);
                         told = Some(content_no);
                     }
-                    if let Some(place) = self.place(relay, content, rendition_no, kind, sequence) {
-                        let run = Run::new(sequence, sequence + 1);
-                        relay.handle(now, Input::Stored(place.no, place.track, run));
+                    let run = Run::new(sequence, sequence + 1);
+                    if let Some((no, track)) = self.track(relay, content, rendition_no, kind) {
+                        relay.handle(now, Input::Stored(no, track, run));
                     }
                 }
                 Change::Dropped {
+                    torn,
                     content_no,
                     rendition_no,
                     kind,
                     sequence,
                 } => {
-                    let Some(content) = catalog.get(content_no) else {
-                        continue;
-                    };
-                    if let Some(place) = self.place(relay, content, rendition_no, kind, sequence) {
-                        let run = Run::new(sequence, sequence + 1);
-                        relay.handle(now, Input::Dropped(place.no, place.track, run));
+                    let content = catalog.get(content_no);
+                    let at =
+                        content.and_then(|content| self.track(relay, content, rendition_no, kind));
+                    let run = Run::new(sequence, sequence + 1);
+                    match at {
+                        Some((no, track)) if torn => {
+                            relay.handle(now, Input::Torn(no, track, run));
+                        }
+                        Some((no, track)) => relay.handle(now, Input::Dropped(no, track, run)),
+                        None => {}
                     }
                 }
                 Change::Removed { content_no, .. } => self.removed(relay, content_no, now),
@@ -165,21 +170,16 @@ impl Holdings {
         }
     }
 
-    fn place(
+    /// The relay's numbers for a track.
+    fn track(
         &self,
         relay: &mut Relay,
         content: &Content,
         rendition_no: u16,
         kind: Kind,
-        sequence: u64,
-    ) -> Option<Place> {
+    ) -> Option<(u32, u16)> {
         let no = *self.by_store.get(&content.no)?;
-        let track = track(relay, no, content, rendition_no, kind)?;
-        Some(Place {
-            no,
-            track,
-            sequence,
-        })
+        Some((no, track(relay, no, content, rendition_no, kind)?))
     }
 
     /// The store's content for a number of the relay.

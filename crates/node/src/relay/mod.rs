@@ -100,6 +100,11 @@ pub async fn start(
     if getrandom::fill(&mut seed).is_err() {
         tracing::warn!("the system gives no random numbers; pauses are not spread");
     }
+    let (removed, wanted) = (store.clone(), settings.relay.interest.contents.clone());
+    let lifted = tokio::task::spawn_blocking(move || removed.forget_removals(&wanted)).await;
+    if let Ok(Err(error)) = lifted {
+        tracing::error!(%error, "what was removed and is wanted now stays away");
+    }
     let changes = store.subscribe();
     let seed = u64::from_le_bytes(seed);
     let driver = driver::Driver::new(store, links, settings, events, seed);

@@ -151,7 +151,7 @@ impl Driver {
 }
 
 /// Whether a segment that was refused will be refused again.
-fn is_final(error: &StoreError) -> bool {
+pub(super) fn is_final(error: &StoreError) -> bool {
     matches!(
         error,
         StoreError::Invalid(_)

@@ -153,7 +153,7 @@ impl Driver {
             Ok(records) => self.note(at, track, records),
             Err(error) => {
                 tracing::error!(%error, "records of a content cannot be read");
-                Vec::new()
+                return self.input(Input::FailedContent(at));
             }
         };
         self.input(Input::Learned(None, at, track, run, known));

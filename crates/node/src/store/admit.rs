@@ -1,6 +1,6 @@
 //! Entering a finished content whose manifest came over a link, and what must not come back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lavant_proto::content::{Kind, Manifest, Proof, SegmentRecord, SignedManifest, Verified};
@@ -39,15 +39,33 @@ impl Store {
         self.write(move |tx| admit(tx, &signed, rows))
     }
 
-    /// Lets a content come back over a link that the operator removed. Blocks. Returns whether it
-    /// had been removed.
-    pub fn forget_removal(
+    /// Lets contents come back over a link that the operator removed: those of a publisher, or of
+    /// any. Blocks. Returns how many had been removed.
+    pub fn forget_removals(
         &self,
-        publisher: &PublisherKey,
-        content_id: &ContentId,
-    ) -> Result<bool, StoreError> {
-        let key = version_key(publisher, content_id);
-        self.write(move |tx| Ok(tx.removals.remove(key.as_slice())?.is_some()))
+        wanted: &BTreeSet<(ContentId, Option<PublisherKey>)>,
+    ) -> Result<usize, StoreError> {
+        let wanted = wanted.clone();
+        if wanted.is_empty() {
+            return Ok(0);
+        }
+        self.write(move |tx| {
+            let mut found = Vec::new();
+            for row in tx.removals.iter()? {
+                let key = row?.0.value().to_vec();
+                let named = |(id, publisher): &(ContentId, Option<PublisherKey>)| match publisher {
+                    Some(publisher) => key == version_key(publisher, id),
+                    None => key.get(32..) == Some(id.as_str().as_bytes()),
+                };
+                if wanted.iter().any(named) {
+                    found.push(key);
+                }
+            }
+            for key in &found {
+                tx.removals.remove(key.as_slice())?;
+            }
+            Ok(found.len())
+        })
     }
 }
 
@@ -144,6 +162,7 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
         tx.drop_payload(&row.root)?;
         if let Some(rendition_no) = content.rendition_no(name.as_str()) {
             tx.changes.push(Change::Dropped {
+                torn: false,
                 content_no: no,
                 rendition_no,
                 kind,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lavant_proto::content::{MimeType, Priority, RenditionInfo};
+use lavant_proto::content::{MimeType, Priority, RenditionInfo, SegmentRecord};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition};
 use lavant_proto::time::Time;
 use serde::{Deserialize, Serialize};
@@ -119,6 +119,29 @@ impl RenditionState {
 }
 
 impl Content {
+    /// A growing content of which this is the first record.
+    pub(super) fn growing(no: u64, first: &SegmentRecord, last_arrival: Time) -> Self {
+        Self {
+            no,
+            key: first.content.clone(),
+            title: first.title.clone(),
+            priority: first.priority,
+            created: first.created,
+            ttl: first.ttl,
+            expires: Time(0),
+            hold_until: None,
+            last_arrival,
+            target_duration: first.target_duration,
+            state: State::Open,
+            superseded: false,
+            pinned: false,
+            held_bytes: 0,
+            source: String::new(),
+            renditions: Vec::new(),
+            generation: 0,
+        }
+    }
+
     /// Whether it is finished and all of it is here.
     #[must_use]
     pub fn is_complete(&self) -> bool {

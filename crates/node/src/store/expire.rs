@@ -72,7 +72,7 @@ fn expire_one(
         uncount(&mut content, key, &row);
         row.present = false;
         tx.put_segment(key, &row)?;
-        tx.changes.push(Change::dropped(key));
+        tx.changes.push(Change::dropped(key, false));
     }
     advance(tx, &mut content, key.rendition_no)?;
     if content.segment_count() == 0 && content.expires <= tx.now {
@@ -128,7 +128,7 @@ pub(super) fn expire_for_room(tx: &mut Tx<'_>, incoming: u64) -> Result<(), Stor
 }
 
 /// Drops a payload whose segment stays known, so that the playlist shows a gap.
-pub(super) fn lose(tx: &mut Tx<'_>, key: SegmentKey) -> Result<(), StoreError> {
+pub(super) fn lose(tx: &mut Tx<'_>, key: SegmentKey, torn: bool) -> Result<(), StoreError> {
     let mut content = tx.content(key.content_no)?;
     let Some(mut row) = tx.segment(key)? else {
         return Ok(());
@@ -138,7 +138,7 @@ pub(super) fn lose(tx: &mut Tx<'_>, key: SegmentKey) -> Result<(), StoreError> {
     }
     tx.dequeue(&content, key, &row)?;
     tx.drop_payload(&row.root)?;
-    tx.changes.push(Change::dropped(key));
+    tx.changes.push(Change::dropped(key, torn));
     row.present = false;
     tx.put_segment(key, &row)?;
     tx.enqueue(&content, key, &row)?;
@@ -170,7 +170,7 @@ pub(super) fn lose_payload(
         return Ok(false);
     }
     tx.dropped.torn += 1;
-    lose(tx, key)?;
+    lose(tx, key, true)?;
     Ok(true)
 }
 

@@ -31,6 +31,8 @@ pub enum Change {
     },
     /// The payload of a segment went.
     Dropped {
+        /// It was torn, damaged or lost, and is welcome again.
+        torn: bool,
         /// The content.
         content_no: u64,
         /// Its rendition.
@@ -66,8 +68,9 @@ impl Change {
         }
     }
 
-    pub(super) const fn dropped(key: SegmentKey) -> Self {
+    pub(super) const fn dropped(key: SegmentKey, torn: bool) -> Self {
         Self::Dropped {
+            torn,
             content_no: key.content_no,
             rendition_no: key.rendition_no,
             kind: key.kind,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lavant_proto::content::{Kind, Priority, Proof, RenditionInfo, SegmentRecord, Verified};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
 use lavant_proto::limits::{CODECS_BYTES_MAX, RENDITIONS_MAX};
-use lavant_proto::time::{TICKS_PER_SECOND, Time};
+use lavant_proto::time::TICKS_PER_SECOND;
 use redb::ReadableTable;
 
 use super::admit::check_comes_back;
@@ -235,25 +235,7 @@ fn content_of(tx: &Tx<'_>, record: &SegmentRecord) -> Result<Content, StoreError
     }
     check_new_content(tx, publisher, content_id)?;
     check_comes_back(tx, &record.content)?;
-    Ok(Content {
-        no: 0,
-        key: record.content.clone(),
-        title: record.title.clone(),
-        priority: record.priority,
-        created: record.created,
-        ttl: record.ttl,
-        expires: Time(0),
-        hold_until: None,
-        last_arrival: tx.now,
-        target_duration: record.target_duration,
-        state: State::Open,
-        superseded: false,
-        pinned: false,
-        held_bytes: 0,
-        source: String::new(),
-        renditions: Vec::new(),
-        generation: 0,
-    })
+    Ok(Content::growing(0, record, tx.now))
 }
 
 /// Refuses an id that cannot be told from one that is here.

@@ -67,17 +67,17 @@ impl Store {
         Ok(row.map_or(0, |row| row.value()))
     }
 
-    /// One segment; `None` when it is not known or its payload is not here.
-    pub fn segment(
+    /// The row of a segment, with its key; `None` when it is not known.
+    fn row(
         &self,
         content: &Content,
         rendition_no: u16,
         kind: Kind,
         sequence: u64,
-    ) -> Result<Option<Segment>, StoreError> {
-        let Some(state) = content.renditions.get(usize::from(rendition_no)) else {
+    ) -> Result<Option<(SegmentKey, SegmentRow)>, StoreError> {
+        if usize::from(rendition_no) >= content.renditions.len() {
             return Ok(None);
-        };
+        }
         let key = SegmentKey {
             content_no: content.no,
             rendition_no,
@@ -89,11 +89,23 @@ impl Store {
         let Some(row) = table.get(key.to_bytes().as_slice())? else {
             return Ok(None);
         };
-        let row = SegmentRow::decode(row.value())?;
-        Ok(row.present.then_some(Segment {
+        Ok(Some((key, SegmentRow::decode(row.value())?)))
+    }
+
+    /// One segment; `None` when it is not known or its payload is not here.
+    pub fn segment(
+        &self,
+        content: &Content,
+        rendition_no: u16,
+        kind: Kind,
+        sequence: u64,
+    ) -> Result<Option<Segment>, StoreError> {
+        let found = self.row(content, rendition_no, kind, sequence)?;
+        let found = found.filter(|(_, row)| row.present);
+        Ok(found.map(|(key, row)| Segment {
             key,
             row,
-            mime: state.info.mime,
+            mime: content.renditions[usize::from(rendition_no)].info.mime,
         }))
     }
 
@@ -123,21 +135,8 @@ impl Store {
         kind: Kind,
         sequence: u64,
     ) -> Result<Option<SegmentRecord>, StoreError> {
-        if usize::from(rendition_no) >= content.renditions.len() {
-            return Ok(None);
-        }
-        let key = SegmentKey {
-            content_no: content.no,
-            rendition_no,
-            kind,
-            sequence,
-        };
-        let table = self.segments()?;
-        let Some(row) = table.get(key.to_bytes().as_slice())? else {
-            return Ok(None);
-        };
-        let row = SegmentRow::decode(row.value())?;
-        Ok(Some(record_of(content, key, &row)))
+        let found = self.row(content, rendition_no, kind, sequence)?;
+        Ok(found.map(|(key, row)| record_of(content, key, &row)))
     }
 
     /// On how many other nodes the segments are known to be that are here: the least of them.

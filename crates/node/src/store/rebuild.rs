@@ -209,7 +209,7 @@ fn add_growing(found: &mut BTreeMap<ContentKey, Found>, payloads: &[Payload]) ->
             .or_insert_with(|| {
                 next_no += 1;
                 Found {
-                    content: growing_content(next_no - 1, &payload.record),
+                    content: Content::growing(next_no - 1, &payload.record, Time(0)),
                     rows: BTreeMap::new(),
                 }
             });
@@ -271,28 +271,6 @@ impl Found {
             state.first = first.map_or(0, |place| place.sequence);
             state.discontinuities_gone = state.first;
         }
-    }
-}
-
-fn growing_content(no: u64, first: &SegmentRecord) -> Content {
-    Content {
-        no,
-        key: first.content.clone(),
-        title: first.title.clone(),
-        priority: first.priority,
-        created: first.created,
-        ttl: first.ttl,
-        expires: Time(0),
-        hold_until: None,
-        last_arrival: Time(0),
-        target_duration: first.target_duration,
-        state: State::Open,
-        superseded: false,
-        pinned: false,
-        held_bytes: 0,
-        source: String::new(),
-        renditions: Vec::new(),
-        generation: 0,
     }
 }
 

@@ -104,7 +104,7 @@ impl Victims {
     fn go(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         for key in self.keys {
             tx.dropped.evicted += 1;
-            lose(tx, key)?;
+            lose(tx, key, false)?;
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ pub(super) fn make_share_room(
     }
     for (key, _) in victims {
         tx.dropped.evicted += 1;
-        lose(tx, key)?;
+        lose(tx, key, false)?;
     }
     Ok(())
 }

@@ -20,13 +20,13 @@ pub struct Config {
     pub token: Option<Token>,
     /// The only nodes that it meets; all when absent.
     pub allow: Option<BTreeSet<PublisherKey>>,
-    /// Bytes a second that it sends, to all and to each.
+    /// Bytes a second that it sends, to all.
     pub upload: Option<u64>,
-    /// Bytes a second to each peer.
+    /// Bytes a second that it sends to each contact.
     pub peer_upload: Option<u64>,
     /// Bytes a second that it fetches, from all.
     pub download: Option<u64>,
-    /// Bytes a second from each peer.
+    /// Bytes a second that it fetches from each contact.
     pub peer_download: Option<u64>,
     /// Over how many nodes contents of each priority (by rank) are carried; 0 for any number.
     pub hops: [u8; 3],

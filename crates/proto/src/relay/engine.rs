@@ -18,6 +18,8 @@ use crate::time::Time;
 
 /// Most contents that are known, here or elsewhere.
 const ENTRIES_MAX: usize = 40_000;
+/// How often it is looked which of them may be forgotten, when there are too many.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Most contacts at a time.
 const CONTACTS_MAX: usize = 256;
 
@@ -77,6 +79,8 @@ pub struct Relay {
     pub(super) counted: BTreeSet<u32>,
     /// Contents of which nothing is fetched until then, because the store could not take it.
     pub(super) paused: BTreeMap<u32, Time>,
+    /// When [`Relay::forget_gone`] may look again.
+    next_sweep: Time,
     /// Where the round of serving goes on.
     pub(super) turn: ContactNo,
 }
@@ -102,6 +106,7 @@ impl Relay {
             left: BTreeMap::new(),
             counted: BTreeSet::new(),
             paused: BTreeMap::new(),
+            next_sweep: Time(0),
             turn: ContactNo(0),
         }
     }
@@ -194,10 +199,12 @@ impl Relay {
             Input::Sent(contact, bytes) => self.sent(contact, bytes),
             Input::Content(no, facts) => self.content(no, &facts),
             Input::Stored(no, track, run) => self.stored(no, track, run),
-            Input::Dropped(no, track, run) => self.dropped(no, track, run),
+            Input::Dropped(no, track, run) => self.dropped(no, track, run, false),
+            Input::Torn(no, track, run) => self.dropped(no, track, run, true),
             Input::Removed(no) => self.removed(no),
             Input::Refused(place) => self.refused(place),
             Input::RefusedContent(no) => self.refuse_content(no),
+            Input::FailedContent(no) => self.failed_content(no),
             Input::Failed(place) => self.failed(place),
             Input::Learned(contact, no, track, run, known) => {
                 self.learned(contact, no, track, run, known);
@@ -376,18 +383,36 @@ impl Relay {
     /// Forgets contents of which nothing is here and that nobody offers any more.
     fn forget_idle(&mut self, contents: BTreeSet<u32>) {
         for no in contents {
-            let offered = self
-                .contacts
-                .values()
-                .any(|contact| contact.remote.contains_key(&no));
-            if let Some(entry) = self.entries.get(&no)
-                && !offered
-                && entry.is_idle()
-            {
-                self.keys.remove(&entry.key);
-                self.entries.remove(&no);
-                self.out.push_back(Output::Forgotten(no));
+            let entry = self.entries.get(&no);
+            if entry.is_some_and(|entry| entry.is_idle() && !entry.refused) {
+                self.forget(no);
             }
+        }
+    }
+
+    /// Makes room for new contents: forgets those that are gone from here and not offered. The
+    /// store remembers what must not come back.
+    fn forget_gone(&mut self) {
+        if self.now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = self.now.after(SWEEP);
+        let idle = self.entries.iter().filter(|(_, entry)| entry.is_idle());
+        for no in idle.map(|(no, _)| *no).collect::<Vec<u32>>() {
+            self.forget(no);
+        }
+    }
+
+    /// Forgets a content, unless a contact offers it.
+    fn forget(&mut self, no: u32) {
+        let offers = |contact: &Contact| contact.remote.contains_key(&no);
+        if self.contacts.values().any(|contact| offers(contact)) {
+            return;
+        }
+        if let Some(entry) = self.entries.remove(&no) {
+            self.keys.remove(&entry.key);
+            self.paused.remove(&no);
+            self.out.push_back(Output::Forgotten(no));
         }
     }
 
@@ -401,8 +426,13 @@ impl Relay {
         if let Some(no) = self.keys.get(key) {
             return Some(*no);
         }
-        let wanted = self.config.interest.covers(key) && self.entries.len() < ENTRIES_MAX;
-        wanted.then(|| {
+        if !self.config.interest.covers(key) {
+            return None;
+        }
+        if self.entries.len() >= ENTRIES_MAX {
+            self.forget_gone();
+        }
+        (self.entries.len() < ENTRIES_MAX).then(|| {
             let entry = Entry::new(key.clone(), priority, expires, &self.config.own);
             self.insert(entry)
         })
@@ -490,7 +520,7 @@ impl Relay {
         }
     }
 
-    /// The segments that stand in the way of nothing: a place's pending entry is free again.
+    /// Chunk groups that were asked for may be asked of others.
     pub(super) fn unfly(&mut self, place: Place, groups: Run) {
         if let Some(entry) = self.entries.get_mut(&place.no)
             && let Some(track) = entry.tracks.get_mut(usize::from(place.track))

@@ -1,6 +1,8 @@
 //! What this node knows of one content: what is here, what is on its way, what is refused.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
 
 use super::contact::Rank;
 use super::evict::EVERYWHERE;
@@ -16,7 +18,11 @@ use crate::wire::Writer;
 /// Of how many other nodes it is remembered what they have of a track.
 const ELSEWHERE_MAX: usize = 32;
 /// For how long a viewer is taken to go on watching after its last request.
-const WATCHED: std::time::Duration = std::time::Duration::from_secs(120);
+const WATCHED: Duration = Duration::from_secs(120);
+/// Of how many viewers of a content the playhead is remembered.
+const PLAYHEADS_MAX: usize = 8;
+/// A request for a segment so far ahead of a playhead is that viewer's next.
+const STEP_MAX: u64 = 8;
 
 /// A content.
 #[derive(Debug)]
@@ -34,8 +40,8 @@ pub(super) struct Entry {
     pub(super) refused: bool,
     /// The store has it.
     pub(super) stored: bool,
-    /// Where a viewer is, and until when that counts.
-    watched: Option<(u64, Time)>,
+    /// Where viewers are, and until when that counts; who asked last is at the end.
+    playheads: Vec<(u64, Time)>,
     pub(super) hops: u8,
     /// How many copies this node may still make, itself included, where copies are counted.
     pub(super) copies_left: u16,
@@ -208,7 +214,7 @@ impl Entry {
             tracks: Vec::new(),
             refused: false,
             stored: false,
-            watched: None,
+            playheads: Vec::new(),
             hops: 0,
             copies_left: 0,
             upgrade: None,
@@ -280,7 +286,6 @@ impl Entry {
         let waits = |pending: &Pending| pending.flying.is_empty() && !pending.adopting;
         let idle = |track: &Track| track.here.is_empty() && track.pending.values().all(waits);
         !self.stored
-            && !self.refused
             && self.tracks.iter().all(idle)
             && self
                 .upgrade
@@ -310,23 +315,48 @@ impl Entry {
         Item { point, digest }
     }
 
+    /// A viewer asked for a segment: the one who is a few segments before it, or another.
     pub(super) fn watch(&mut self, sequence: u64, now: Time) {
-        self.watched = Some((sequence, now.after(WATCHED)));
+        let is_next = |head: u64| (head..=head.saturating_add(STEP_MAX)).contains(&sequence);
+        let nearest = self
+            .playheads
+            .iter()
+            .filter(|(head, _)| is_next(*head))
+            .map(|(head, _)| *head)
+            .max();
+        self.playheads
+            .retain(|(head, until)| *until > now && Some(*head) != nearest);
+        if self.playheads.len() >= PLAYHEADS_MAX {
+            self.playheads.remove(0);
+        }
+        self.playheads.push((sequence, now.after(WATCHED)));
     }
 
-    /// Where the viewer is; 0 without one.
-    pub(super) fn playhead(&self, now: Time) -> u64 {
-        self.watched
-            .filter(|(_, until)| *until > now)
-            .map_or(0, |(sequence, _)| sequence)
+    /// The segments in the order in which they are of use: from each playhead to the next one, and
+    /// last those before all of them, which is not said to lie ahead.
+    pub(super) fn ahead(&self, now: Time) -> Vec<(Range<u64>, bool)> {
+        let current = self.playheads.iter().filter(|(_, until)| *until > now);
+        let mut heads: Vec<u64> = current.map(|(head, _)| *head).collect();
+        heads.sort_unstable();
+        let first = heads.first().copied().unwrap_or(0);
+        let ends = heads.iter().skip(1).copied().chain([u64::MAX]);
+        let mut parts: Vec<_> = heads
+            .iter()
+            .zip(ends)
+            .map(|(head, end)| (*head..end, true))
+            .collect();
+        if parts.is_empty() {
+            parts.push((0..u64::MAX, true));
+        } else if first > 0 {
+            parts.push((0..first, false));
+        }
+        parts
     }
 
     /// The lowest goes first: what is watched here, then by priority.
     pub(super) fn rank(&self, now: Time) -> Rank {
-        let urgency = match self.watched {
-            Some((_, until)) if until > now => 0,
-            _ => 3 - self.priority.rank(),
-        };
+        let watched = self.playheads.iter().any(|(_, until)| *until > now);
+        let urgency = if watched { 0 } else { 3 - self.priority.rank() };
         (urgency, self.order)
     }
 }

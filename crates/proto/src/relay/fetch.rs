@@ -1,14 +1,15 @@
 //! What is fetched next, and from whom.
 //!
 //! Every contact is asked for as much as arrives within two round trips. Contents go by rank (what
-//! is watched here, then live, near-live, on demand), segments by sequence from the playhead on,
+//! is watched here, then live, near-live, on demand), segments by sequence from each playhead on,
 //! init segments before all. A chunk group is asked of one contact only.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::contact::{Contact, Place, Remote, Request, bytes_of};
 use super::engine::Relay;
-use super::entry::{Entry, Pending};
+use super::entry::{Entry, Pending, Track};
 use super::io::{ContactNo, Known, Output};
 use super::message::{Message, RECORDS_MAX, groups_of};
 use super::serve::GROUP_ON_LINK;
@@ -301,7 +302,7 @@ impl Relay {
         let Some(entry) = self.entries.get_mut(&at) else {
             return;
         };
-        let head = entry.playhead(now);
+        let parts = entry.ahead(now);
         let Some(ours) = entry.tracks.get_mut(usize::from(track)) else {
             return;
         };
@@ -327,7 +328,7 @@ impl Relay {
             .map(|pending| pending.length)
             .sum();
         let mut ready = Vec::new();
-        for part in [head..u64::MAX, 0..head] {
+        for (part, _) in parts {
             for (sequence, pending) in ours.pending.range_mut(part) {
                 if pending.is_complete() {
                     if !pending.adopting {
@@ -429,60 +430,67 @@ fn plan(
         _ => {}
     }
     learn(no, at, entry, remote, now, out);
-    let head = entry.playhead(now);
-    let candidates = entry
-        .tracks
-        .iter()
-        .enumerate()
-        .filter_map(|(index, track)| {
-            let (sequence, groups, length) = candidate(index as u16, track, remote, head)?;
-            let order = (
-                track.name.kind == Kind::Media,
-                sequence < head,
-                sequence,
-                index,
-            );
-            let groups = Run::new(groups.start, groups.end.min(groups.start + most));
-            let place = Place {
-                no: at,
-                track: index as u16,
-                sequence,
-            };
-            Some((order, place, groups, length))
-        });
+    let parts = entry.ahead(now);
+    let tracks = entry.tracks.iter().enumerate();
+    let candidates = tracks.filter_map(|(index, track)| {
+        let found = candidate(index as u16, track, remote, &parts)?;
+        let order = (track.name.kind == Kind::Media, found.order, index);
+        let groups = found.groups;
+        let groups = Run::new(groups.start, groups.end.min(groups.start + most));
+        let place = Place {
+            no: at,
+            track: index as u16,
+            sequence: found.sequence,
+        };
+        Some((order, place, groups, found.length))
+    });
     match candidates.min_by_key(|(order, ..)| *order) {
         Some((_, place, groups, length)) => Plan::Ask(place, groups, length),
         None => Plan::Wait,
     }
 }
 
-/// The first segment of a track, from the playhead on, of which the contact has chunk groups that
-/// nobody was asked for.
+/// Chunk groups of a segment that may be asked for.
+struct Candidate {
+    /// Whether it lies before all playheads, and how far ahead of one.
+    order: (bool, u64),
+    sequence: u64,
+    groups: Run,
+    length: u64,
+}
+
+/// The segment of a track next to a playhead of which the contact has chunk groups that nobody was
+/// asked for.
 fn candidate(
     index: u16,
-    track: &super::entry::Track,
+    track: &Track,
     remote: &Remote,
-    head: u64,
-) -> Option<(u64, Run, u64)> {
+    parts: &[(Range<u64>, bool)],
+) -> Option<Candidate> {
     let (_, here) = remote.track(index)?;
-    let from_head = track.pending.range(head..);
-    for (sequence, pending) in from_head.chain(track.pending.range(..head)) {
+    let open = |sequence: u64, pending: &Pending| {
         if pending.adopting || pending.is_assigned() {
-            continue;
+            return None;
         }
         let mut open = pending.open();
-        if !here.contains(*sequence) {
-            let Some(part) = remote.partials.get(&(index, *sequence)) else {
-                continue;
-            };
-            let absent = open.without(part);
+        if !here.contains(sequence) {
+            let absent = open.without(remote.partials.get(&(index, sequence))?);
             open = open.without(&absent);
         }
-        if let Some(first) = open.runs().first() {
-            return Some((*sequence, *first, pending.length));
-        }
-    }
-    None
+        open.runs().first().copied()
+    };
+    let firsts = parts.iter().filter_map(|(part, is_ahead)| {
+        let mut segments = track.pending.range(part.clone());
+        segments.find_map(|(sequence, pending)| {
+            Some(Candidate {
+                order: (!is_ahead, sequence - part.start),
+                sequence: *sequence,
+                groups: open(*sequence, pending)?,
+                length: pending.length,
+            })
+        })
+    });
+    firsts.min_by_key(|found| found.order)
 }
 
 /// Asks for records of the segments that come next.
@@ -494,49 +502,59 @@ fn learn(
     now: Time,
     out: &mut VecDeque<Output>,
 ) {
-    let head = entry.playhead(now);
+    let parts = entry.ahead(now);
     let finished = entry.manifest.is_some();
+    let most = if finished { RECALL } else { RECORDS_MAX };
     for (index, track) in entry.tracks.iter_mut().enumerate() {
         let Some((theirs, here)) = remote.track(index as u16) else {
             continue;
         };
-        let waiting = track
-            .pending
-            .values()
-            .filter(|pending| !pending.is_complete())
-            .count();
-        if waiting >= AHEAD {
-            continue;
-        }
-        let mut unknown = track.unknown(here);
-        for (ours, sequence) in remote.partials.keys() {
-            let listed = track.pending.contains_key(sequence) || track.here.contains(*sequence);
-            let asked = track
-                .asked
-                .iter()
-                .any(|(_, run)| (run.start..run.end).contains(sequence));
-            if *ours == index as u16 && !listed && !asked && !track.refused.contains(*sequence) {
-                unknown.insert(*sequence, *sequence + 1);
+        let mut unknown = None;
+        for (part, _) in &parts {
+            let waiting = track
+                .pending
+                .range(part.clone())
+                .filter(|(_, pending)| !pending.is_complete())
+                .take(AHEAD)
+                .count();
+            if waiting == AHEAD {
+                continue;
             }
-        }
-        let ahead = unknown.runs().iter().find(|run| run.end > head);
-        let Some(run) = ahead.or_else(|| unknown.runs().first()) else {
-            continue;
-        };
-        let start = if run.end > head {
-            run.start.max(head)
-        } else {
-            run.start
-        };
-        let most = if finished { RECALL } else { RECORDS_MAX };
-        let run = Run::new(start, run.end.min(start + most));
-        if finished {
-            track.asked.push((None, run));
-            out.push_back(Output::Recall(at, index as u16, run));
-        } else {
-            track.asked.push((Some(no), run));
-            let message = Message::GetRecords(remote.no, theirs, run);
-            out.push_back(Output::Send(no, message));
+            let unknown =
+                unknown.get_or_insert_with(|| unlisted(index as u16, track, remote, here));
+            let in_part = unknown.runs().iter().find_map(|run| {
+                let start = run.start.max(part.start);
+                let end = run.end.min(part.end).min(start.saturating_add(most));
+                (start < end).then_some(Run::new(start, end))
+            });
+            let Some(run) = in_part else {
+                continue;
+            };
+            if finished {
+                track.asked.push((None, run));
+                out.push_back(Output::Recall(at, index as u16, run));
+            } else {
+                track.asked.push((Some(no), run));
+                let message = Message::GetRecords(remote.no, theirs, run);
+                out.push_back(Output::Send(no, message));
+            }
+            break;
         }
     }
+}
+
+/// What a contact has of a track, whole or in part, that is neither listed nor asked for.
+fn unlisted(index: u16, track: &Track, remote: &Remote, here: &Runs) -> Runs {
+    let mut unknown = track.unknown(here);
+    for (ours, sequence) in remote.partials.keys() {
+        let listed = track.pending.contains_key(sequence) || track.here.contains(*sequence);
+        let asked = track
+            .asked
+            .iter()
+            .any(|(_, run)| (run.start..run.end).contains(sequence));
+        if *ours == index && !listed && !asked && !track.refused.contains(*sequence) {
+            unknown.insert(*sequence, *sequence + 1);
+        }
+    }
+    unknown
 }

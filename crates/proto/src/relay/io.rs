@@ -65,12 +65,16 @@ pub enum Input {
     Stored(u32, u16, Run),
     /// The store let segments go.
     Dropped(u32, u16, Run),
+    /// Segments were damaged or lost, and are welcome again.
+    Torn(u32, u16, Run),
     /// The store removed a content.
     Removed(u32),
     /// A segment could not be taken, and will not be.
     Refused(Place),
     /// A content cannot be taken.
     RefusedContent(u32),
+    /// A content could not be taken now, or its records could not be read.
+    FailedContent(u32),
     /// A segment could not be taken now: what came of it is gone.
     Failed(Place),
     /// Records of a run of a track were verified, or read from the store; what is not among them
@@ -83,7 +87,7 @@ pub enum Input {
     Rows(u32, u64),
     /// What a contact said was signed is not.
     Lied(ContactNo, String),
-    /// A viewer asked for a segment.
+    /// A viewer asked for a segment of a content.
     Watched(u32, u64),
     /// Time passed.
     Tick,

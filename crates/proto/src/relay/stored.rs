@@ -34,7 +34,8 @@ impl Relay {
         self.reoffer(at);
     }
 
-    pub(super) fn dropped(&mut self, at: u32, track: u16, run: Run) {
+    /// Segments are not in the store any more; whether they are welcome again.
+    pub(super) fn dropped(&mut self, at: u32, track: u16, run: Run, torn: bool) {
         let Some(entry) = self.entries.get_mut(&at) else {
             return;
         };
@@ -42,7 +43,9 @@ impl Relay {
             return;
         };
         ours.here.remove(run.start, run.end);
-        ours.refused.insert(run.start, run.end);
+        if !torn {
+            ours.refused.insert(run.start, run.end);
+        }
         entry.changed();
         self.announce_loss(at, Some((track, run)));
         self.reoffer(at);
@@ -82,10 +85,24 @@ impl Relay {
         if let Some(track) = self.track_mut(place) {
             track.pending.remove(&place.sequence);
         }
+        self.pause(place.no);
+    }
+
+    pub(super) fn failed_content(&mut self, at: u32) {
+        if let Some(entry) = self.entries.get_mut(&at) {
+            entry.upgrade = None;
+            for track in &mut entry.tracks {
+                track.asked.retain(|(asked, _)| asked.is_some());
+            }
+        }
+        self.pause(at);
+    }
+
+    fn pause(&mut self, at: u32) {
         let until = self.now.after(PAUSE);
-        self.paused.insert(place.no, until);
+        self.paused.insert(at, until);
         self.wake = self.wake.min(until);
-        self.reoffer(place.no);
+        self.reoffer(at);
     }
 
     fn track_mut(&mut self, place: Place) -> Option<&mut Track> {

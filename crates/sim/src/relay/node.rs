@@ -12,6 +12,7 @@ use lavant_proto::time::Time;
 use lavant_proto::verify::group_count;
 
 use super::universe::{Spec, Universe, node_key};
+use crate::random::Random;
 
 /// What a node has of one content.
 #[derive(Debug, Default)]
@@ -100,7 +101,8 @@ impl Node {
         Some(content)
     }
 
-    fn no(&mut self, universe: &Universe, content: u32) -> u32 {
+    /// The relay's number for a content.
+    pub(super) fn no(&mut self, universe: &Universe, content: u32) -> u32 {
         if let Some(no) = self.numbers.get(&content)
             && self.relay.key(*no).is_some()
         {
@@ -290,6 +292,30 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Loses a segment of another's content, if there is one.
+    pub(super) fn lose_any(
+        &mut self,
+        universe: &Universe,
+        random: &mut Random,
+    ) -> Option<(u32, u64)> {
+        let others = |(content, held): &(&u32, &mut Held)| {
+            universe.specs[**content as usize].publisher != self.number && !held.here.is_empty()
+        };
+        let mut held: Vec<_> = self.held.iter_mut().filter(others).collect();
+        if held.is_empty() {
+            return None;
+        }
+        let (content, held) = held.swap_remove(random.below(held.len() as u64) as usize);
+        let at = random.below(held.here.count()) as usize;
+        let sequence = held.here.iter().nth(at)?;
+        held.here.remove(sequence, sequence + 1);
+        self.used -= universe.specs[*content as usize].length;
+        let content = *content;
+        self.evictable
+            .retain(|(_, other, lost)| (*other, *lost) != (content, sequence));
+        Some((content, sequence))
     }
 
     /// Notes that a segment came; whether it is for the first time.

@@ -127,6 +127,7 @@ pub fn setup(options: &Options) -> Setup {
             crashes: u64::from(nodes) / 2,
             clocks: Duration::from_secs(100),
             failures: 2,
+            torn: u64::from(nodes) / 2,
         }
     } else {
         Faults::default()
@@ -144,6 +145,7 @@ pub fn setup(options: &Options) -> Setup {
         },
         capacity,
         config,
+        views: Vec::new(),
         faults,
         end,
     }

@@ -7,7 +7,8 @@ use lavant_proto::ids::PublisherKey;
 use lavant_proto::relay::Config;
 use lavant_proto::time::Time;
 
-use super::universe::{Faults, Meeting, Setup, Spec, Universe};
+use super::report::{self, Options};
+use super::universe::{Faults, Meeting, Setup, Spec, Universe, View};
 use super::world::{Outcome, World};
 use crate::random::Random;
 
@@ -33,6 +34,7 @@ fn setup(nodes: u32, specs: Vec<Spec>, meetings: Vec<Meeting>) -> Setup {
         delay: Duration::from_millis(10),
         capacity: None,
         config: Config::new(PublisherKey([0; 32])),
+        views: Vec::new(),
         faults: Faults::default(),
         end: Time::from_seconds(10_000),
     }
@@ -164,19 +166,127 @@ fn hops_and_copies_are_limited_when_asked() {
     assert_eq!(run(&setup).delivered, 2);
 }
 
-#[test]
-fn upload_stays_below_its_limit() {
-    let mut setup = setup(
-        4,
-        vec![film(0, 400)],
-        (1..4).map(|n| meet(0, n, 0, 100)).collect(),
-    );
+/// Nodes 0 to 2 have a film, then all of them meet node 3 for 100 seconds.
+fn one_from_three(limit: impl FnOnce(&mut Config)) -> u64 {
+    let mut meetings = vec![meet(0, 1, 0, 10), meet(0, 2, 0, 10)];
+    meetings.extend((0..3).map(|n| meet(3, n, 20, 120)));
+    let mut setup = setup(4, vec![film(0, 400)], meetings);
     setup.rate = Some(50_000_000);
-    setup.config.upload = Some(500_000);
+    let before = run(&Setup {
+        end: Time::from_seconds(15),
+        ..setup.clone()
+    });
+    assert_eq!(before.delivered, 800);
+    limit(&mut setup.config);
+    // The first meetings are under the same limit, and long enough.
+    let (shift, hour) = (Duration::from_secs(3600), Time::from_seconds(3610));
+    for (index, meeting) in setup.meetings.iter_mut().enumerate() {
+        if index < 2 {
+            meeting.to = hour;
+        } else {
+            (meeting.from, meeting.to) = (meeting.from.after(shift), meeting.to.after(shift));
+        }
+    }
     let outcome = run(&setup);
-    // Nodes 1 to 3 do not meet each other, so all bytes come from node 0.
-    assert!(outcome.payload_bytes <= 500_000 * 100, "{outcome:?}");
-    assert!(outcome.payload_bytes >= 500_000 * 95, "{outcome:?}");
+    outcome.payload_bytes - before.payload_bytes
+}
+
+#[test]
+fn each_limit_holds_for_what_it_names() {
+    let near = |bytes: u64, expected: u64| {
+        assert!(bytes <= expected, "{bytes} of {expected}");
+        assert!(bytes >= expected / 100 * 95, "{bytes} of {expected}");
+    };
+    near(
+        one_from_three(|config| config.download = Some(500_000)),
+        50_000_000,
+    );
+    near(
+        one_from_three(|config| config.peer_download = Some(300_000)),
+        90_000_000,
+    );
+    near(
+        one_from_three(|config| config.peer_upload = Some(300_000)),
+        90_000_000,
+    );
+    // Three nodes send.
+    near(
+        one_from_three(|config| config.upload = Some(250_000)),
+        75_000_000,
+    );
+}
+
+#[test]
+fn what_lies_ahead_of_each_viewer_comes_first() {
+    let mut setup = setup(2, vec![film(0, 100)], vec![meet(1, 0, 5, 15)]);
+    let view = |sequence, at| View {
+        at: Time::from_seconds(at),
+        node: 1,
+        content: 0,
+        sequence,
+    };
+    // One viewer seeks to segment 40, one to 80; the first of them goes on while they come.
+    setup.views = vec![view(40, 4), view(80, 4), view(41, 6), view(42, 8)];
+    let mut world = World::new(setup);
+    world.go();
+    let here = &world.nodes[1].held[&0].here;
+    let [first, second] = here.runs() else {
+        panic!("{here:?}");
+    };
+    assert_eq!((first.start, second.start), (40, 80));
+    assert!(first.count() >= 13 && second.count() >= 13, "{here:?}");
+}
+
+#[test]
+fn what_lies_before_all_viewers_comes_last() {
+    let mut setup = setup(2, vec![film(0, 30)], vec![meet(1, 0, 5, 100)]);
+    setup.views = vec![View {
+        at: Time::from_seconds(4),
+        node: 1,
+        content: 0,
+        sequence: 20,
+    }];
+    assert_eq!(run(&setup).delivered, 30);
+    setup.meetings[0].to = Time::from_seconds(10);
+    let mut world = World::new(setup);
+    world.go();
+    let runs = world.nodes[1].held[&0].here.runs().to_vec();
+    assert_eq!((runs[0].start, runs[1].start, runs[1].end), (0, 20, 30));
+}
+
+#[test]
+fn a_damaged_segment_comes_again() {
+    let mut setup = setup(2, vec![film(0, 100)], vec![meet(0, 1, 5, 5000)]);
+    setup.rate = None;
+    setup.faults.torn = 40;
+    setup.end = Time::from_seconds(5000);
+    let outcome = run(&setup);
+    assert_eq!(outcome.delivered, 100);
+    assert!(outcome.payload_bytes > 100 * 300_000, "none was damaged");
+    assert_eq!(outcome.reached[1], 100);
+}
+
+#[test]
+fn what_the_store_cannot_take_now_is_fetched_later() {
+    let specs = (0..20).map(|_| film(0, 5)).collect();
+    let mut setup = setup(2, specs, vec![meet(0, 1, 5, 5000)]);
+    setup.faults.failures = 300;
+    let outcome = run(&setup);
+    assert_eq!(outcome.delivered, 100, "{:?}", outcome.closed);
+}
+
+#[test]
+fn room_is_made_for_new_contents_when_old_ones_are_gone() {
+    let specs = (0..45_000u64).map(|n| Spec {
+        created: Time::from_seconds(10 + n / 10),
+        ttl: Duration::from_secs(30),
+        length: 1000,
+        ..film(0, 1)
+    });
+    let mut setup = setup(2, specs.collect(), vec![meet(0, 1, 5, 9000)]);
+    setup.rate = None;
+    let outcome = run(&setup);
+    assert_eq!(outcome.delivered, 45_000, "{:?}", outcome.closed);
 }
 
 fn random_meetings(random: &mut Random, nodes: u64, count: u64, seconds: u64) -> Vec<Meeting> {
@@ -215,6 +325,7 @@ fn troubled(seed: u64) -> Setup {
         crashes: 100,
         clocks: Duration::from_secs(100),
         failures: 5,
+        torn: 50,
     };
     setup
 }
@@ -225,4 +336,36 @@ fn a_troubled_world_stays_right_and_repeats_itself() {
     let outcome = run(&setup);
     assert!(outcome.delivered > 1000, "{outcome:?}");
     assert_eq!(run(&setup), outcome);
+}
+
+#[test]
+fn without_limits_everything_arrives_that_can() {
+    let report = report::run(&Options {
+        rate: None,
+        compare: false,
+        ..Options::default()
+    });
+    let (delivered, reachable) = (report.relay.delivered, report.oracle.0);
+    assert!(reachable > 50_000, "{reachable}");
+    assert!(
+        delivered * 1000 >= reachable * 999,
+        "{delivered} of {reachable}"
+    );
+}
+
+#[test]
+fn small_buffers_and_short_meetings_are_used_better_than_by_plain_epidemic() {
+    let mut options = Options {
+        buffer: Some(10),
+        ..Options::default()
+    };
+    (options.made.length, options.made.hourly) = (10.0, 10.0);
+    let report = report::run(&options);
+    let (relay, epidemic) = (report.relay, report.epidemic.unwrap());
+    assert!(
+        relay.delivered * 2 >= epidemic.delivered * 3,
+        "{} against {}",
+        relay.delivered,
+        epidemic.delivered
+    );
 }

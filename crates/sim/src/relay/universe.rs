@@ -143,8 +143,23 @@ pub struct Faults {
     pub crashes: u64,
     /// By how much clocks may be wrong, either way.
     pub clocks: Duration,
-    /// Of a thousand adoptions, how many fail.
+    /// Of a thousand times that the store is to take something, how often it cannot.
     pub failures: u64,
+    /// How many segments are found damaged during the run.
+    pub torn: u64,
+}
+
+/// A viewer asks a node for a segment.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// When.
+    pub at: Time,
+    /// Which node.
+    pub node: u32,
+    /// Of which content.
+    pub content: u32,
+    /// Which segment.
+    pub sequence: u64,
 }
 
 /// A run.
@@ -166,6 +181,8 @@ pub struct Setup {
     pub capacity: Option<u64>,
     /// How every relay behaves; the key is each node's own.
     pub config: Config,
+    /// What viewers ask for.
+    pub views: Vec<View>,
     /// What goes wrong.
     pub faults: Faults,
     /// When the run ends.

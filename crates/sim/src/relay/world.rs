@@ -37,6 +37,8 @@ pub(super) enum Event {
     Expire(u32),
     Crash(u32),
     Restart(u32),
+    Tear(u32),
+    Watch(u32),
     Timer(u32),
     /// What a direction of a contact was sending is sent.
     Sent(u32, usize),
@@ -183,6 +185,14 @@ impl World {
             let node = self.random.below(u64::from(self.setup.nodes)) as u32;
             self.at(at, Event::Crash(node));
         }
+        for _ in 0..self.setup.faults.torn {
+            let at = Time(self.random.below(self.setup.end.0));
+            let node = self.random.below(u64::from(self.setup.nodes)) as u32;
+            self.at(at, Event::Tear(node));
+        }
+        for (number, view) in self.setup.views.clone().into_iter().enumerate() {
+            self.at(view.at, Event::Watch(number as u32));
+        }
     }
 
     pub(super) fn at(&mut self, at: Time, event: Event) {
@@ -197,6 +207,12 @@ impl World {
     /// Lets everything happen.
     #[must_use]
     pub fn run(mut self) -> Outcome {
+        self.go();
+        self.outcome.trace = self.hasher.finalize().to_hex().to_string();
+        self.outcome
+    }
+
+    pub(super) fn go(&mut self) {
         while let Some(due) = self.queue.pop() {
             if due.at > self.setup.end {
                 break;
@@ -212,8 +228,6 @@ impl World {
                 self.count_reached(content);
             }
         }
-        self.outcome.trace = self.hasher.finalize().to_hex().to_string();
-        self.outcome
     }
 
     fn count_reached(&mut self, content: u32) {
@@ -243,6 +257,13 @@ impl World {
                 }
             }
             Event::Crash(node) => self.crash(node),
+            Event::Tear(node) => self.tear(node),
+            Event::Watch(number) => {
+                let view = self.setup.views[number as usize];
+                let it = &mut self.nodes[view.node as usize];
+                let no = it.no(&self.setup.universe, view.content);
+                self.input(view.node, Input::Watched(no, view.sequence));
+            }
             Event::Restart(node) => {
                 let (universe, config) = (&self.setup.universe, &self.setup.config);
                 self.nodes[node as usize].restart(universe, config, self.now);
@@ -324,6 +345,17 @@ impl World {
         }
         self.nodes[node as usize].crash();
         self.at(self.now.after(AWAY), Event::Restart(node));
+    }
+
+    /// A segment that came to a node is found damaged.
+    fn tear(&mut self, node: u32) {
+        let it = &mut self.nodes[node as usize];
+        let Some((content, sequence)) = it.lose_any(&self.setup.universe, &mut self.random) else {
+            return;
+        };
+        let place = it.place(&self.setup.universe, content, sequence);
+        let run = Run::new(sequence, sequence + 1);
+        self.input(node, Input::Torn(place.no, place.track, run));
     }
 
     pub(super) fn input(&mut self, node: u32, input: Input) {
@@ -470,9 +502,17 @@ impl World {
         let known = (from + lavant_proto::relay::message::ROWS_MAX).min(total);
         if known < total {
             self.nodes[node as usize].handle(self.now, Input::Rows(no, known));
+        } else if self.fails() {
+            self.nodes[node as usize].handle(self.now, Input::FailedContent(no));
         } else {
             self.nodes[node as usize].admit(&self.setup.universe, content, self.now);
         }
+    }
+
+    /// Whether the store cannot take something now.
+    fn fails(&mut self) -> bool {
+        let failures = self.setup.faults.failures;
+        failures > 0 && self.random.below(1000) < failures
     }
 
     fn adopt(&mut self, node: u32, no: u32, sequence: u64) {
@@ -480,10 +520,11 @@ impl World {
             return;
         };
         let now = self.now;
+        let fails = self.fails();
         let universe = &self.setup.universe;
         let it = &mut self.nodes[node as usize];
         let place = it.place(universe, content, sequence);
-        if self.setup.faults.failures > 0 && self.random.below(1000) < self.setup.faults.failures {
+        if fails {
             it.handle(now, Input::Failed(place));
             return;
         }

@@ -153,6 +153,7 @@ fn what_disagrees_with_the_manifest_is_replaced() {
     let mut feed = here.store().subscribe();
     let no = here.store().admit(manifest, records.clone()).unwrap();
     let dropped = Change::Dropped {
+        torn: false,
         content_no: no,
         rendition_no: 0,
         kind: Kind::Media,
@@ -234,8 +235,13 @@ fn a_removed_content_does_not_come_back_by_itself() {
         "\"clip\" was removed here and does not come back by itself"
     );
     assert!(here.store().catalog().is_empty());
-    let forget = |name| here.store().forget_removal(&key(1).publisher(), &id(name));
-    assert!(forget("clip").unwrap() && !forget("clip").unwrap());
+    let forget = |name, publisher| {
+        let wanted = [(id(name), publisher)].into_iter().collect();
+        here.store().forget_removals(&wanted).unwrap()
+    };
+    assert_eq!(forget("clip", Some(key(2).publisher())), 0);
+    assert_eq!(forget("clip", Some(key(1).publisher())), 1);
+    assert_eq!(forget("clip", None), 0, "it is forgotten");
     assert!(adopt(here.store()).unwrap());
     // What the publisher makes anew does come, and what the node itself makes.
     from.store().remove(&from.content("film")).unwrap();
@@ -320,6 +326,7 @@ fn what_goes_is_told_once_it_is_durable() {
     here.store().append(live("cam", 1)).unwrap();
     let batch = feed.try_recv().unwrap();
     let dropped = Change::Dropped {
+        torn: false,
         content_no: 1,
         rendition_no: 0,
         kind: Kind::Media,
