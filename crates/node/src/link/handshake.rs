@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lavant_proto::ids::PublisherKey;
 use rustls::client::UnbufferedClientConnection;
+use rustls::kernel::KernelConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
-use rustls::{AlertDescription, Error};
+use rustls::{AlertDescription, Error, ExtractedSecrets};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -190,34 +191,8 @@ impl Handshake {
         let silent = || HandshakeError::NotLavant("it names no protocol".to_owned());
         let alpn = alpn.ok_or_else(silent)?.to_vec();
         let keys = match self.side {
-            Side::Client(c) => {
-                let (secrets, mut c) = c
-                    .dangerous_into_kernel_connection()
-                    .map_err(HandshakeError::of)?;
-                let suite = c.negotiated_cipher_suite();
-                RecordKeys::new(
-                    suite,
-                    secrets,
-                    Box::new(move |which| match which {
-                        Secrets::Ours => c.update_tx_secret(),
-                        Secrets::Theirs => c.update_rx_secret(),
-                    }),
-                )
-            }
-            Side::Server(c) => {
-                let (secrets, mut c) = c
-                    .dangerous_into_kernel_connection()
-                    .map_err(HandshakeError::of)?;
-                let suite = c.negotiated_cipher_suite();
-                RecordKeys::new(
-                    suite,
-                    secrets,
-                    Box::new(move |which| match which {
-                        Secrets::Ours => c.update_tx_secret(),
-                        Secrets::Theirs => c.update_rx_secret(),
-                    }),
-                )
-            }
+            Side::Client(c) => record_keys(c.dangerous_into_kernel_connection()),
+            Side::Server(c) => record_keys(c.dangerous_into_kernel_connection()),
         };
         Ok(Opened {
             peer,
@@ -227,6 +202,19 @@ impl Handshake {
             rest,
         })
     }
+}
+
+/// What a finished handshake leaves to the record layer.
+fn record_keys<D: Send + 'static>(
+    finished: Result<(ExtractedSecrets, KernelConnection<D>), Error>,
+) -> Result<RecordKeys, Error> {
+    let (secrets, mut connection) = finished?;
+    let suite = connection.negotiated_cipher_suite();
+    let next = move |which| match which {
+        Secrets::Ours => connection.update_tx_secret(),
+        Secrets::Theirs => connection.update_rx_secret(),
+    };
+    RecordKeys::new(suite, secrets, Box::new(next))
 }
 
 fn settle<D>(

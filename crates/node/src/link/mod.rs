@@ -120,23 +120,3 @@ pub trait LinkReceiver: Send {
     /// by every further call. May be dropped early without loss.
     fn receive<'a>(&'a mut self, out: &'a mut Vec<Frame>) -> BoxFuture<'a, Result<(), LinkError>>;
 }
-
-/// Whether a link between two nodes stays when both dialled at once: that of the smaller key does.
-///
-/// Both sides come to the same answer for the same link.
-#[must_use]
-pub fn keeps(ours: &PublisherKey, peer: &PublisherKey, we_dialled: bool) -> bool {
-    if we_dialled { ours < peer } else { peer < ours }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_two_links_between_two_nodes_both_sides_keep_the_same_one() {
-        let (a, b) = (PublisherKey([1; 32]), PublisherKey([2; 32]));
-        assert!(keeps(&a, &b, true) && keeps(&b, &a, false), "a dialled");
-        assert!(!keeps(&b, &a, true) && !keeps(&a, &b, false), "b dialled");
-    }
-}

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
 use rustls::crypto::cipher::{
-    InboundOpaqueMessage, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
+    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks,
+    OutboundPlainMessage,
 };
 use rustls::{
     ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets, ProtocolVersion,
@@ -79,23 +80,23 @@ fn encrypter(
     suite: &Tls13CipherSuite,
     secrets: ConnectionTrafficSecrets,
 ) -> Result<Box<dyn MessageEncrypter>, Error> {
-    use ConnectionTrafficSecrets::{Aes128Gcm, Aes256Gcm, Chacha20Poly1305};
-    match secrets {
-        Aes128Gcm { key, iv } | Aes256Gcm { key, iv } | Chacha20Poly1305 { key, iv } => {
-            Ok(suite.aead_alg.encrypter(key, iv))
-        }
-        _ => Err(Error::General("a cipher that is not known".to_owned())),
-    }
+    let (key, iv) = key_and_iv(secrets)?;
+    Ok(suite.aead_alg.encrypter(key, iv))
 }
 
 fn decrypter(
     suite: &Tls13CipherSuite,
     secrets: ConnectionTrafficSecrets,
 ) -> Result<Box<dyn MessageDecrypter>, Error> {
+    let (key, iv) = key_and_iv(secrets)?;
+    Ok(suite.aead_alg.decrypter(key, iv))
+}
+
+fn key_and_iv(secrets: ConnectionTrafficSecrets) -> Result<(AeadKey, Iv), Error> {
     use ConnectionTrafficSecrets::{Aes128Gcm, Aes256Gcm, Chacha20Poly1305};
     match secrets {
         Aes128Gcm { key, iv } | Aes256Gcm { key, iv } | Chacha20Poly1305 { key, iv } => {
-            Ok(suite.aead_alg.decrypter(key, iv))
+            Ok((key, iv))
         }
         _ => Err(Error::General("a cipher that is not known".to_owned())),
     }
