@@ -355,6 +355,12 @@ impl Flow {
         }
     }
 
+    /// Whether a quarter of the window is free, or so many chunk groups.
+    pub(super) fn has_room(&self, groups: u64) -> bool {
+        let part = (self.window / 4).min(groups * CHUNK_GROUP_BYTES);
+        self.outstanding == 0 || self.outstanding + part <= self.window
+    }
+
     pub(super) const fn asked(&mut self, bytes: u64, now: Time) {
         if self.outstanding == 0 {
             self.progress = now;

@@ -45,8 +45,13 @@ enum Plan {
 }
 
 impl Relay {
-    /// Asks a contact for as much as its window holds.
+    /// Asks a contact for as much as its window holds, once a part of it is free: many small
+    /// requests would each carry the whole path of proofs.
     pub(super) fn fill(&mut self, no: ContactNo) {
+        let waits = |contact: &Contact| !contact.flow.has_room(REQUEST_GROUPS_MAX);
+        if self.contacts.get(&no).is_none_or(|contact| waits(contact)) {
+            return;
+        }
         let Some(mut contact) = self.contacts.remove(&no) else {
             return;
         };
