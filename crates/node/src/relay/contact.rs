@@ -13,6 +13,7 @@ use lavant_proto::runs::Run;
 use lavant_proto::verify::{FrameReader, FrameWriter, VerifiedFrame, group_count};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, timeout_at};
 
 use super::driver::Event;
 use crate::link::{Frame, LinkReceiver, LinkSender};
@@ -24,6 +25,10 @@ const BATCH_BYTES: u64 = 512 << 10;
 const FILES_MAX: usize = 8;
 /// Unfinished answers; those that were cancelled stay among them until there are so many.
 const ANSWERS_MAX: usize = 4096;
+
+/// Bytes of chunk groups that are gathered before they are written, and for how long at most.
+const GATHER_BYTES: usize = 512 << 10;
+const GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// How long what was to be said before the end may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -324,8 +329,22 @@ pub(super) async fn receive(
     events: Sender<Event>,
 ) {
     let mut frames = Vec::new();
+    let mut until = None;
     loop {
-        let ended = link.receive(&mut frames).await.err();
+        let came = link.receive(&mut frames);
+        let ended = match until {
+            None => came.await.err(),
+            Some(until) => match timeout_at(until, came).await {
+                Ok(came) => came.err(),
+                Err(_) => None,
+            },
+        };
+        let now = Instant::now();
+        let limit = *until.get_or_insert(now + GATHER_TIME);
+        if ended.is_none() && now < limit && is_worth_gathering(&frames) {
+            continue;
+        }
+        until = None;
         let happened = take(no, &frames, &expected);
         frames.clear();
         for event in happened {
@@ -340,30 +359,41 @@ pub(super) async fn receive(
     }
 }
 
-/// Works through frames in order; those of one request that follow each other are kept together.
+/// Whether chunk groups may wait for those that follow: many of them cost little more to write
+/// than one.
+fn is_worth_gathering(frames: &[Frame]) -> bool {
+    let mut bytes = 0;
+    let is_data = |frame: &Frame| match frame {
+        Frame::Data { bytes: data, .. } => {
+            bytes += data.len();
+            true
+        }
+        Frame::Control(_) => false,
+    };
+    frames.iter().all(is_data) && bytes < GATHER_BYTES
+}
+
+/// Works through frames: chunk groups of one request are kept together, messages in their order
+/// and after what came before them.
 fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Event> {
     let mut happened = Vec::new();
-    let mut rest = frames;
-    while let Some((first, tail)) = rest.split_first() {
-        match first {
+    let mut answers: BTreeMap<u32, Vec<&Bytes>> = BTreeMap::new();
+    for frame in frames {
+        match frame {
+            Frame::Data { request, bytes, .. } => answers.entry(*request).or_default().push(bytes),
             Frame::Control(bytes) => {
+                for (request, answer) in std::mem::take(&mut answers) {
+                    keep(no, request, &answer, expected, &mut happened);
+                }
                 happened.push(match Message::decode(bytes) {
                     Ok(message) => Event::Message(no, message),
                     Err(error) => Event::Lied(no, format!("it sent what is no message: {error}")),
                 });
-                rest = tail;
-            }
-            Frame::Data { request, .. } => {
-                let same = |frame: &&Frame| match frame {
-                    Frame::Data { request: other, .. } => other == request,
-                    Frame::Control(_) => false,
-                };
-                let count = rest.iter().take_while(same).count();
-                let (data, others) = rest.split_at(count);
-                keep(no, *request, data, expected, &mut happened);
-                rest = others;
             }
         }
+    }
+    for (request, answer) in answers {
+        keep(no, request, &answer, expected, &mut happened);
     }
     happened
 }
@@ -371,7 +401,7 @@ fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Event> 
 fn keep(
     no: ContactNo,
     request: u32,
-    frames: &[Frame],
+    frames: &[&Bytes],
     expected: &Expectations,
     happened: &mut Vec<Event>,
 ) {
@@ -381,10 +411,7 @@ fn keep(
     };
     let mut verified: Vec<VerifiedFrame<'_>> = Vec::new();
     let mut damaged = false;
-    for frame in frames {
-        let Frame::Data { bytes, .. } = frame else {
-            continue;
-        };
+    for bytes in frames {
         match answer.reader.push(bytes) {
             Ok(frame) => verified.push(frame),
             Err(error) => {

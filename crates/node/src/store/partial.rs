@@ -22,7 +22,7 @@ use lavant_proto::verify::{HaveRanges, VerifiedFrame, group_count, outboard_leng
 
 use super::error::StoreError;
 use super::layout::Layout;
-use super::pieces::Pieces;
+use super::pieces::{PastCache, Pieces};
 use super::recover::files_below;
 use super::{Clock, Shared, Store, lock, payload, room};
 
@@ -40,6 +40,7 @@ pub struct Partial {
     file: File,
     slot: Arc<Slot>,
     clock: Clock,
+    past_cache: Arc<PastCache>,
 }
 
 /// What is known of a partial payload, whether its file is open or not.
@@ -71,8 +72,19 @@ struct Entry {
 }
 
 /// The partial payloads of a store. While its lock is held, no lock of a [`Slot`] is waited for.
-#[derive(Default)]
-pub(super) struct Partials(Mutex<BTreeMap<Key, Entry>>);
+pub(super) struct Partials {
+    entries: Mutex<BTreeMap<Key, Entry>>,
+    past_cache: Arc<PastCache>,
+}
+
+impl Default for Partials {
+    fn default() -> Self {
+        Self {
+            entries: Mutex::default(),
+            past_cache: Arc::new(PastCache::new()),
+        }
+    }
+}
 
 impl Slot {
     fn new(touched: Time, reserved: u64) -> Arc<Self> {
@@ -124,7 +136,9 @@ impl Partials {
             let open = Weak::new();
             (key, Entry { slot, open })
         });
-        (Self(Mutex::new(entries.collect())), bytes)
+        let partials = Self::default();
+        *lock(&partials.entries) = entries.collect();
+        (partials, bytes)
     }
 }
 
@@ -198,7 +212,9 @@ impl Partial {
             let new = |frame: &&VerifiedFrame<'_>| !have.is_some_and(|h| h.contains(frame.group()));
             frames.iter().filter(new).collect()
         };
-        let mut pieces = Pieces::new(&self.file);
+        // What is watched while it comes will be read at once.
+        let on_demand = self.slot.priority.load(Ordering::Relaxed) == Priority::Vod.rank();
+        let mut pieces = Pieces::new(&self.file, on_demand.then_some(&*self.past_cache));
         for frame in &fresh {
             pieces.add(frame.offset(), frame.leaf())?;
         }
@@ -290,7 +306,7 @@ impl Store {
         }
         let opened = self.open_partial(key, &slot, Some(priority));
         if opened.is_err() {
-            let mut partials = lock(&self.shared.partials.0);
+            let mut partials = lock(&self.shared.partials.entries);
             let unused = partials
                 .get(&key)
                 .is_some_and(|entry| Arc::ptr_eq(&entry.slot, &slot));
@@ -305,7 +321,7 @@ impl Store {
 
     /// The slot of a partial payload, made when there is none, and its handle if it is open.
     fn slot(&self, key: Key, now: Time) -> Result<(Arc<Slot>, Option<Arc<Partial>>), StoreError> {
-        let mut partials = lock(&self.shared.partials.0);
+        let mut partials = lock(&self.shared.partials.entries);
         if let Some(entry) = partials.get(&key) {
             return Ok((entry.slot.clone(), entry.open.upgrade()));
         }
@@ -338,7 +354,7 @@ impl Store {
         let unopened = |error| StoreError::io("open part of a segment", &error);
         let mut held = lock(&slot.held);
         let known = {
-            let partials = lock(&self.shared.partials.0);
+            let partials = lock(&self.shared.partials.entries);
             let entry = partials.get(&key);
             entry
                 .filter(|entry| Arc::ptr_eq(&entry.slot, slot))
@@ -381,8 +397,9 @@ impl Store {
             file,
             slot: slot.clone(),
             clock: self.settings().clock.clone(),
+            past_cache: Arc::clone(&self.shared.partials.past_cache),
         });
-        if let Some(entry) = lock(&self.shared.partials.0).get_mut(&key) {
+        if let Some(entry) = lock(&self.shared.partials.entries).get_mut(&key) {
             entry.open = Arc::downgrade(&partial);
         }
         Ok(partial)
@@ -391,7 +408,7 @@ impl Store {
     /// The partial payload, if something of it is here.
     pub(super) fn known_partial(&self, key: Key) -> Result<Option<Arc<Partial>>, StoreError> {
         let found = {
-            let partials = lock(&self.shared.partials.0);
+            let partials = lock(&self.shared.partials.entries);
             let entry = partials.get(&key);
             entry.map(|entry| (entry.slot.clone(), entry.open.upgrade()))
         };
@@ -444,7 +461,7 @@ impl Store {
     /// Drops the stalest partial payloads that nobody uses, of no higher priority, until so many
     /// bytes are free; whether any went.
     fn drop_stalest(&self, bytes: u64, priority: Priority) -> bool {
-        let mut partials = lock(&self.shared.partials.0);
+        let mut partials = lock(&self.shared.partials.entries);
         let mut freed = 0;
         let mut any = false;
         while freed < bytes {
@@ -460,7 +477,7 @@ impl Store {
     /// Drops partial payloads whose record expired or to which nothing came for 30 days.
     pub fn drop_stale_partials(&self) {
         let now = self.settings().clock.now();
-        let mut partials = lock(&self.shared.partials.0);
+        let mut partials = lock(&self.shared.partials.entries);
         let stale: Vec<Key> = partials
             .iter()
             .filter(|(_, entry)| entry.is_idle() && entry.slot.is_stale(now))
@@ -475,7 +492,7 @@ impl Store {
     /// opened at this moment stays for whoever opens it.
     pub(super) fn forget_partial(&self, key: Key) {
         let removed = {
-            let mut partials = lock(&self.shared.partials.0);
+            let mut partials = lock(&self.shared.partials.entries);
             let opening = partials
                 .get(&key)
                 .is_some_and(|entry| !entry.is_idle() && entry.open.strong_count() == 0);
@@ -510,7 +527,7 @@ impl Store {
     #[must_use]
     pub fn partials(&self) -> Vec<(Root, u64, HaveRanges)> {
         let slots: Vec<(Key, Arc<Slot>)> = {
-            let partials = lock(&self.shared.partials.0);
+            let partials = lock(&self.shared.partials.entries);
             let entries = partials.iter();
             entries.map(|(key, e)| (*key, e.slot.clone())).collect()
         };
@@ -524,7 +541,7 @@ impl Store {
     /// Looks through the partial payloads of that root again; whether something was damaged.
     pub(super) fn recheck_partials(&self, root: &Root) -> Result<bool, StoreError> {
         let keys: Vec<Key> = {
-            let partials = lock(&self.shared.partials.0);
+            let partials = lock(&self.shared.partials.entries);
             let of_root = partials.range((*root, 0)..=(*root, u64::MAX));
             of_root.map(|(key, _)| *key).collect()
         };

@@ -2,12 +2,32 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
 
 /// Most pieces that are written at once; the system takes 1024.
 const PIECES_MAX: usize = 512;
-/// Most bytes that are written at once: the system puts small writes into pages of memory that were
-/// in use lately, large ones into fresh memory, which a virtual machine has to get from its host.
-const BYTES_MAX: u64 = 32 * 1024;
+/// Most bytes that are written into the page cache at once: the system puts small writes into pages
+/// of memory that were in use lately, large ones into fresh memory, which a virtual machine has to
+/// get from its host.
+const CACHED_MAX: usize = 32 * 1024;
+/// Fewer bytes are left to the page cache, which gathers them for the disk.
+const PAST_MIN: u64 = 128 * 1024;
+
+/// Whether a file system is known to write past its page cache, or may.
+pub(super) struct PastCache(AtomicBool);
+
+impl PastCache {
+    /// It may.
+    pub(super) const fn new() -> Self {
+        Self(AtomicBool::new(true))
+    }
+
+    fn is_known(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Gathers bytes that stand next to each other in a file, so that they are written at once.
 pub(super) struct Pieces<'a> {
@@ -15,22 +35,24 @@ pub(super) struct Pieces<'a> {
     at: u64,
     length: u64,
     pieces: Vec<IoSlice<'a>>,
+    past: Option<&'a PastCache>,
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) const fn new(file: &'a File) -> Self {
+    /// With `past`, runs that are long enough for the disk are written past the page cache.
+    pub(super) const fn new(file: &'a File, past: Option<&'a PastCache>) -> Self {
         Self {
             file,
             at: 0,
             length: 0,
             pieces: Vec::new(),
+            past,
         }
     }
 
     /// Adds bytes that belong at `at`; they must stay where they are until [`Pieces::write`].
     pub(super) fn add(&mut self, at: u64, bytes: &'a [u8]) -> io::Result<()> {
-        let full = self.pieces.len() >= PIECES_MAX || self.length >= BYTES_MAX;
-        if full || at != self.at + self.length {
+        if self.pieces.len() >= PIECES_MAX || at != self.at + self.length {
             self.write()?;
             self.at = at;
         }
@@ -43,9 +65,20 @@ impl<'a> Pieces<'a> {
     pub(super) fn write(&mut self) -> io::Result<()> {
         let mut pieces = &mut self.pieces[..];
         let mut at = self.at;
+        let past = self.past.filter(|_| self.length >= PAST_MIN);
         while !pieces.is_empty() {
-            let written = match rustix::io::pwritev(self.file, pieces, at) {
-                Err(rustix::io::Errno::INTR) => continue,
+            let outcome = match past.filter(|past| past.is_known()) {
+                Some(past) => match write_past(self.file, pieces, at) {
+                    Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                        past.0.store(false, Ordering::Relaxed);
+                        continue;
+                    }
+                    other => other,
+                },
+                None => rustix::io::pwritev(self.file, &pieces[..few(pieces)], at),
+            };
+            let written = match outcome {
+                Err(Errno::INTR) => continue,
                 other => other?,
             };
             if written == 0 {
@@ -58,5 +91,59 @@ impl<'a> Pieces<'a> {
         self.at += self.length;
         self.length = 0;
         Ok(())
+    }
+}
+
+/// How many of the pieces go into the page cache at once.
+fn few(pieces: &[IoSlice<'_>]) -> usize {
+    let mut bytes = 0;
+    let fits = |piece: &&IoSlice<'_>| {
+        bytes += piece.len();
+        bytes <= CACHED_MAX
+    };
+    pieces.iter().take_while(fits).count().max(1)
+}
+
+/// Writes what goes to the disk at once and then leaves the page cache, unless somebody reads it
+/// meanwhile: `RWF_DONTCACHE` of Linux 6.14.
+#[cfg(target_os = "linux")]
+fn write_past(file: &File, pieces: &[IoSlice<'_>], at: u64) -> rustix::io::Result<usize> {
+    let flags = rustix::io::ReadWriteFlags::from_bits_retain(0x80);
+    rustix::io::pwritev2(file, pieces, at, flags)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_past(_: &File, _: &[IoSlice<'_>], _: u64) -> rustix::io::Result<usize> {
+    Err(Errno::NOSYS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn bytes_stand_where_they_belong_whatever_the_file_system_can() {
+        let bytes: Vec<u8> = (0..1_000_003u32).map(|n| (n % 251) as u8).collect();
+        let places = [std::env::temp_dir(), Path::new("/dev/shm").to_owned()];
+        for place in places.iter().filter(|place| place.is_dir()) {
+            for (piece, past) in [(64, true), (16_384, true), (300_000, true), (16_384, false)] {
+                let file = tempfile::tempfile_in(place).unwrap();
+                let known = PastCache::new();
+                let mut pieces = Pieces::new(&file, past.then_some(&known));
+                for (at, part) in bytes.chunks(piece).enumerate() {
+                    pieces.add((at * piece) as u64, part).unwrap();
+                }
+                pieces.add(2_000_000, b"end").unwrap();
+                pieces.write().unwrap();
+                drop(pieces);
+                let mut read = vec![1; 2_000_003];
+                std::os::unix::fs::FileExt::read_exact_at(&file, &mut read, 0).unwrap();
+                assert!(read[..bytes.len()] == bytes[..], "{}", place.display());
+                assert!(read[bytes.len()..2_000_000].iter().all(|byte| *byte == 0));
+                assert_eq!(&read[2_000_000..], b"end");
+            }
+        }
     }
 }
