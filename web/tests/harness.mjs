@@ -30,6 +30,7 @@ export function setUp() {
   beforeEach(() => {
     mock.catalog = sampleCatalog();
     mock.status = sampleStatus();
+    mock.peers = [];
     mock.token = null;
     mock.calls = [];
     seen.consoleErrors.length = 0;

@@ -31,6 +31,7 @@ const TYPES = {
 export class MockNode {
   catalog = [];
   status = sampleStatus();
+  peers = [];
   /** When set, state-changing calls need it. */
   token = null;
   /** Answers 503 to media while true. */
@@ -97,6 +98,7 @@ export class MockNode {
     }
     if (pathname === '/catalog') return this.#json(res, 200, this.catalog);
     if (pathname === '/status') return this.#json(res, 200, this.status);
+    if (pathname === '/peers') return this.#json(res, 200, this.peers);
     if (pathname === '/events') return this.#events(req, res);
     if (pathname.startsWith('/content/')) return this.#content(res, pathname.slice(9));
     if (pathname.startsWith('/play/')) return this.#play(res, pathname.slice(6));

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { assertClean, card, mock, open, page, seen, setUp } from './harness.mjs';
-import { entry, sampleStatus, upload } from './samples.mjs';
+import { entry, samplePeer, samplePeers, sampleStatus, upload } from './samples.mjs';
 
 setUp();
 
@@ -125,6 +125,22 @@ describe('node panel and connection', () => {
     assertClean();
   });
 
+  test('shows the nodes that are met, and why others are not', async () => {
+    await open('#/node');
+    await page.getByText('No other node is met yet. Others come in at port 7778.').waitFor();
+    mock.peers = samplePeers();
+    await page.getByText('connected, QUIC').waitFor();
+    const rows = page.locator('section', { hasText: 'Peers' }).getByRole('listitem');
+    const [first, second, third] = await rows.allInnerTexts();
+    assert.match(first, /ferry-2[^]*1\.84 GB received[^]*62 MB sent[^]*4\.2 MB\/s[^]*24 ms/);
+    assert.match(second, /harbour[^]*again in 42 s[^]*does not answer/);
+    assert.match(third, /clinic[^]*away/);
+    mock.status.relay_port = null;
+    mock.push(['status']);
+    await page.getByText('it was started with --no-relay').waitFor();
+    assertClean();
+  });
+
   test('tells when the node is lost and when it is back', async () => {
     await open();
     await page.waitForSelector('li.card');
@@ -152,6 +168,7 @@ describe('layout', () => {
 
   test('no view scrolls sideways, from 320 px to 4K, dark and light', async () => {
     mock.status = sampleStatus({ uploads: true });
+    mock.peers = [...samplePeers(), samplePeer(`${'w'.repeat(80)}.example:7778`)];
     mock.catalog.push(entry('w'.repeat(60), { title: 'W'.repeat(90) }));
     for (const [width, colorScheme] of [
       [320, 'dark'],
@@ -174,6 +191,7 @@ describe('layout', () => {
 
   test('dark and light differ, and text has contrast in both', async () => {
     mock.status = sampleStatus({ uploads: true });
+    mock.peers = samplePeers();
     const grounds = [];
     for (const colorScheme of ['light', 'dark']) {
       await page.emulateMedia({ colorScheme });

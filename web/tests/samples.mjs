@@ -150,5 +150,46 @@ export function sampleStatus({ uploads = false, busy = uploads } = {}) {
     read_only: false,
     warnings: [],
     auth_required: false,
+    relay_port: 7778,
   };
 }
+
+/** A peer as `/peers` lists it. */
+export function samplePeer(address, more = {}) {
+  return {
+    address,
+    node: null,
+    name: '',
+    source: 'named',
+    state: 'waiting',
+    link: null,
+    error: null,
+    failures: 0,
+    retry_seconds: null,
+    received_bytes: 0,
+    sent_bytes: 0,
+    rate: 0,
+    round_trip_ms: null,
+    ...more,
+  };
+}
+
+/** A ship that is met, one that does not answer, one that was seen on the network. */
+export const samplePeers = () => [
+  samplePeer('harbour.example:7778', {
+    error:
+      'harbour.example:7778 does not answer; check that it runs and that nothing blocks its port',
+    retry_seconds: 41.2,
+  }),
+  samplePeer('192.0.2.17:7778', {
+    name: 'ferry-2',
+    node: PUBLISHER,
+    state: 'connected',
+    link: 'quic',
+    received_bytes: 1_840_000_000,
+    sent_bytes: 62_000_000,
+    rate: 4_200_000,
+    round_trip_ms: 23.7,
+  }),
+  samplePeer('[2001:db8::5]:7778', { name: 'clinic', state: 'away', sent_bytes: 9_000 }),
+];

@@ -72,6 +72,24 @@ export interface Status {
   read_only: boolean;
   warnings: string[];
   auth_required: boolean;
+  /** Where links of other nodes come in; null when this node meets none. */
+  relay_port: number | null;
+}
+
+/** A node that this one meets, or tries to. */
+export interface Peer {
+  address: string;
+  node: string | null;
+  name: string;
+  state: 'connected' | 'dialling' | 'waiting' | 'away';
+  link: 'tcp' | 'quic' | null;
+  error: string | null;
+  retry_seconds: number | null;
+  received_bytes: number;
+  sent_bytes: number;
+  /** Bytes a second that arrive. */
+  rate: number;
+  round_trip_ms: number | null;
 }
 
 /** A call that the node refused, or that did not reach it (`status` 0). */
@@ -121,6 +139,9 @@ export const fetchCatalog = () => call<CatalogEntry[]>('GET', '/catalog');
 
 /** How the node is doing. */
 export const fetchStatus = () => call<Status>('GET', '/status');
+
+/** The nodes that this one meets. */
+export const fetchPeers = () => call<Peer[]>('GET', '/peers');
 
 /** One content with the details of its renditions. */
 export const fetchContent = (ref: string) => call<CatalogEntry>('GET', `/content/${ref}`);
