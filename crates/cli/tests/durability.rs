@@ -3,12 +3,11 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::media::{count, film_of, frames, mp4};
-use common::program::run;
 use common::{Node, PATIENCE, Random, payload, text, until};
 use rustix::process::Signal;
 
@@ -270,7 +269,7 @@ fn a_torn_file_is_dropped_and_its_playlist_shows_a_gap() {
     }
     node.call("POST", "/ingest/film/finish", &[], &[]).ok();
     node.stop();
-    let file = payload_file(&node.store, &payload(2, length(2)));
+    let file = node.payload_file(&payload(2, length(2)));
     let whole = std::fs::read(&file).expect("it is there");
     std::fs::write(&file, &whole[..whole.len() / 2]).expect("it can be written");
     node.start_again();
@@ -287,13 +286,6 @@ fn a_torn_file_is_dropped_and_its_playlist_shows_a_gap() {
     assert_eq!(playlist.gaps(), [false, false, true, false]);
     assert!(!playlist.has_end());
     assert_eq!(node.json("/content/film")["complete"], false);
-}
-
-/// The file of the store that holds a payload.
-fn payload_file(store: &Path, bytes: &[u8]) -> PathBuf {
-    let files = run("find", &[text(&store.join("segments")), "-type", "f"]).text();
-    let holds = |path: &&str| std::fs::read(path).is_ok_and(|found| found.starts_with(bytes));
-    PathBuf::from(files.lines().find(holds).expect("the payload is in a file"))
 }
 
 #[test]

@@ -164,6 +164,22 @@ fn what_was_removed_does_not_come_back() {
 }
 
 #[test]
+fn a_segment_that_is_damaged_here_comes_again() {
+    let a = Node::relaying(&[]);
+    publish(&a, "film", 3, 50_000);
+    let b = Node::relaying(&["--peer", &a.relay_address()]);
+    b.has_all("film");
+    let path = "/segment/film/1/main/1.ts";
+    let whole = a.bytes(path);
+    let file = b.payload_file(&whole);
+    std::fs::write(&file, &whole[..10_000]).unwrap();
+    assert_eq!(b.get(path).status, 404);
+    until("the segment", || (b.get(path).status == 200).then_some(()));
+    assert!(b.bytes(path) == whole);
+    b.has_all("film");
+}
+
+#[test]
 fn only_what_is_of_interest_is_taken() {
     let a = Node::relaying(&[]);
     for id in ["one", "two", "three"] {

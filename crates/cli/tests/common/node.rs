@@ -109,6 +109,14 @@ impl Node {
         })
     }
 
+    /// The file of its store that holds a payload.
+    pub(crate) fn payload_file(&self, bytes: &[u8]) -> PathBuf {
+        let segments = self.store.join("segments");
+        let files = super::program::run("find", &[text(&segments), "-type", "f"]).text();
+        let holds = |path: &&str| std::fs::read(path).is_ok_and(|found| found.starts_with(bytes));
+        PathBuf::from(files.lines().find(holds).expect("the payload is in a file"))
+    }
+
     /// The command line of such a node.
     pub(crate) fn command(store: &Path, flags: &[&str]) -> Lavant {
         let mut args = vec!["serve", "--json", "--store", text(store)];
