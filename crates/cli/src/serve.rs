@@ -147,6 +147,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(colours())
         .with_target(false)
         .init();
     let (store, json) = (config.store.clone(), args.json);
@@ -157,6 +158,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         signals::stop(),
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Colours are for people who look at a terminal and do not object (no-color.org).
+fn colours() -> bool {
+    let objects = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
+    std::io::IsTerminal::is_terminal(&std::io::stderr()) && !objects
 }
 
 fn announce(ready: &Ready, store: &std::path::Path, json: bool) {

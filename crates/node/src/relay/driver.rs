@@ -392,11 +392,11 @@ impl Driver {
             }
             Ask::Forget(target, answer) => {
                 let known = self.peers.forget(&target);
-                if let Some(Some(contact)) = known {
+                let _ = answer.send(known.is_some());
+                for contact in known.into_iter().flatten() {
                     self.close(contact, "the operator removed this peer".into());
                     self.input(Input::Down(contact));
                 }
-                let _ = answer.send(known.is_some());
             }
             Ask::Watched(content_no, sequence) => {
                 if let Some(no) = self.holdings.relayed(content_no) {

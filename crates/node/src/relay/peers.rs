@@ -74,9 +74,27 @@ pub struct Peer {
     pub round_trip: Option<Duration>,
     /// Bytes a second that arrive.
     pub rate: u64,
-    pub(super) contact: Option<ContactNo>,
+    /// Its contacts, the newest at the end: two for a moment when both sides dial at once.
+    live: Vec<Live>,
     /// Counts of contacts that ended.
     before: Stats,
+}
+
+/// A contact that is up.
+#[derive(Clone, Debug)]
+struct Live {
+    no: ContactNo,
+    link: (LinkKind, SocketAddr),
+    stats: Stats,
+}
+
+fn sum(a: Stats, b: Stats) -> Stats {
+    Stats {
+        received: a.received + b.received,
+        sent: a.sent + b.sent,
+        duplicate: a.duplicate + b.duplicate,
+        segments: a.segments + b.segments,
+    }
 }
 
 impl Peer {
@@ -97,7 +115,7 @@ impl Peer {
             stats: Stats::default(),
             round_trip: None,
             rate: 0,
-            contact: None,
+            live: Vec::new(),
             before: Stats::default(),
         }
     }
@@ -164,13 +182,14 @@ impl Peers {
         true
     }
 
-    /// Forgets a named peer. Returns its contact, if one is up.
-    pub(super) fn forget(&mut self, target: &Target) -> Option<Option<ContactNo>> {
+    /// Forgets a named peer. Returns its contacts; none when it was not named.
+    pub(super) fn forget(&mut self, target: &Target) -> Option<Vec<ContactNo>> {
         let at = self
             .all
             .iter()
             .position(|peer| peer.target.as_ref() == Some(target))?;
-        Some(self.all.remove(at).contact)
+        let peer = self.all.remove(at);
+        Some(peer.live.iter().map(|live| live.no).collect())
     }
 
     /// A node was found on the network.
@@ -179,7 +198,7 @@ impl Peers {
         if let Some(at) = at {
             let peer = &mut self.all[at];
             peer.addresses = addresses;
-            if peer.contact.is_none() && peer.state != PeerState::Dialling {
+            if peer.live.is_empty() && peer.state != PeerState::Dialling {
                 (peer.state, peer.next) = (PeerState::Waiting, Some(soon));
                 peer.failures = 0;
             }
@@ -199,7 +218,7 @@ impl Peers {
     /// A node is not heard of any more on the network.
     pub(super) fn lost(&mut self, node: &PublisherKey) {
         self.all.retain(|peer| {
-            peer.node != Some(*node) || peer.source != Source::Found || peer.contact.is_some()
+            peer.node != Some(*node) || peer.source != Source::Found || !peer.live.is_empty()
         });
     }
 
@@ -215,7 +234,7 @@ impl Peers {
         let known = || self.all.iter().position(|peer| peer.node == Some(node));
         let at = id.and_then(|id| self.at(id)).or_else(known);
         let at = at.unwrap_or_else(|| {
-            let idle = |peer: &Peer| peer.source == Source::Incoming && peer.contact.is_none();
+            let idle = |peer: &Peer| peer.source == Source::Incoming && peer.live.is_empty();
             if self.all.len() >= PEERS_MAX
                 && let Some(oldest) = self.all.iter().position(idle)
             {
@@ -225,26 +244,61 @@ impl Peers {
         });
         let peer = &mut self.all[at];
         peer.node = Some(node);
-        (peer.state, peer.contact) = (PeerState::Connected, Some(contact));
+        peer.live.push(Live {
+            no: contact,
+            link,
+            stats: Stats::default(),
+        });
         (peer.link, peer.last_seen) = (Some(link), Some(now));
-        peer.next = None;
+        (peer.state, peer.next) = (PeerState::Connected, None);
+        self.merge(at);
+    }
+
+    /// Makes one of a named peer and an entry that turned out to be the same node.
+    fn merge(&mut self, at: usize) {
+        let Peer { id, node, .. } = self.all[at];
+        let same = |peer: &Peer| peer.node == node && peer.id != id && peer.target.is_none();
+        let Some(other) = self.all.iter().position(same) else {
+            return;
+        };
+        let other = self.all.remove(other);
+        if let Some(peer) = self.all.iter_mut().find(|peer| peer.id == id) {
+            peer.live.splice(..0, other.live);
+            peer.before = sum(peer.before, other.before);
+            peer.stats = sum(peer.stats, other.stats);
+            if peer.addresses.is_empty() {
+                peer.addresses = other.addresses;
+            }
+            if peer.name.is_empty() {
+                peer.name = other.name;
+            }
+        }
+    }
+
+    /// The peer of a contact, and the contact's place among the peer's.
+    fn of(&mut self, contact: ContactNo) -> Option<(&mut Peer, usize)> {
+        self.all.iter_mut().find_map(|peer| {
+            let at = peer.live.iter().position(|live| live.no == contact)?;
+            Some((peer, at))
+        })
     }
 
     /// A contact ended.
     pub(super) fn down(&mut self, contact: ContactNo, why: String, now: Time) {
         let pause = PAUSE_AFTER_CONTACT + self.jitter(PAUSE_AFTER_CONTACT);
-        let Some(peer) = self
-            .all
-            .iter_mut()
-            .find(|peer| peer.contact == Some(contact))
-        else {
+        let Some((peer, at)) = self.of(contact) else {
             return;
         };
+        let ended = peer.live.remove(at);
+        peer.before = sum(peer.before, ended.stats);
+        if let Some(live) = peer.live.last() {
+            peer.link = Some(live.link);
+            return;
+        }
         // A contact that gave nothing is as good as a dial that failed.
-        let useless = peer.name.is_empty() && peer.stats == peer.before;
+        let useless = peer.name.is_empty() && ended.stats == Stats::default();
         peer.failures = if useless { peer.failures + 1 } else { 0 };
-        peer.before = peer.stats;
-        (peer.contact, peer.error) = (None, Some(why));
+        peer.error = Some(why);
         (peer.round_trip, peer.rate) = (None, 0);
         peer.last_seen = Some(now);
         let pause = pause.max(pause_after(peer.failures));
@@ -267,11 +321,7 @@ impl Peers {
 
     /// A peer that is not to be dialled before then.
     pub(super) fn leave(&mut self, contact: ContactNo, until: Time) {
-        if let Some(peer) = self
-            .all
-            .iter_mut()
-            .find(|peer| peer.contact == Some(contact))
-        {
+        if let Some((peer, _)) = self.of(contact) {
             peer.next = Some(until);
         }
     }
@@ -281,7 +331,7 @@ impl Peers {
         let connected: Vec<PublisherKey> = self
             .all
             .iter()
-            .filter(|peer| peer.contact.is_some())
+            .filter(|peer| !peer.live.is_empty())
             .filter_map(|peer| peer.node)
             .collect();
         for peer in &mut self.all {
@@ -315,20 +365,12 @@ impl Peers {
 
     /// Takes over what a contact counts.
     pub(super) fn count(&mut self, info: &lavant_proto::relay::ContactInfo) {
-        let found = self
-            .all
-            .iter_mut()
-            .find(|peer| peer.contact == Some(info.contact));
-        let Some(peer) = found else {
+        let Some((peer, at)) = self.of(info.contact) else {
             return;
         };
-        let (before, now) = (peer.before, info.stats);
-        peer.stats = Stats {
-            received: before.received + now.received,
-            sent: before.sent + now.sent,
-            duplicate: before.duplicate + now.duplicate,
-            segments: before.segments + now.segments,
-        };
+        peer.live[at].stats = info.stats;
+        let live = peer.live.iter().map(|live| live.stats);
+        peer.stats = live.fold(peer.before, sum);
         if info.ready {
             peer.name.clone_from(&info.name);
             peer.round_trip = Some(info.round_trip);
@@ -397,7 +439,7 @@ mod tests {
         peers.down(ContactNo(1), "cut".into(), now);
         assert!(peers.next().unwrap().since(now) <= PAUSE_AFTER_CONTACT * 2);
         assert_eq!(peers.all[0].failures, 0);
-        assert_eq!(peers.forget(&target), Some(None));
+        assert_eq!(peers.forget(&target), Some(Vec::new()));
         assert!(peers.all.is_empty());
     }
 
@@ -411,5 +453,74 @@ mod tests {
         assert!(peers.due(now).is_none());
         peers.down(ContactNo(1), "cut".into(), now);
         assert!(peers.due(now.after(PAUSE_AFTER_CONTACT * 5)).is_some());
+    }
+
+    fn info(contact: u32, received: u64) -> lavant_proto::relay::ContactInfo {
+        lavant_proto::relay::ContactInfo {
+            contact: ContactNo(contact),
+            node: PublisherKey([1; 32]),
+            name: "ship".into(),
+            ready: true,
+            since: Time(0),
+            round_trip: Duration::ZERO,
+            rate: 0,
+            wanted: 0,
+            stats: Stats {
+                received,
+                ..Stats::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_second_link_to_a_node_changes_nothing_when_it_ends() {
+        let mut peers = Peers::new(1);
+        let (node, now) = (PublisherKey([1; 32]), Time::from_seconds(5));
+        let link = |port| (LinkKind::Tcp, SocketAddr::from(([10, 0, 0, 1], port)));
+        peers.found(node, vec![link(7778).1], now);
+        peers.up(None, node, ContactNo(1), link(1), now);
+        peers.count(&info(1, 100));
+        peers.up(None, node, ContactNo(2), link(2), now);
+        peers.down(ContactNo(2), "there is another link".into(), now);
+        let [peer] = &peers.all[..] else {
+            panic!("{peers:?}");
+        };
+        assert_eq!(
+            (peer.state, peer.link),
+            (PeerState::Connected, Some(link(1)))
+        );
+        assert_eq!((peer.stats.received, &peer.error), (100, &None));
+        assert!(peers.due(now.after(PAUSE_MAX * 2)).is_none());
+    }
+
+    #[test]
+    fn a_named_peer_that_is_a_known_node_is_one_with_it() {
+        let mut peers = Peers::new(1);
+        let (node, now) = (PublisherKey([1; 32]), Time::from_seconds(5));
+        let link = |port| (LinkKind::Tcp, SocketAddr::from(([10, 0, 0, 1], port)));
+        peers.found(node, vec![link(7778).1], now);
+        let (found, _) = peers.due(now).unwrap();
+        peers.up(Some(found), node, ContactNo(1), link(1), now);
+        peers.count(&info(1, 100));
+        peers.name("ship:7778".parse().unwrap(), now);
+        let (named, _) = peers.due(now).unwrap();
+        peers.up(Some(named), node, ContactNo(2), link(2), now);
+        peers.down(ContactNo(1), "another link took its place".into(), now);
+        peers.count(&info(2, 50));
+        let [peer] = &peers.all[..] else {
+            panic!("{peers:?}");
+        };
+        assert_eq!(
+            (peer.label().as_str(), peer.name.as_str()),
+            ("ship:7778", "ship")
+        );
+        assert_eq!(
+            (peer.state, peer.stats.received),
+            (PeerState::Connected, 150)
+        );
+        assert_eq!(
+            peers.forget(&"ship:7778".parse().unwrap()),
+            Some(vec![ContactNo(2)])
+        );
     }
 }
