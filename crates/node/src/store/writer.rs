@@ -125,7 +125,6 @@ fn run(inbox: &Receiver<Operation>, shared: &Weak<Shared>) {
             Ok(next) => next.min(SLEEP_MAX),
             Err(error) => {
                 tracing::error!(%error, "the index could not be written");
-                shared.reopen_if_poisoned();
                 RETRY
             }
         };
@@ -139,13 +138,17 @@ fn run_batch(
     unlinked: &mut Vec<Root>,
 ) -> Result<Duration, StoreError> {
     if batch.is_empty() {
-        let wait = time_to_next_deadline(shared)?;
+        let wait = time_to_next_deadline(shared).inspect_err(|_| shared.reopen_if_poisoned())?;
         if !wait.is_zero() {
             return Ok(wait);
         }
     }
     let mut reports = Vec::new();
     let outcome = commit_batch(shared, batch, &mut reports, unlinked);
+    if outcome.is_err() {
+        // Before anybody hears of it, who may read on at once.
+        shared.reopen_if_poisoned();
+    }
     for report in reports {
         report(outcome.as_ref().map(|_| ()).map_err(StoreError::clone));
     }
