@@ -210,6 +210,9 @@ fn a_busy_port_and_a_busy_store_are_said_in_a_sentence() {
     let port = node.address.port().to_string();
     let second = Node::command(folder.path(), &["--port", &port]).run();
     failed(second, 1, "--port");
+    // A node that meets others closes its links in order, and says no more.
+    let relaying = ["--port", &port, "--relay-port", "0", "--no-discovery"];
+    failed(Node::command(folder.path(), &relaying).run(), 1, "--port");
     let second = Node::command(&node.store, &[]).run();
     assert!(
         second.err.contains(&node.id().to_string()),

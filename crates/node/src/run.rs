@@ -99,7 +99,16 @@ pub async fn run(
         warnings.extend_from_slice(handle.warnings());
     }
     let relay_port = handle.as_ref().map(relay::Handle::port);
-    let server = Server::bind(config, store.clone(), handle).await?;
+    let server = match Server::bind(config, store.clone(), handle).await {
+        Ok(server) => server,
+        Err(error) => {
+            // Its links are closed in order, too.
+            if let Some(relay) = relay {
+                relay.stop().await;
+            }
+            return Err(error.into());
+        }
+    };
     ready(&Ready {
         address: server.address()?,
         publisher: store.publisher(),

@@ -25,7 +25,8 @@ const BATCH_BYTES: u64 = 512 << 10;
 const FILES_MAX: usize = 8;
 /// Unfinished answers; those that were cancelled stay among them until there are so many.
 const ANSWERS_MAX: usize = 4096;
-
+/// Buffers that are kept: as many as a link holds at a time.
+const BUFFERS_MAX: usize = 8;
 /// Bytes of chunk groups that are gathered before they are written, and for how long at most.
 const GATHER_BYTES: usize = 512 << 10;
 const GATHER_TIME: Duration = Duration::from_millis(5);
@@ -246,9 +247,6 @@ struct Answers {
     /// Buffers of frames that were sent, once nobody holds them any more.
     buffers: Vec<Bytes>,
 }
-
-/// Buffers that are kept: as many as a link holds at a time.
-const BUFFERS_MAX: usize = 8;
 
 impl Answers {
     /// An empty buffer with room for so many bytes; one that was used before, if there is one.

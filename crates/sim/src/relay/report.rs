@@ -128,6 +128,7 @@ pub fn setup(options: &Options) -> Setup {
             clocks: Duration::from_secs(100),
             failures: 2,
             torn: u64::from(nodes) / 2,
+            until: None,
         }
     } else {
         Faults::default()

@@ -147,6 +147,8 @@ pub struct Faults {
     pub failures: u64,
     /// How many segments are found damaged during the run.
     pub torn: u64,
+    /// When the last crash or damage comes, when not at the end of the run.
+    pub until: Option<Time>,
 }
 
 /// A viewer asks a node for a segment.

@@ -180,13 +180,14 @@ impl World {
             self.at(spec.created, Event::Publish(content, 0));
             self.at(spec.expires(), Event::Expire(content));
         }
+        let until = self.setup.faults.until.unwrap_or(self.setup.end);
         for _ in 0..self.setup.faults.crashes {
-            let at = Time(self.random.below(self.setup.end.0));
+            let at = Time(self.random.below(until.0));
             let node = self.random.below(u64::from(self.setup.nodes)) as u32;
             self.at(at, Event::Crash(node));
         }
         for _ in 0..self.setup.faults.torn {
-            let at = Time(self.random.below(self.setup.end.0));
+            let at = Time(self.random.below(until.0));
             let node = self.random.below(u64::from(self.setup.nodes)) as u32;
             self.at(at, Event::Tear(node));
         }
