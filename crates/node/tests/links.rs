@@ -433,11 +433,22 @@ async fn both_kinds_share_a_port_and_a_taken_one_is_named() {
     let free = Links::bind(taken).await.unwrap();
     assert_eq!(free.port(), port, "what is closed gives its port free");
     free.close().await;
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp = udp_with_tcp_free();
     let port = udp.local_addr().unwrap().port();
     let error = Links::bind(LinkConfig { port, ..config(3) }).await;
     let text = error.unwrap_err().to_string();
     assert!(text.contains("UDP") && text.contains("in use"), "{text}");
+}
+
+/// A UDP socket at a port that is free for TCP. A listener finds it: the ports that the system
+/// gives to UDP sockets are among those that outgoing TCP connections have used of late.
+fn udp_with_tcp_free() -> std::net::UdpSocket {
+    loop {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        if let Ok(udp) = std::net::UdpSocket::bind(tcp.local_addr().unwrap()) {
+            return udp;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
