@@ -19,7 +19,7 @@ use lavant_node::store::{
 use lavant_proto::content::{Kind, MimeType, Priority, Proof, SegmentRecord, Verified};
 use lavant_proto::ids::{ContentId, ContentKey, Rendition, SigningKey};
 use lavant_proto::time::Time;
-use lavant_proto::verify::{FrameReader, FrameWriter, GroupRange, Seal, seal};
+use lavant_proto::verify::{FRAME_BYTES_MAX, FrameReader, FrameWriter, GroupRange, Seal, seal};
 
 const ROLE: &str = "LAVANT_STORE_TEST_ROLE";
 const FOLDER: &str = "LAVANT_STORE_TEST_FOLDER";
@@ -250,14 +250,14 @@ fn relay(store: &Store, sequence: u64) {
     let partial = partial.unwrap();
     let mut writer = FrameWriter::new(length, groups);
     let mut reader = FrameReader::new(seal.root, length, groups);
-    let mut frame = Vec::new();
-    while let Some(group) = writer
-        .next(&&payload[..], &seal.outboard, &mut frame)
-        .unwrap()
-    {
-        partial.write(&reader.push(&frame).unwrap()).unwrap();
-        acknowledge(sequence * 1000 + group + 1);
-        frame.clear();
+    while !writer.is_done() {
+        let mut frame = vec![0; FRAME_BYTES_MAX];
+        let parts = writer.next(&seal.outboard, &mut frame).unwrap().unwrap();
+        frame.truncate(parts.proof);
+        frame.extend_from_slice(&payload[parts.leaf.start as usize..parts.leaf.end as usize]);
+        let frame = reader.push(&frame).unwrap();
+        partial.write(&frame).unwrap();
+        acknowledge(sequence * 1000 + frame.group() + 1);
     }
     let (record, proof) = record(sequence, &seal, length);
     store.adopt(record, proof, None).unwrap();

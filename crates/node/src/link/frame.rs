@@ -26,6 +26,8 @@ pub(super) const HEADER_BYTES: usize = 9;
 pub(super) const SPARE_MIN: usize = 128 * 1024;
 /// Bytes of the buffer that frames are slices of.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// Buffers that are kept for use again while frames that were given out may still hold them.
+const KEPT_MAX: usize = 4;
 
 const CONTROL: u8 = 0;
 const DATA: u8 = 1;
@@ -101,6 +103,8 @@ fn header(kind: u8, request: u32, length: usize) -> [u8; HEADER_BYTES] {
 #[derive(Debug, Default)]
 pub(super) struct FrameReader {
     buffer: BytesMut,
+    // Empty ones: the system is slow to give out memory.
+    kept: Vec<BytesMut>,
 }
 
 impl FrameReader {
@@ -109,11 +113,23 @@ impl FrameReader {
         let spare = self.buffer.capacity() - self.buffer.len();
         if spare < SPARE_MIN && !self.buffer.try_reclaim(BUFFER_BYTES) {
             // The frames given out still hold the old piece: only an unfinished frame is copied.
-            let mut fresh = BytesMut::with_capacity(BUFFER_BYTES);
+            let mut fresh = self.fresh();
             fresh.extend_from_slice(&self.buffer);
-            self.buffer = fresh;
+            let mut old = std::mem::replace(&mut self.buffer, fresh);
+            if self.kept.len() < KEPT_MAX && old.capacity() > 0 {
+                old.clear();
+                self.kept.push(old);
+            }
         }
         &mut self.buffer
+    }
+
+    fn fresh(&mut self) -> BytesMut {
+        let free = |kept: &mut BytesMut| kept.try_reclaim(BUFFER_BYTES);
+        match self.kept.iter_mut().position(free) {
+            Some(at) => self.kept.swap_remove(at),
+            None => BytesMut::with_capacity(BUFFER_BYTES),
+        }
     }
 
     /// Moves every whole frame to `out`; those before an error or the end are moved too.
@@ -136,8 +152,10 @@ impl FrameReader {
             }
             self.buffer.advance(HEADER_BYTES);
             match kind {
-                // Few and often kept for long, so they do not hold a whole buffer.
+                // Few and often kept for long, so they do not hold a whole buffer. Where messages
+                // pass, less data does: a buffer is given back.
                 CONTROL => {
+                    self.kept.pop();
                     out.push(Frame::Control(Bytes::copy_from_slice(
                         &self.buffer[..length],
                     )));
@@ -249,15 +267,30 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_are_kept_do_not_grow_the_reader() {
+    fn frames_that_are_kept_do_not_grow_the_reader_and_stay_as_they_came() {
         let mut reader = FrameReader::default();
-        let mut kept = Vec::new();
-        let bytes = written(&[data(1, false, DATA_BYTES_MAX)]);
-        for _ in 0..100 {
-            reader.space().extend_from_slice(&bytes);
-            reader.take(&mut kept).unwrap();
-            assert!(reader.buffer.capacity() <= BUFFER_BYTES);
+        // So many that buffers come into use again while later ones are held.
+        for held in [0, 1, 20, 40, 100] {
+            let mut kept = Vec::new();
+            for round in 0..300u32 {
+                let bytes = written(&[data(round, false, DATA_BYTES_MAX)]);
+                reader.space().extend_from_slice(&bytes);
+                reader.take(&mut kept).unwrap();
+                assert!(reader.buffer.capacity() <= BUFFER_BYTES);
+                assert!(reader.kept.len() <= KEPT_MAX);
+                let first = round + 1 - kept.len() as u32;
+                for (frame, no) in kept.iter().zip(first..) {
+                    assert_eq!(*frame, data(no, false, DATA_BYTES_MAX));
+                }
+                kept.drain(..kept.len().saturating_sub(held));
+            }
         }
-        assert_eq!(kept.len(), 100);
+        assert!(!reader.kept.is_empty());
+        for _ in 0..KEPT_MAX {
+            let message = written(&[Frame::Control(Bytes::from_static(b"?"))]);
+            reader.space().extend_from_slice(&message);
+            reader.take(&mut Vec::new()).unwrap();
+        }
+        assert!(reader.kept.is_empty(), "messages give the memory back");
     }
 }

@@ -1,16 +1,19 @@
 //! The two tasks of one contact: what goes out, and what comes in.
 
 use std::collections::BTreeMap;
+use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use lavant_proto::ids::Root;
 use lavant_proto::relay::message::Message;
 use lavant_proto::relay::{ContactNo, Relay};
 use lavant_proto::runs::Run;
-use lavant_proto::verify::{FrameReader, FrameWriter, VerifiedFrame, group_count};
+use lavant_proto::verify::{
+    FRAME_BYTES_MAX, FrameParts, FrameReader, FrameWriter, VerifiedFrame, group_count,
+};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
@@ -249,23 +252,26 @@ struct Answers {
 }
 
 impl Answers {
-    /// An empty buffer with room for so many bytes; one that was used before, if there is one.
-    fn buffer(&mut self, room: usize) -> Vec<u8> {
+    /// A buffer of at least so many bytes, whatever they are: one that was used before, if there
+    /// is one, for the system is slow to give out memory.
+    fn buffer(&mut self, length: usize) -> BytesMut {
         let free = self.buffers.iter().position(Bytes::is_unique);
-        let mut buffer = match free {
-            Some(at) => Vec::from(self.buffers.swap_remove(at)),
-            None => Vec::new(),
-        };
-        buffer.clear();
-        buffer.reserve(room);
+        let used = free.map(|at| self.buffers.swap_remove(at));
+        let mut buffer = used
+            .and_then(|used| used.try_into_mut().ok())
+            .unwrap_or_default();
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
         buffer
     }
 
     /// Reads the frames that are to be sent now.
     fn frames(&mut self, serve: &Serve) -> Result<Vec<Frame>, StoreError> {
+        let unread = |error| StoreError::io("read a segment", &error);
         let file = self.file(serve)?;
         let count = serve.groups.count() as usize;
-        let mut bytes = self.buffer(count * (17 << 10));
+        let mut buffer = self.buffer(count * FRAME_BYTES_MAX);
         if self.writers.len() >= ANSWERS_MAX {
             self.writers.clear();
         }
@@ -273,20 +279,28 @@ impl Answers {
             .writers
             .entry(serve.request)
             .or_insert_with(|| FrameWriter::new(serve.length, serve.asked));
+        let mut leaves = Vec::with_capacity(count);
         let mut ends = Vec::with_capacity(count);
-        let unread = |error| StoreError::io("read a segment", &error);
+        let (mut rest, mut end, mut from) = (&mut buffer[..], 0, None);
         while ends.len() < count {
-            let next = writer.next(file.file.as_ref(), &file.outboard, &mut bytes);
-            if next.map_err(unread)?.is_none() {
+            let next = writer.next(&file.outboard, rest).map_err(unread)?;
+            let Some(FrameParts { proof, leaf }) = next else {
                 break;
-            }
-            ends.push(bytes.len());
+            };
+            let length = (leaf.end - leaf.start) as usize;
+            let (this, tail) = rest.split_at_mut(proof + length);
+            leaves.push(IoSliceMut::new(&mut this[proof..]));
+            (rest, end) = (tail, end + proof + length);
+            ends.push(end);
+            from.get_or_insert(leaf.start);
         }
+        // The chunk groups of a run stand next to each other.
+        file.read(from.unwrap_or(0), &mut leaves).map_err(unread)?;
         let done = writer.is_done();
         if serve.last || done {
             self.writers.remove(&serve.request);
         }
-        let bytes = Bytes::from(bytes);
+        let bytes = buffer.freeze();
         if self.buffers.len() < BUFFERS_MAX {
             self.buffers.push(bytes.clone());
         }

@@ -1,7 +1,7 @@
 //! Making stored segments of payloads that came over a link, and passing payloads on.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use super::catalog::{Content, State};
 use super::error::StoreError;
 use super::insert::{Arrival, describe_rendition, insert};
 use super::partial::{Partial, path_of};
+use super::pieces::read_pieces;
 use super::rows::{PAYLOADS, SEGMENTS, SegmentKey, SegmentRow};
 use super::tx::Tx;
 use super::{Store, expire, lock, payload};
@@ -38,6 +39,13 @@ pub struct SliceFile {
     pub length: u64,
     /// The chunk groups that are here.
     pub have: HaveRanges,
+}
+
+impl SliceFile {
+    /// Fills `pieces` with the bytes that stand in the payload from `at` on.
+    pub fn read(&self, at: u64, pieces: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+        read_pieces(&self.file, at, pieces)
+    }
 }
 
 impl Store {

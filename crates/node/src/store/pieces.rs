@@ -1,12 +1,12 @@
-//! Writing pieces of a file that stand next to each other at once.
+//! Writing and reading pieces of a file that stand next to each other at once.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
-/// Most pieces that are written at once; the system takes 1024.
+/// Most pieces that are written or read at once; the system takes 1024.
 const PIECES_MAX: usize = 512;
 /// Most bytes that are written into the page cache at once: the system puts small writes into pages
 /// of memory that were in use lately, large ones into fresh memory, which a virtual machine has to
@@ -117,6 +117,27 @@ fn write_past(_: &File, _: &[IoSlice<'_>], _: u64) -> rustix::io::Result<usize> 
     Err(Errno::NOSYS)
 }
 
+/// Fills pieces with the bytes of a file from `at` on; fails when it ends before.
+pub(super) fn read_pieces(
+    file: &File,
+    mut at: u64,
+    mut pieces: &mut [IoSliceMut<'_>],
+) -> io::Result<()> {
+    while !pieces.is_empty() {
+        let some = pieces.len().min(PIECES_MAX);
+        let read = match rustix::io::preadv(file, &mut pieces[..some], at) {
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        if read == 0 && pieces.iter().any(|piece| !piece.is_empty()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        at += read as u64;
+        IoSliceMut::advance_slices(&mut pieces, read);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -143,6 +164,13 @@ mod tests {
                 assert!(read[..bytes.len()] == bytes[..], "{}", place.display());
                 assert!(read[bytes.len()..2_000_000].iter().all(|byte| *byte == 0));
                 assert_eq!(&read[2_000_000..], b"end");
+                let mut again = vec![1; 2_000_003];
+                let mut pieces: Vec<_> = again.chunks_mut(piece).map(IoSliceMut::new).collect();
+                read_pieces(&file, 0, &mut pieces).unwrap();
+                assert!(again == read, "{}", place.display());
+                let mut beyond = [0; 10];
+                let error = read_pieces(&file, 1_999_999, &mut [IoSliceMut::new(&mut beyond)]);
+                assert_eq!(error.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
             }
         }
     }

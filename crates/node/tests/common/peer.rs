@@ -19,7 +19,7 @@ use lavant_proto::relay::message::{Message, Row, Summary, TrackName};
 use lavant_proto::relay::reconcile;
 use lavant_proto::runs::{Run, Runs};
 use lavant_proto::time::Time;
-use lavant_proto::verify::{FrameWriter, GroupRange, seal};
+use lavant_proto::verify::{FRAME_BYTES_MAX, FrameWriter, GroupRange, seal};
 
 /// Far beyond what anything here takes, so that a hang becomes a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -291,12 +291,11 @@ impl Film {
         };
         let mut writer = FrameWriter::new(payload.len() as u64, range);
         let mut frames = Vec::new();
-        loop {
-            let mut bytes = Vec::new();
-            let next = writer.next(&&payload[..], &sealed.outboard, &mut bytes);
-            if next.unwrap().is_none() {
-                return frames;
-            }
+        while !writer.is_done() {
+            let mut bytes = vec![0; FRAME_BYTES_MAX];
+            let parts = writer.next(&sealed.outboard, &mut bytes).unwrap().unwrap();
+            bytes.truncate(parts.proof);
+            bytes.extend_from_slice(&payload[parts.leaf.start as usize..parts.leaf.end as usize]);
             let (last, bytes) = (writer.is_done(), bytes.into());
             frames.push(Frame::Data {
                 request,
@@ -304,6 +303,7 @@ impl Film {
                 bytes,
             });
         }
+        frames
     }
 }
 

@@ -6,6 +6,7 @@
 //! response.
 
 use std::io;
+use std::ops::Range;
 
 use bao_tree::io::sync::ReadAt;
 use blake3::hazmat::{self, HasherExt as _};
@@ -106,6 +107,15 @@ pub struct FrameWriter {
     pending: Vec<Subtree>,
 }
 
+/// What a frame is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameParts {
+    /// Bytes of its proof.
+    pub proof: usize,
+    /// Where the chunk group that follows stands in the payload, in bytes.
+    pub leaf: Range<u64>,
+}
+
 impl FrameWriter {
     /// For the chunk groups `groups` of a payload of `length` bytes.
     #[must_use]
@@ -126,44 +136,28 @@ impl FrameWriter {
         self.pending.is_empty()
     }
 
-    /// Length of the next frame; `None` after the last.
-    #[must_use]
-    pub fn next_length(&self) -> Option<usize> {
-        let mut subtree = *self.pending.last()?;
-        let mut length = 0;
-        while !subtree.is_leaf() {
-            let (left, right) = subtree.halves();
-            subtree = if left.meets(self.groups) { left } else { right };
-            length += PAIR_BYTES;
-        }
-        Some(length + group_length(self.length, subtree.first))
-    }
-
-    /// Appends the next frame to `out` and returns its chunk group; `None` after the last. When
-    /// reading fails, `out` is as before and the frame can be asked for again.
-    pub fn next(
-        &mut self,
-        payload: &impl ReadAt,
-        outboard: &[u8],
-        out: &mut Vec<u8>,
-    ) -> io::Result<Option<u64>> {
+    /// Writes the proof of the next frame to the start of `out`; its chunk group belongs after
+    /// it. `None` after the last. When the outboard or `out` is too short, the frame can be asked
+    /// for again; [`FRAME_BYTES_MAX`] is long enough.
+    pub fn next(&mut self, outboard: &[u8], out: &mut [u8]) -> io::Result<Option<FrameParts>> {
         let Some(top) = self.pending.pop() else {
             return Ok(None);
         };
-        let before = (out.len(), self.pending.len());
+        let before = self.pending.len();
+        let mut proof = 0;
         let mut subtree = top;
-        let written = loop {
-            if subtree.is_leaf() {
-                break self.leaf(subtree.first, payload, out);
+        while !subtree.is_leaf() {
+            let copied = pair(outboard, subtree.node).and_then(|pair| {
+                out.get_mut(proof..proof + PAIR_BYTES)?
+                    .copy_from_slice(pair);
+                Some(())
+            });
+            if copied.is_none() {
+                self.pending.truncate(before);
+                self.pending.push(top);
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let at = usize::try_from(subtree.node).unwrap_or(usize::MAX);
-            let Some(pair) = at
-                .checked_mul(PAIR_BYTES)
-                .and_then(|at| outboard.get(at..)?.get(..PAIR_BYTES))
-            else {
-                break Err(io::ErrorKind::UnexpectedEof.into());
-            };
-            out.extend_from_slice(pair);
+            proof += PAIR_BYTES;
             let (left, right) = subtree.halves();
             subtree = match (left.meets(self.groups), right.meets(self.groups)) {
                 (true, true) => {
@@ -173,21 +167,18 @@ impl FrameWriter {
                 (true, false) => left,
                 _ => right,
             };
-        };
-        if let Err(error) = written {
-            out.truncate(before.0);
-            self.pending.truncate(before.1);
-            self.pending.push(top);
-            return Err(error);
         }
-        Ok(Some(subtree.first))
+        let start = subtree.first * CHUNK_GROUP_BYTES;
+        let end = start + group_length(self.length, subtree.first) as u64;
+        let leaf = start..end;
+        Ok(Some(FrameParts { proof, leaf }))
     }
+}
 
-    fn leaf(&self, group: u64, payload: &impl ReadAt, out: &mut Vec<u8>) -> io::Result<()> {
-        let at = out.len();
-        out.resize(at + group_length(self.length, group), 0);
-        payload.read_exact_at(group * CHUNK_GROUP_BYTES, &mut out[at..])
-    }
+/// The inner node at this place in an outboard.
+fn pair(outboard: &[u8], node: u64) -> Option<&[u8]> {
+    let at = usize::try_from(node).ok()?.checked_mul(PAIR_BYTES)?;
+    outboard.get(at..)?.get(..PAIR_BYTES)
 }
 
 /// One chunk group and its proof, every hash of which was checked. Only a [`FrameReader`] makes
@@ -410,22 +401,27 @@ mod tests {
         GroupRange { start, end }
     }
 
+    /// The next frame, with its chunk group; fails like the writer.
+    fn frame(writer: &mut FrameWriter, whole: &[u8], outboard: &[u8]) -> io::Result<Vec<u8>> {
+        let mut frame = vec![0; FRAME_BYTES_MAX];
+        let Some(FrameParts { proof, leaf }) = writer.next(outboard, &mut frame)? else {
+            return Ok(Vec::new());
+        };
+        frame.truncate(proof);
+        frame.extend_from_slice(&whole[leaf.start as usize..leaf.end as usize]);
+        Ok(frame)
+    }
+
     fn frames(whole: &[u8], sealed: &Seal, groups: GroupRange) -> Vec<Vec<u8>> {
         let mut writer = FrameWriter::new(whole.len() as u64, groups);
         let mut frames = Vec::new();
-        let mut next = groups.start;
-        loop {
-            let mut frame = Vec::new();
-            let length = writer.next_length();
-            let group = writer.next(&whole, &sealed.outboard, &mut frame).unwrap();
-            assert_eq!(group.is_some(), length.is_some());
-            let Some(group) = group else { break };
-            assert_eq!((group, Some(frame.len())), (next, length));
-            assert!(frame.len() <= FRAME_BYTES_MAX);
-            next += 1;
+        while !writer.is_done() {
+            let frame = frame(&mut writer, whole, &sealed.outboard).unwrap();
+            assert!(!frame.is_empty() && frame.len() <= FRAME_BYTES_MAX);
             frames.push(frame);
         }
-        assert!(writer.is_done());
+        let mut room = [0; FRAME_BYTES_MAX];
+        assert_eq!(writer.next(&sealed.outboard, &mut room).unwrap(), None);
         frames
     }
 
@@ -543,43 +539,24 @@ mod tests {
         }
     }
 
-    /// Bytes that cannot be read from a place on.
-    struct Broken<'a>(&'a [u8], u64);
-
-    impl ReadAt for Broken<'_> {
-        fn read_at(&self, at: u64, bytes: &mut [u8]) -> io::Result<usize> {
-            if at >= self.1 {
-                return Err(io::ErrorKind::Other.into());
-            }
-            self.0.read_at(at, bytes)
-        }
-    }
-
     #[test]
-    fn a_frame_that_could_not_be_read_can_be_asked_for_again() {
+    fn a_frame_whose_proof_was_not_there_can_be_asked_for_again() {
         let whole = payload(200_000);
         let sealed = seal(&whole);
         let groups = run(1, 12);
-        for broken in 1..12 {
+        for known in 0..sealed.outboard.len() / PAIR_BYTES {
             let mut writer = FrameWriter::new(200_000, groups);
+            let part = &sealed.outboard[..known * PAIR_BYTES];
             let mut out = Vec::new();
-            let payload = Broken(&whole, broken * 16_384);
-            for group in 1..broken {
-                let written = writer.next(&payload, &sealed.outboard, &mut out);
-                assert_eq!(written.unwrap(), Some(group));
+            while let Ok(frame) = frame(&mut writer, &whole, part) {
+                out.extend(frame);
             }
-            let before = out.len();
-            assert!(writer.next(&payload, &sealed.outboard, &mut out).is_err());
-            assert_eq!(out.len(), before);
-            while writer
-                .next(&&whole[..], &sealed.outboard, &mut out)
-                .unwrap()
-                .is_some()
-            {}
-            assert_eq!(out, response(&whole, &sealed, groups), "{broken}");
+            assert!(writer.next(&sealed.outboard, &mut [0; 63]).is_err());
+            while !writer.is_done() {
+                out.extend(frame(&mut writer, &whole, &sealed.outboard).unwrap());
+            }
+            assert_eq!(out, response(&whole, &sealed, groups), "{known}");
         }
-        let mut writer = FrameWriter::new(200_000, groups);
-        assert!(writer.next(&&whole[..], &[], &mut Vec::new()).is_err());
     }
 
     #[test]

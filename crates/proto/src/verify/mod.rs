@@ -9,7 +9,8 @@ mod ranges;
 
 pub use bao_tree::io::sync::ReadAt;
 pub use frames::{
-    FRAME_BYTES_MAX, FrameReader, FrameWriter, PAIR_BYTES, SliceError, VerifiedFrame, valid_groups,
+    FRAME_BYTES_MAX, FrameParts, FrameReader, FrameWriter, PAIR_BYTES, SliceError, VerifiedFrame,
+    valid_groups,
 };
 pub use ranges::{GroupRange, HaveRanges, RangesError};
 

@@ -1,11 +1,12 @@
 //! Payloads that come in pieces.
 
+use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lavant_proto::content::{Proof, SegmentRecord, Verified};
 use lavant_proto::ids::Root;
 use lavant_proto::verify::{
-    FrameReader, FrameWriter, GroupRange, HaveRanges, VerifiedFrame, group_count,
+    FRAME_BYTES_MAX, FrameReader, FrameWriter, GroupRange, HaveRanges, VerifiedFrame, group_count,
 };
 
 use super::super::{Partial, SliceFile};
@@ -57,14 +58,16 @@ fn sender(payload: &Bytes) -> (Bench, Verified<SegmentRecord>, Proof) {
 fn frames(file: &SliceFile, groups: GroupRange) -> Vec<Vec<u8>> {
     let mut writer = FrameWriter::new(file.length, groups);
     let mut frames = Vec::new();
-    loop {
-        let mut frame = Vec::new();
-        let next = writer.next(&*file.file, &file.outboard, &mut frame);
-        if next.unwrap().is_none() {
-            return frames;
-        }
+    while !writer.is_done() {
+        let mut frame = vec![0; FRAME_BYTES_MAX];
+        let parts = writer.next(&file.outboard, &mut frame).unwrap().unwrap();
+        let length = (parts.leaf.end - parts.leaf.start) as usize;
+        frame.truncate(parts.proof + length);
+        let mut leaf = [IoSliceMut::new(&mut frame[parts.proof..])];
+        file.read(parts.leaf.start, &mut leaf).unwrap();
         frames.push(frame);
     }
+    frames
 }
 
 fn partial(to: &Store, root: &Root, length: u64) -> Arc<Partial> {
