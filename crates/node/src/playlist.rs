@@ -167,7 +167,9 @@ fn media(
     let reference = reference(catalog, content);
     let uri = |kind, sequence| segment_path(&reference, content, state, kind, sequence);
     let segments = entries(content, state, rows, uri);
-    let complete = content.state == State::Finished && state.is_whole();
+    // The index that the rows are from may be newer than the content: what it lacks counts.
+    let whole = state.is_whole() && !segments.iter().any(|segment| segment.gap);
+    let complete = content.state == State::Finished && whole;
     // All of a finished content is known, so what is still on its way only ever adds to its list.
     let arriving = match content.state {
         State::Finished => !complete,

@@ -85,6 +85,27 @@ fn a_list_does_not_become_shorter_when_its_end_goes() {
 }
 
 #[test]
+fn a_list_with_a_gap_does_not_end_though_the_catalogue_is_older_than_the_index() {
+    let bench = Bench::new();
+    publish(bench.store(), "Film", 1, 5).unwrap();
+    let (catalog, content) = (bench.store().catalog(), bench.content("film"));
+    let segment = bench.store().segment(&content, 0, Kind::Media, 2);
+    let root = segment.unwrap().unwrap().row.root;
+    std::fs::write(bench.store().settings().layout.payload(&root), "torn").unwrap();
+    assert!(bench.store().doubt(&root).unwrap());
+    let rendered = Ready::default().get(bench.store(), &catalog, &content, Some(0));
+    let text = String::from_utf8(rendered.unwrap().text.to_vec()).unwrap();
+    assert_eq!(
+        (count(&text, "#EXTINF"), count(&text, "#EXT-X-GAP")),
+        (5, 1)
+    );
+    assert!(
+        !text.contains("ENDLIST") && text.contains("TYPE:EVENT"),
+        "{text}"
+    );
+}
+
+#[test]
 fn nothing_is_ready_without_its_init_segment() {
     let bench = Bench::new();
     let cmaf = |kind, sequence| NewSegment {
