@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::config::Config;
 
 /// One thing that was looked at.
@@ -169,6 +169,15 @@ fn port(config: &Config) -> Finding {
                 format!("a node answers at {address}: {id}"),
             )
         }
+        Err(ClientError::Refused {
+            status: 503,
+            message,
+        }) => finding(
+            "port",
+            false,
+            false,
+            format!("a node answers at {address}, but {message}; restart it"),
+        ),
         Err(_) => finding(
             "port",
             false,

@@ -10,11 +10,13 @@
 //! | which path does what | [`http`] |
 //! | who this node is | [`identity`] |
 //! | how nodes reach each other | [`link`] |
+//! | whether every part of it works | [`health`] |
 //! | how the shell talks to a node | [`client`] |
 
 pub mod client;
 pub mod config;
 pub mod doctor;
+pub mod health;
 pub mod http;
 pub mod identity;
 pub mod ingest;

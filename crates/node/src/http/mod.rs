@@ -37,6 +37,7 @@ use lavant_media::Pool;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::health::Health;
 use crate::playlist::Ready;
 use crate::store::{Store, StoreError};
 
@@ -46,6 +47,8 @@ pub struct AppState {
     pub(crate) config: Config,
     /// The relay, unless the node meets nobody.
     pub(crate) relay: Option<crate::relay::Handle>,
+    /// Whether every part of the node works.
+    pub(crate) health: Health,
     pub(crate) started: Instant,
     pub(crate) auth_required: bool,
     ready: Ready,
@@ -64,6 +67,7 @@ impl AppState {
         store: Store,
         config: Config,
         relay: Option<crate::relay::Handle>,
+        health: Health,
         auth_required: bool,
         stopping: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
@@ -74,6 +78,7 @@ impl AppState {
         Self {
             store,
             relay,
+            health,
             started: Instant::now(),
             auth_required,
             ready: Ready::default(),

@@ -23,6 +23,7 @@ use super::guard::Guard;
 use super::sendfile::{Connection, FileQueue};
 use super::{App, AppState, router};
 use crate::config::Config;
+use crate::health::Health;
 use crate::identity::{self, IdentityError};
 use crate::relay::Handle;
 use crate::store::Store;
@@ -66,6 +67,7 @@ impl Server {
         config: Config,
         store: Store,
         relay: Option<Handle>,
+        health: Health,
     ) -> Result<Self, ServeError> {
         let address = config.listen;
         let listener = TcpListener::bind(address)
@@ -85,6 +87,7 @@ impl Server {
             store,
             config,
             relay,
+            health,
             token.is_some(),
             stopping,
         ));
