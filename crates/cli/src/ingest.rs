@@ -39,6 +39,10 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE|URL|-")]
     pub(crate) input: String,
 
+    /// A further origin that a playlist of the web may name, such as https://cdn.example (repeat)
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) also_from: Vec<String>,
+
     /// Title shown to viewers [default: the file's name without its ending]
     #[arg(long)]
     pub(crate) title: Option<String>,
@@ -143,6 +147,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         _ => Mode::Auto,
     };
     Ok(Options {
+        also_from: args.also_from.clone(),
         title: args.title.clone(),
         content_id: args.content_id.clone(),
         priority: args.priority,
