@@ -256,7 +256,8 @@ fn default_name(client: &Client, args: &GetArgs) -> anyhow::Result<PathBuf> {
     let stream = rendition.is_none_or(|rendition| rendition.mime_type == "video/mp2t");
     Ok(PathBuf::from(format!(
         "{}.{}",
-        entry.content_id,
+        // A node names a file here, not a place.
+        output::clean(&entry.content_id).replace('/', "_"),
         if stream { "ts" } else { "mp4" }
     )))
 }

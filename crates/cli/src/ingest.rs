@@ -13,6 +13,8 @@ use lavant_node::ingest::{
     self, IngestError, Input, Ladder, Mode, Options, Outcome, Priority, Progress, SigningKey,
 };
 
+use crate::output;
+
 const EXAMPLES: &str = "\
 Examples:
   lavant ingest film.mp4                          copied where every player can play it
@@ -135,7 +137,7 @@ fn fail(args: &Args, sentence: &str, code: u8) -> anyhow::Result<ExitCode> {
         let object = serde_json::json!({ "error": sentence, "exit_code": code });
         writeln!(std::io::stdout(), "{object}")?;
     }
-    writeln!(std::io::stderr(), "lavant: {sentence}")?;
+    writeln!(std::io::stderr(), "lavant: {}", output::clean(sentence))?;
     Ok(ExitCode::from(code))
 }
 
@@ -215,7 +217,8 @@ fn print(args: &Args, outcome: &Outcome) -> std::io::Result<()> {
     } else {
         "is published"
     };
-    writeln!(out, "{} {what}", outcome.content_id)?;
+    let url = output::clean(&outcome.play_url);
+    writeln!(out, "{} {what}", output::clean(&outcome.content_id))?;
     let bytes = HumanBytes(outcome.bytes);
     writeln!(
         out,
@@ -224,7 +227,7 @@ fn print(args: &Args, outcome: &Outcome) -> std::io::Result<()> {
         outcome.segments
     )?;
     if !outcome.already_here {
-        writeln!(out, "  {}", outcome.words)?;
+        writeln!(out, "  {}", output::clean(&outcome.words))?;
     }
     if outcome.resumed > 0 {
         writeln!(
@@ -233,8 +236,8 @@ fn print(args: &Args, outcome: &Outcome) -> std::io::Result<()> {
             outcome.resumed
         )?;
     }
-    writeln!(out, "  {}", outcome.play_url)?;
-    writeln!(out, "play it: mpv {}", outcome.play_url)
+    writeln!(out, "  {url}")?;
+    writeln!(out, "play it: mpv {url}")
 }
 
 fn clock(seconds: f64) -> String {
@@ -378,6 +381,7 @@ impl Meter {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+        let text = output::clean(text);
     }
 }
 

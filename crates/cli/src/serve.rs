@@ -169,14 +169,16 @@ fn colours() -> bool {
 fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
     let url = page_url(ready.address);
     if json {
-        output::line(serde_json::json!({
+        let ready = serde_json::json!({
             "address": ready.address.to_string(),
             "url": url,
             "publisher": ready.publisher.to_string(),
             "auth_required": ready.auth_required,
             "relay_port": ready.relay_port,
             "warnings": ready.warnings,
-        }));
+        });
+        // A JSON value can always be written as text.
+        let _ = output::json(&ready);
         return;
     }
     output::line(format_args!(
