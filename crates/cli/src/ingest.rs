@@ -58,9 +58,19 @@ pub(crate) struct Args {
     )]
     pub(crate) daemon: String,
 
-    /// Token of the node, where it asks for one
+    /// Token of the node, where it asks for one; other users of this machine can see it here, but
+    /// not in --token-file or LAVANT_TOKEN
     #[arg(long, env = "LAVANT_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+
+    /// A file that holds the token and that only you can read
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LAVANT_TOKEN_FILE",
+        conflicts_with = "token"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
 
     /// How urgent it is: vod (kept 30 days), near_live (6 hours) or live (30 minutes)
     #[arg(long, default_value = "vod", value_parser = priority)]
@@ -153,7 +163,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         title: args.title.clone(),
         content_id: args.content_id.clone(),
         priority: args.priority,
-        token: args.token.clone().filter(|token| !token.is_empty()),
+        token: crate::content::token(args.token.as_ref(), args.token_file.as_deref())?,
         segment_seconds: args.segment_seconds,
         mode,
         ladder: args.ladder.clone().unwrap_or_default(),
@@ -371,6 +381,7 @@ impl Meter {
 
     /// A line of its own. Nothing can be done about an error output that is gone.
     fn say(&self, text: &str) {
+        let text = output::clean(text);
         match &self.bar {
             Some(bar) => bar.println(text),
             None => drop(writeln!(std::io::stderr(), "{text}")),
@@ -381,7 +392,6 @@ impl Meter {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let text = output::clean(text);
     }
 }
 

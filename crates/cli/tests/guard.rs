@@ -229,6 +229,56 @@ fn beyond_loopback_changes_need_the_token() {
 }
 
 #[test]
+fn readers_from_elsewhere_see_no_folders_and_no_addresses() {
+    let peer = "127.0.0.1:1";
+    let flags = [
+        "--bind",
+        "0.0.0.0",
+        "--relay-port",
+        "0",
+        "--relay-bind",
+        "127.0.0.1",
+    ];
+    let node = Node::start(&[&flags[..], &["--no-discovery", "--peer", peer]].concat());
+    let token = std::fs::read_to_string(node.store.join("api.token")).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let folder = node.store.display().to_string();
+    let seen = |headers: &[(&str, &str)]| {
+        let mut events = node.connect();
+        events.send("GET", "/events", headers, &[]).unwrap();
+        events.head().unwrap();
+        let status = (0..2).map(|_| events.chunk().unwrap().unwrap());
+        let event = String::from_utf8(status.flatten().collect()).unwrap();
+        let get = |path| node.call("GET", path, headers, &[]).ok().text();
+        [get("/status"), event, get("/peers")]
+    };
+    // A reverse proxy on this machine stands for somebody else.
+    let elsewhere = ("x-forwarded-for", "10.0.0.9");
+    for text in seen(&[elsewhere]) {
+        assert!(
+            !text.contains(&folder) && !text.contains("127.0.0.1"),
+            "{text}"
+        );
+    }
+    for headers in [&[][..], &[elsewhere, ("authorization", &bearer)]] {
+        let [status, event, peers] = seen(headers);
+        assert!(
+            status.contains(&folder) && event.contains(&folder),
+            "{status}"
+        );
+        assert!(peers.contains(peer), "{peers}");
+    }
+    node.command_on(&["rm", "film", "--token-file", "wrong"])
+        .run()
+        .exits(1);
+    let path = node.store.join("api.token");
+    let args = ["rm", "film", "--token-file", common::text(&path)];
+    // Known, and nothing of that name is there.
+    let told = node.lavant(&args).exits(3);
+    assert!(told.reason().contains("film"), "{}", told.err);
+}
+
+#[test]
 fn pages_of_others_reach_nothing() {
     let flags = [
         "--allow-origin",

@@ -397,7 +397,7 @@ impl Config {
         if self
             .api_token
             .as_ref()
-            .is_some_and(|token| token.len() < 16)
+            .is_some_and(|token| token.len() < crate::identity::TOKEN_MIN)
         {
             return wrong("api_token must have at least 16 characters".into());
         }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::ApiError;
-use super::pool::{Caller, StreamPlace};
+use super::pool::{Caller, SeesAll, StreamPlace};
 use super::{App, catalog, status};
 
 /// Shortest time between two events of one kind.
@@ -32,6 +32,7 @@ struct Feed {
     next: Instant,
     end: Instant,
     queued: Option<Event>,
+    sees_all: SeesAll,
     _place: StreamPlace,
 }
 
@@ -43,6 +44,7 @@ struct Feed {
 pub(super) async fn events(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(sees_all): Extension<SeesAll>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let Some(place) = app.pool.stream(&caller) else {
         return Err(ApiError::new(
@@ -60,6 +62,7 @@ pub(super) async fn events(
         next: Instant::now(),
         end: Instant::now() + LIFE,
         queued: None,
+        sees_all,
         _place: place,
     };
     Ok(Sse::new(stream::unfold(feed, step)).keep_alive(KeepAlive::default()))
@@ -80,7 +83,7 @@ async fn step(mut feed: Feed) -> Option<(Result<Event, Infallible>, Feed)> {
     }
     feed.changes.mark_unchanged();
     feed.next = Instant::now() + PAUSE;
-    let status = json(&status::of(&feed.app));
+    let status = json(&status::of(&feed.app, feed.sees_all));
     let status = Event::default().event("status").data(status);
     let catalog = json(&catalog::entries(&feed.app));
     let hash = Some(blake3::hash(catalog.as_bytes()));

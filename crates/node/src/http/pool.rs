@@ -312,6 +312,17 @@ pub(super) struct Caller {
     pub(super) activity: Arc<Activity>,
 }
 
+impl Caller {
+    /// Whether the request comes from this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.source == Source::Loopback
+    }
+}
+
+/// Whether a reader sees what is the operator's alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SeesAll(pub(super) bool);
+
 /// A connection's place, given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct Place {

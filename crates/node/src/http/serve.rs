@@ -23,7 +23,7 @@ use tower::ServiceExt;
 
 use super::error;
 use super::guard::Guard;
-use super::pool::{Busy, Place};
+use super::pool::{Busy, Place, SeesAll};
 use super::sendfile::{Connection, FileQueue};
 use super::{App, AppState, router};
 use crate::config::Config;
@@ -167,6 +167,8 @@ impl Server {
             let io = TokioIo::new(Connection::new(stream, queue.clone(), activity));
             let service = service_fn(move |mut request: Request<Incoming>| {
                 let busy = caller.activity.begin();
+                let sees_all = SeesAll(guard.trusts(&caller, request.headers()));
+                request.extensions_mut().insert(sees_all);
                 request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(queue.clone());
                 let answer = answer(router.clone(), guard.clone(), app.clone(), request);

@@ -1,12 +1,13 @@
 //! `/health` and `/status`.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
 use super::App;
 use super::dto::{StatusReply, StoreStatus, UploadStatus};
+use super::pool::SeesAll;
 use crate::health::Failure;
 
 #[utoipa::path(
@@ -45,11 +46,15 @@ fn sentence(failures: &[Failure]) -> String {
 }
 
 #[utoipa::path(get, path = "/status", responses((status = 200, body = StatusReply)))]
-pub(super) async fn status(State(app): State<App>) -> Json<StatusReply> {
-    Json(of(&app))
+pub(super) async fn status(
+    State(app): State<App>,
+    Extension(sees_all): Extension<SeesAll>,
+) -> Json<StatusReply> {
+    Json(of(&app, sees_all))
 }
 
-pub(super) fn of(app: &App) -> StatusReply {
+/// The state of the node. Folders, which warnings name as well, are for its operator.
+pub(super) fn of(app: &App, SeesAll(sees_all): SeesAll) -> StatusReply {
     let store = &app.store;
     let stats = store.stats();
     let folder = store.settings().layout.root();
@@ -60,7 +65,11 @@ pub(super) fn of(app: &App) -> StatusReply {
         publisher: store.publisher().to_string(),
         uptime_seconds: app.started.elapsed().as_secs_f64(),
         store: StoreStatus {
-            path: path.display().to_string(),
+            path: if sees_all {
+                path.display().to_string()
+            } else {
+                String::new()
+            },
             bytes: stats.bytes,
             limit_bytes: stats.limit,
             segments: stats.segments,
@@ -75,7 +84,7 @@ pub(super) fn of(app: &App) -> StatusReply {
             .collect(),
         read_only: store.is_read_only(),
         relay_port: app.relay.as_ref().map(crate::relay::Handle::port),
-        warnings: warnings(app),
+        warnings: if sees_all { warnings(app) } else { Vec::new() },
         auth_required: app.auth_required,
     }
 }
