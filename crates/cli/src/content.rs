@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use lavant_node::client::{Client, ClientError, encode, find_player};
 use lavant_node::http::{CatalogEntry, StatusReply};
 use lavant_node::identity;
+use lavant_node::shell::client::{Client, ClientError, encode, find_player};
 use serde_json::Value;
 
 use crate::output;

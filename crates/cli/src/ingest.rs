@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
-use lavant_node::ingest::{
+use lavant_node::shell::ingest::{
     self, IngestError, Input, Ladder, Mode, Options, Outcome, Priority, Progress, SigningKey,
 };
 

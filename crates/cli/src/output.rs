@@ -6,8 +6,8 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use lavant_node::client::ClientError;
 use lavant_node::run::StartError;
+use lavant_node::shell::client::ClientError;
 
 /// A text as one line that does nothing but show letters.
 ///
