@@ -5,7 +5,7 @@
 
 mod relay;
 
-pub use relay::{DEFAULT_RELAY_PORT, RelayConfig, Shares};
+pub use relay::{DEFAULT_RELAY_PORT, RelayConfig, Shares, Target, TargetError};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use super::App;
 use super::dto::{PeerBody, PeerEntry};
 use super::error::ApiError;
 use super::pool::SeesAll;
-use crate::link::Target;
+use crate::config::{Target, TargetError};
 use crate::relay::Handle;
 
 fn relay(app: &App) -> Result<&Handle, ApiError> {
@@ -27,7 +27,7 @@ fn target(body: &PeerBody) -> Result<Target, ApiError> {
         &body.address
     };
     text.parse()
-        .map_err(|error: crate::link::TargetError| ApiError::bad_request(error.to_string()))
+        .map_err(|error: TargetError| ApiError::bad_request(error.to_string()))
 }
 
 #[utoipa::path(get, path = "/peers", responses((status = 200, body = Vec<PeerEntry>)))]
