@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
-use xtask::tidy::{self, FILE_BYTES_MAX, Finding, allow, source, walls};
+use xtask::tidy::{self, FILE_BYTES_MAX, Finding, allow, rooms, source, walls};
 
 const DOC: &str = "//! A module.\n";
 
@@ -298,6 +298,82 @@ fn io_in_a_pure_crate_is_found() {
     );
     assert_eq!(findings.len(), 2);
     assert_eq!(findings[0].path, "crates/proto/Cargo.toml");
+}
+
+#[test]
+fn rooms_of_the_node_use_each_other_by_the_table_alone() {
+    let breaches = |file: &str, code: &str| -> Vec<String> {
+        let found = rooms::check(&format!("crates/node/src/{file}"), code);
+        found.into_iter().map(|it| it.message).collect()
+    };
+    for (file, code) in [
+        (
+            "relay/mod.rs",
+            "use crate::{link::{Links, Frame}, store::Store};\n",
+        ),
+        (
+            "http/peers.rs",
+            "use crate::relay::{Handle, Peer};\nuse super::store_of;\n",
+        ),
+        (
+            "http/serve.rs",
+            "// crate::link\nlet text = \"crate::link::x\";\n",
+        ),
+        (
+            "store/mod.rs",
+            "use crate::store::upload::Upload;\nuse super::publish;\n",
+        ),
+        ("store/tests/a.rs", "use crate::playlist::Ready;\n"),
+        (
+            "http/a.rs",
+            "use crate::config::Config;\n\n#[cfg(test)]\nmod tests {\n    use crate::run;\n}\n",
+        ),
+        ("lib.rs", "pub use crate::run::run;\n"),
+    ] {
+        assert_eq!(breaches(file, code), [""; 0], "{file}: {code}");
+    }
+    for (file, code, breach) in [
+        (
+            "store/mod.rs",
+            "use crate::relay::Handle;\n",
+            "store may not use relay::Handle",
+        ),
+        (
+            "link/tcp.rs",
+            "fn f(_: &crate::store::Store) {}\n",
+            "link may not use store::Store",
+        ),
+        (
+            "http/peers.rs",
+            "use crate::relay::driver;\n",
+            "http may not use relay::driver",
+        ),
+        (
+            "http/mod.rs",
+            "use super::link::Links;\n",
+            "http may not use link::Links",
+        ),
+        (
+            "shell/client.rs",
+            "use crate::http;\n",
+            "shell may not use http",
+        ),
+        (
+            "relay/mod.rs",
+            "use crate::{store::Store, http::{self, Server}};\n",
+            "relay may not use http",
+        ),
+        (
+            "new.rs",
+            "",
+            "new is new: say in xtask/src/tidy/rooms.rs what it may use",
+        ),
+    ] {
+        assert_eq!(breaches(file, code)[0], breach, "{file}: {code}");
+    }
+    let lines: Vec<_> = rooms::check("crates/node/src/store/a.rs", "\n\nuse crate::link;\n");
+    assert_eq!((lines.len(), lines[0].line), (1, 3));
+    assert!(rooms::check("crates/cli/src/main.rs", "use crate::store;\n").is_empty());
 }
 
 /// A fresh folder under the build folder, made a git repository.

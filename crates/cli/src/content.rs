@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use lavant_node::client::{Client, ClientError, encode, find_player};
 use lavant_node::http::{CatalogEntry, StatusReply};
+use lavant_node::identity;
+use lavant_node::shell::client::{Client, ClientError, encode, find_player};
 use serde_json::Value;
 
 use crate::output;
@@ -24,7 +25,8 @@ pub(crate) struct NodeArgs {
         default_value = "http://127.0.0.1:7777"
     )]
     daemon: String,
-    /// The node's API token, when it asks for one
+    /// The node's API token, when it asks for one; other users of this machine can see it here, but
+    /// not in --token-file or LAVANT_TOKEN
     #[arg(
         long,
         env = "LAVANT_TOKEN",
@@ -32,15 +34,32 @@ pub(crate) struct NodeArgs {
         hide_env_values = true
     )]
     token: Option<String>,
+    /// A file that holds the token and that only you can read
+    #[arg(
+        long,
+        env = "LAVANT_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "token"
+    )]
+    token_file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 impl NodeArgs {
-    pub(crate) fn client(&self) -> Client {
-        Client::new(&self.daemon, self.token.clone())
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let token = token(self.token.as_ref(), self.token_file.as_deref())?;
+        Ok(Client::new(&self.daemon, token))
     }
+}
+
+/// The token that was given, one way or the other.
+pub(crate) fn token(given: Option<&String>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    Ok(match file {
+        Some(path) => Some(identity::read_token(path)?),
+        None => given.filter(|token| !token.is_empty()).cloned(),
+    })
 }
 
 /// Arguments of `lavant catalog`.
@@ -52,7 +71,7 @@ pub(crate) struct CatalogArgs {
 }
 
 pub(crate) fn catalog(args: &CatalogArgs) -> anyhow::Result<ExitCode> {
-    let entries: Vec<CatalogEntry> = args.node.client().get("/catalog")?;
+    let entries: Vec<CatalogEntry> = args.node.client()?.get("/catalog")?;
     if args.node.json {
         output::json(&entries)?;
         return Ok(ExitCode::SUCCESS);
@@ -90,7 +109,7 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let status: StatusReply = args.node.client().get("/status")?;
+    let status: StatusReply = args.node.client()?.get("/status")?;
     if args.node.json {
         output::json(&status)?;
         return Ok(ExitCode::SUCCESS);
@@ -143,7 +162,7 @@ pub(crate) struct RefArgs {
 
 pub(crate) fn remove(args: &RefArgs) -> anyhow::Result<ExitCode> {
     let path = format!("/content/{}", encode(&args.reference));
-    let gone: Value = args.node.client().call("DELETE", &path)?;
+    let gone: Value = args.node.client()?.call("DELETE", &path)?;
     if args.node.json {
         output::json(&gone)?;
     } else {
@@ -161,7 +180,7 @@ pub(crate) fn remove(args: &RefArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn pin(args: &RefArgs, pinned: bool) -> anyhow::Result<ExitCode> {
     let path = format!("/content/{}/pin", encode(&args.reference));
     let method = if pinned { "PUT" } else { "DELETE" };
-    let answer: Value = args.node.client().call(method, &path)?;
+    let answer: Value = args.node.client()?.call(method, &path)?;
     if args.node.json {
         output::json(&answer)?;
     } else {
@@ -194,7 +213,7 @@ pub(crate) struct GetArgs {
 }
 
 pub(crate) fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
-    let client = args.node.client();
+    let client = args.node.client()?;
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     let path = match &args.output {
         Some(path) => path.clone(),
@@ -256,7 +275,8 @@ fn default_name(client: &Client, args: &GetArgs) -> anyhow::Result<PathBuf> {
     let stream = rendition.is_none_or(|rendition| rendition.mime_type == "video/mp2t");
     Ok(PathBuf::from(format!(
         "{}.{}",
-        entry.content_id,
+        // A node names a file here, not a place.
+        output::clean(&entry.content_id).replace('/', "_"),
         if stream { "ts" } else { "mp4" }
     )))
 }
@@ -333,7 +353,7 @@ fn wait_for_start(args: &PlayArgs, client: &Client) -> anyhow::Result<CatalogEnt
 }
 
 pub(crate) fn play(args: &PlayArgs) -> anyhow::Result<ExitCode> {
-    let client = args.node.client();
+    let client = args.node.client()?;
     let entry = wait_for_start(args, &client)?;
     let url = client.url(&entry.play_url);
     if args.node.json {

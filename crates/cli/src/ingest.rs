@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
-use lavant_node::ingest::{
+use lavant_node::shell::ingest::{
     self, IngestError, Input, Ladder, Mode, Options, Outcome, Priority, Progress, SigningKey,
 };
+
+use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,6 +41,10 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE|URL|-")]
     pub(crate) input: String,
 
+    /// A further origin that a playlist of the web may name, such as https://cdn.example (repeat)
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) also_from: Vec<String>,
+
     /// Title shown to viewers [default: the file's name without its ending]
     #[arg(long)]
     pub(crate) title: Option<String>,
@@ -52,9 +58,19 @@ pub(crate) struct Args {
     )]
     pub(crate) daemon: String,
 
-    /// Token of the node, where it asks for one
+    /// Token of the node, where it asks for one; other users of this machine can see it here, but
+    /// not in --token-file or LAVANT_TOKEN
     #[arg(long, env = "LAVANT_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+
+    /// A file that holds the token and that only you can read
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LAVANT_TOKEN_FILE",
+        conflicts_with = "token"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
 
     /// How urgent it is: vod (kept 30 days), near_live (6 hours) or live (30 minutes)
     #[arg(long, default_value = "vod", value_parser = priority)]
@@ -131,7 +147,7 @@ fn fail(args: &Args, sentence: &str, code: u8) -> anyhow::Result<ExitCode> {
         let object = serde_json::json!({ "error": sentence, "exit_code": code });
         writeln!(std::io::stdout(), "{object}")?;
     }
-    writeln!(std::io::stderr(), "lavant: {sentence}")?;
+    writeln!(std::io::stderr(), "lavant: {}", output::clean(sentence))?;
     Ok(ExitCode::from(code))
 }
 
@@ -143,10 +159,11 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         _ => Mode::Auto,
     };
     Ok(Options {
+        also_from: args.also_from.clone(),
         title: args.title.clone(),
         content_id: args.content_id.clone(),
         priority: args.priority,
-        token: args.token.clone().filter(|token| !token.is_empty()),
+        token: crate::content::token(args.token.as_ref(), args.token_file.as_deref())?,
         segment_seconds: args.segment_seconds,
         mode,
         ladder: args.ladder.clone().unwrap_or_default(),
@@ -210,7 +227,8 @@ fn print(args: &Args, outcome: &Outcome) -> std::io::Result<()> {
     } else {
         "is published"
     };
-    writeln!(out, "{} {what}", outcome.content_id)?;
+    let url = output::clean(&outcome.play_url);
+    writeln!(out, "{} {what}", output::clean(&outcome.content_id))?;
     let bytes = HumanBytes(outcome.bytes);
     writeln!(
         out,
@@ -219,7 +237,7 @@ fn print(args: &Args, outcome: &Outcome) -> std::io::Result<()> {
         outcome.segments
     )?;
     if !outcome.already_here {
-        writeln!(out, "  {}", outcome.words)?;
+        writeln!(out, "  {}", output::clean(&outcome.words))?;
     }
     if outcome.resumed > 0 {
         writeln!(
@@ -228,8 +246,8 @@ fn print(args: &Args, outcome: &Outcome) -> std::io::Result<()> {
             outcome.resumed
         )?;
     }
-    writeln!(out, "  {}", outcome.play_url)?;
-    writeln!(out, "play it: mpv {}", outcome.play_url)
+    writeln!(out, "  {url}")?;
+    writeln!(out, "play it: mpv {url}")
 }
 
 fn clock(seconds: f64) -> String {
@@ -363,6 +381,7 @@ impl Meter {
 
     /// A line of its own. Nothing can be done about an error output that is gone.
     fn say(&self, text: &str) {
+        let text = output::clean(text);
         match &self.bar {
             Some(bar) => bar.println(text),
             None => drop(writeln!(std::io::stderr(), "{text}")),

@@ -1,15 +1,43 @@
 //! What the program prints, and how it ends.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use lavant_node::client::ClientError;
 use lavant_node::run::StartError;
+use lavant_node::shell::client::ClientError;
 
-/// Prints one line; a reader that went away ends the program quietly.
+/// A text as one line that does nothing but show letters.
+///
+/// Titles, names, reasons and addresses come from other nodes. A terminal would obey the control
+/// characters in them, and show the text between marks of direction in another order.
+pub(crate) fn clean(text: &str) -> Cow<'_, str> {
+    if text.contains(is_odd) {
+        Cow::Owned(text.replace(is_odd, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// The same for a text that has several lines of its own.
+fn clean_lines(text: &str) -> String {
+    let lines = text.split('\n').map(clean);
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Controls, line and paragraph separators, and what overrides the direction of writing.
+fn is_odd(letter: char) -> bool {
+    letter.is_control() || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Prints one line, cleaned; a reader that went away ends the program quietly.
 pub(crate) fn line(text: impl Display) {
+    raw(&clean(&text.to_string()));
+}
+
+fn raw(text: &str) {
     if let Err(error) = writeln!(std::io::stdout(), "{text}")
         && error.kind() == ErrorKind::BrokenPipe
     {
@@ -19,18 +47,25 @@ pub(crate) fn line(text: impl Display) {
 
 /// Prints a value as JSON on one line.
 pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    line(serde_json::to_string(value)?);
+    // Controls are escaped in it, and it is data: nothing is replaced.
+    raw(&serde_json::to_string(value)?);
     Ok(())
 }
 
 /// Prints a remark for people, apart from the output.
 pub(crate) fn note(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", clean(&text.to_string()));
 }
 
 /// Prints an error and gives the exit code that fits it.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
-    note(format_args!("lavant: {error:#}"));
+    let text = format!("lavant: {error:#}");
+    // Errors in the own configuration show the lines of the file; any other is one line.
+    let text = match error.downcast_ref::<lavant_node::config::ConfigError>() {
+        Some(_) => clean_lines(&text),
+        None => clean(&text).into_owned(),
+    };
+    let _ = writeln!(std::io::stderr(), "{text}");
     ExitCode::from(code(error))
 }
 
@@ -77,5 +112,30 @@ pub(crate) fn duration(seconds: f64) -> String {
         format!("{hours}:{minutes:02}:{seconds:02}")
     } else {
         format!("{minutes}:{seconds:02}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_replaced() {
+        assert_eq!(
+            clean("a\u{1b}[2Jb\r\nc\u{9b}d\u{7}"),
+            "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}d\u{fffd}"
+        );
+        assert_eq!(
+            clean("x\u{202e}y\u{2067}z\u{2028}"),
+            "x\u{fffd}y\u{fffd}z\u{fffd}"
+        );
+        for plain in [
+            "Caf\u{e9} \u{1f3ac}",
+            "\u{5e9}\u{5dc}\u{200f} a\u{200d}b",
+            "",
+        ] {
+            assert!(matches!(clean(plain), Cow::Borrowed(same) if same == plain));
+        }
+        assert_eq!(clean_lines("a\nb\u{1b}"), "a\nb\u{fffd}");
     }
 }

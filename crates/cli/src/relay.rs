@@ -158,7 +158,7 @@ pub(crate) struct PeersArgs {
 }
 
 pub(crate) fn peers(args: &PeersArgs) -> anyhow::Result<ExitCode> {
-    let client = args.node.client();
+    let client = args.node.client()?;
     for (method, peer) in [("POST", &args.add), ("DELETE", &args.remove)] {
         let Some(peer) = peer else { continue };
         let body = serde_json::json!({ "address": peer });

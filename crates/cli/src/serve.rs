@@ -59,7 +59,8 @@ pub(crate) struct ConfigArgs {
     /// When a growing on-demand content to which nothing comes is finished [default: 5m]
     #[arg(long, env = "LAVANT_FINISH_AFTER", value_name = "TIME")]
     finish_after: Option<Span>,
-    /// Token that callers must send to change anything
+    /// Token that callers must send to change anything; other users of this machine can see it
+    /// here, but not in LAVANT_API_TOKEN, a configuration file, or api.token of the store
     #[arg(
         long,
         env = "LAVANT_API_TOKEN",
@@ -128,8 +129,8 @@ impl ConfigArgs {
     lavant serve\n  \
     lavant serve --port 8080 --store /var/lib/lavant --store-limit 100G\n  \
     lavant serve --config lavant.toml\n  \
-    lavant serve --bind 0.0.0.0 --api-token \"$(cat token)\"\n  \
-    lavant serve --peer ship.example:7778 --relay-token \"$(cat group)\"\n\n\
+    LAVANT_API_TOKEN=\"$(cat token)\" lavant serve --bind 0.0.0.0\n  \
+    LAVANT_RELAY_TOKEN=\"$(cat group)\" lavant serve --peer ship.example:7778\n\n\
     Ctrl-C or SIGTERM ends it; open requests get three seconds.")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -169,14 +170,16 @@ fn colours() -> bool {
 fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
     let url = page_url(ready.address);
     if json {
-        output::line(serde_json::json!({
+        let ready = serde_json::json!({
             "address": ready.address.to_string(),
             "url": url,
             "publisher": ready.publisher.to_string(),
             "auth_required": ready.auth_required,
             "relay_port": ready.relay_port,
             "warnings": ready.warnings,
-        }));
+        });
+        // A JSON value can always be written as text.
+        let _ = output::json(&ready);
         return;
     }
     output::line(format_args!(

@@ -468,3 +468,37 @@ fn a_reader_that_goes_away_ends_a_command_quietly() {
     assert_eq!(done.text().lines().count(), 1);
     assert!(done.err.is_empty(), "{}", done.err);
 }
+
+#[test]
+fn what_other_nodes_say_does_not_reach_the_terminal_as_it_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let odd = "x\u{1b}]0;owned\u{7}\n\u{202e}y";
+    let peer = serde_json::json!([{
+        "address": odd, "relay_addr": odd, "name": odd, "error": odd, "source": "named",
+        "state": "away", "failures": 0, "received_bytes": 0, "sent_bytes": 0,
+        "duplicate_bytes": 0, "received_segments": 0, "rate": 0,
+    }]);
+    let replies = [(200, peer), (400, serde_json::json!({ "error": odd }))];
+    let serving = std::thread::spawn(move || {
+        for (status, body) in [&replies[0], &replies[0], &replies[1]] {
+            let mut stream = listener.accept().unwrap().0;
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let body = body.to_string();
+            let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: ");
+            let answer = format!("{head}{}\r\n\r\n{body}", body.len());
+            std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+        }
+    });
+    let cleaned = "x\u{fffd}]0;owned\u{fffd}\u{fffd}\u{fffd}y";
+    let ask = |args: &[&str]| Lavant::new(args).env("LAVANT_DAEMON", &url).run();
+    let shown = ask(&["peers"]).ok().text();
+    assert_eq!(shown.lines().count(), 2, "{shown:?}");
+    assert_eq!(shown.matches(cleaned).count(), 3, "{shown:?}");
+    let json = ask(&["peers", "--json"]).ok();
+    assert_eq!(json.json()[0]["name"], odd);
+    assert!(!json.text().contains('\u{1b}'));
+    let refused = ask(&["peers"]).exits(3);
+    assert_eq!(refused.reason(), cleaned);
+    serving.join().unwrap();
+}

@@ -5,7 +5,7 @@
 
 mod relay;
 
-pub use relay::{DEFAULT_RELAY_PORT, RelayConfig, Shares};
+pub use relay::{DEFAULT_RELAY_PORT, RelayConfig, Shares, Target, TargetError};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -397,7 +397,7 @@ impl Config {
         if self
             .api_token
             .as_ref()
-            .is_some_and(|token| token.len() < 16)
+            .is_some_and(|token| token.len() < crate::identity::TOKEN_MIN)
         {
             return wrong("api_token must have at least 16 characters".into());
         }

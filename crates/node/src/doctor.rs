@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::client::Client;
 use crate::config::Config;
+use crate::shell::client::{Client, ClientError};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, Serialize)]
@@ -97,7 +97,7 @@ fn encoders() -> Finding {
 }
 
 fn player() -> Finding {
-    match crate::client::find_player() {
+    match crate::shell::client::find_player() {
         Some(name) => finding("player", true, true, name),
         None => finding(
             "player",
@@ -169,6 +169,15 @@ fn port(config: &Config) -> Finding {
                 format!("a node answers at {address}: {id}"),
             )
         }
+        Err(ClientError::Refused {
+            status: 503,
+            message,
+        }) => finding(
+            "port",
+            false,
+            false,
+            format!("a node answers at {address}, but {message}; restart it"),
+        ),
         Err(_) => finding(
             "port",
             false,

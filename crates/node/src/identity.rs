@@ -1,11 +1,14 @@
 //! Secret keys and tokens, and the files that hold them.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use lavant_proto::ids::{Root, SigningKey};
+
+/// Characters that a token has at least.
+pub const TOKEN_MIN: usize = 16;
 
 /// Why a key or token file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,12 @@ pub enum IdentityError {
         /// Its mode.
         mode: u32,
     },
+    /// No token is in it.
+    #[error(
+        "{0} holds no token: write one of at least {TOKEN_MIN} characters into it, or remove it \
+         and a node makes a new one at its start"
+    )]
+    NoToken(PathBuf),
     /// It is there already.
     #[error("{0} exists already; a key is never overwritten: move it away first")]
     Exists(PathBuf),
@@ -36,19 +45,27 @@ pub enum IdentityError {
 
 /// Reads a secret key that only its owner can read.
 pub fn read_key(path: &Path) -> Result<SigningKey, IdentityError> {
+    let text = read_secret(path)?;
+    parse_key(&text).ok_or_else(|| IdentityError::NotAKey(path.to_owned()))
+}
+
+/// Reads a file that only its owner can read.
+fn read_secret(path: &Path) -> Result<String, IdentityError> {
     let failed = |source| IdentityError::Io {
         path: path.to_owned(),
         source,
     };
-    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    let mut file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(IdentityError::Exposed {
             path: path.to_owned(),
             mode,
         });
     }
-    let text = fs::read_to_string(path).map_err(failed)?;
-    parse_key(&text).ok_or_else(|| IdentityError::NotAKey(path.to_owned()))
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
 }
 
 /// A secret key from its text form, 64 hex digits.
@@ -93,16 +110,20 @@ pub fn key_at(path: &Path) -> Result<SigningKey, IdentityError> {
     }
 }
 
+/// Reads a token from a file that only its owner can read.
+pub fn read_token(path: &Path) -> Result<String, IdentityError> {
+    let token = read_secret(path)?.trim().to_owned();
+    if token.len() < TOKEN_MIN {
+        return Err(IdentityError::NoToken(path.to_owned()));
+    }
+    Ok(token)
+}
+
 /// Reads the API token at `path`, or makes one there.
 pub fn token_at(path: &Path) -> Result<String, IdentityError> {
-    let failed = |source| IdentityError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    match fs::read_to_string(path) {
-        Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    match read_token(path) {
+        Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
     }
     let token = Root(random()?).to_string();
     write_secret(path, &token)?;
@@ -182,5 +203,31 @@ mod tests {
         let token = token_at(&path).unwrap();
         assert_eq!(token.len(), 64);
         assert_eq!(token_at(&path).unwrap(), token);
+    }
+
+    #[test]
+    fn a_token_that_others_can_read_or_that_is_none_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let allow = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        token_at(&path).unwrap();
+        for mode in [0o644, 0o640, 0o606] {
+            allow(mode);
+            let text = token_at(&path).unwrap_err().to_string();
+            assert!(text.contains("run: chmod 600"), "{text}");
+        }
+        allow(0o600);
+        for none in ["", " \n", "too short"] {
+            fs::write(&path, none).unwrap();
+            let text = token_at(&path).unwrap_err().to_string();
+            assert!(
+                text.contains("holds no token: write one of at least 16"),
+                "{text}"
+            );
+        }
+        // Nothing is made in the place of a token that a user was told to keep elsewhere.
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(read_token(&path), Err(IdentityError::Io { .. })));
+        assert!(!path.exists());
     }
 }

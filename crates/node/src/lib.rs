@@ -4,23 +4,23 @@
 //! |---|---|
 //! | what can be configured | [`config`] |
 //! | how bytes reach disk | [`store`] |
-//! | how a file becomes segments | [`ingest`] |
 //! | what a player is told | [`playlist`] |
 //! | whom it meets, how contents reach it | [`relay`] |
 //! | which path does what | [`http`] |
 //! | who this node is | [`identity`] |
 //! | how nodes reach each other | [`link`] |
-//! | how the shell talks to a node | [`client`] |
+//! | whether every part of it works | [`health`] |
+//! | how a file becomes segments, how the shell talks to a node | [`shell`] |
 
-pub mod client;
 pub mod config;
 pub mod doctor;
+pub mod health;
 pub mod http;
 pub mod identity;
-pub mod ingest;
 pub mod link;
 pub mod playlist;
 pub mod relay;
 pub mod run;
+pub mod shell;
 pub mod signals;
 pub mod store;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lavant_proto::ids::PublisherKey;
 
 use crate::config::Config;
+use crate::health::{Health, Part};
 use crate::http::{ServeError, Server};
 use crate::identity::{self, IdentityError};
 use crate::link::{BindError, LinkConfig};
@@ -92,6 +93,7 @@ pub async fn run(
     let store = tokio::task::spawn_blocking(move || open_store(&opening))
         .await
         .map_err(std::io::Error::other)??;
+    let health = Health::default();
     let relay = start_relay(&config, &store).await?;
     let handle = relay.as_ref().map(relay::Running::handle);
     let mut warnings = store.warnings();
@@ -99,7 +101,7 @@ pub async fn run(
         warnings.extend_from_slice(handle.warnings());
     }
     let relay_port = handle.as_ref().map(relay::Handle::port);
-    let server = match Server::bind(config, store.clone(), handle).await {
+    let server = match Server::bind(config, store.clone(), handle, health.clone()).await {
         Ok(server) => server,
         Err(error) => {
             // Its links are closed in order, too.
@@ -116,7 +118,7 @@ pub async fn run(
         relay_port,
         warnings,
     });
-    let keeper = tokio::spawn(keep_house(store));
+    let keeper = tokio::spawn(keep_house(store, health.part("housekeeping")));
     server.run(stop).await;
     keeper.abort();
     if let Some(relay) = relay {
@@ -166,7 +168,7 @@ async fn start_relay(config: &Config, store: &Store) -> Result<Option<relay::Run
     Ok(Some(relay::start(links, settings, store.clone()).await?))
 }
 
-async fn keep_house(store: Store) {
+async fn keep_house(store: Store, part: Part) {
     let mut beat = tokio::time::interval(HOUSEKEEPING);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -179,8 +181,11 @@ async fn keep_house(store: Store) {
                 store.drop_stale_partials();
             }
         });
-        if work.await.is_err() {
+        if work.await.is_ok() {
+            part.ok();
+        } else {
             tracing::error!("housekeeping failed");
+            part.fail("it failed and is tried again; the log says why");
         }
     }
 }

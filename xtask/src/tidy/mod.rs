@@ -5,6 +5,7 @@
 
 pub mod allow;
 pub mod markdown;
+pub mod rooms;
 pub mod rust;
 pub mod source;
 pub mod text;
@@ -99,6 +100,7 @@ pub fn check_text(path: &str, text: &str, files: &[String]) -> Vec<Finding> {
     findings.extend(words::check(path, text));
     if path.ends_with(".rs") {
         findings.extend(rust::check(path, text));
+        findings.extend(rooms::check(path, text));
     }
     if path.ends_with(".md") {
         findings.extend(markdown::check(path, text, files));

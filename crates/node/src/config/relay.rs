@@ -8,7 +8,8 @@ use lavant_proto::relay::hello::{Interest, Token};
 use lavant_proto::relay::message::RECEIPTS_MAX;
 
 use super::{ConfigError, Layer};
-use crate::link::{LinkKind, Target};
+use crate::link::LinkKind;
+pub use crate::link::{Target, TargetError};
 
 /// Port of the relay unless configured.
 pub const DEFAULT_RELAY_PORT: u16 = 7778;

@@ -13,9 +13,12 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 
-/// How long a sender may pause inside a body.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How long a body may take in all, however slow the link.
+/// How long a sender may pause inside a body, and when it must have come at the least rate.
+const PAUSE_MAX: Duration = Duration::from_secs(20);
+/// The least bytes a second that a body comes at after that, on average. Slower than any video can
+/// be sent; the largest segment, 64 MiB, takes 68 minutes.
+const RATE_MIN: u64 = 16 << 10;
+/// How long a body may take in all, however large.
 const BODY_TIME_MAX: Duration = Duration::from_secs(3600);
 /// How long a segment waits for its share of memory.
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -27,6 +30,67 @@ pub(super) const fn json_with_segment(limit: u64) -> u64 {
     limit.div_ceil(3) * 4 + JSON_MAX
 }
 
+/// Bytes by which the share of a body of unknown length grows as it comes.
+const STEP: u64 = 1 << 20;
+
+/// The memory for segments on their way in, and buffers.
+///
+/// A quarter is for small bodies alone, so that a large one that waits for its share, or a few
+/// that come slowly, hold up nobody else. Of the 256 MiB of the default, 64 MiB carry at least
+/// four segments of 16 MiB.
+pub(super) struct Memory {
+    /// One permit for each KiB.
+    large: Arc<Semaphore>,
+    small: Arc<Semaphore>,
+    small_max: u64,
+    pool: Pool,
+}
+
+impl Memory {
+    /// `bytes` in all, or more where the largest body would not fit and wait for ever.
+    pub(super) fn new(bytes: u64, segment_limit: u64) -> Self {
+        let small = bytes / 4;
+        let large = (bytes - small).max(json_with_segment(segment_limit));
+        let permits = |bytes: u64| {
+            let kib = usize::try_from(bytes.div_ceil(1024)).unwrap_or(usize::MAX);
+            Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)))
+        };
+        Self {
+            large: permits(large),
+            small: permits(small),
+            small_max: small / 4,
+            pool: Pool::default(),
+        }
+    }
+
+    /// A share for a body of a length.
+    async fn share(&self, bytes: u64) -> Result<OwnedSemaphorePermit, ApiError> {
+        let lane = if bytes <= self.small_max {
+            &self.small
+        } else {
+            &self.large
+        };
+        share(lane, bytes).await
+    }
+
+    /// A larger share in the place of one that has become too small.
+    async fn grow(
+        &self,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        bytes: u64,
+    ) -> Result<(), ApiError> {
+        let is_large = |permit: &OwnedSemaphorePermit| Arc::ptr_eq(permit.semaphore(), &self.large);
+        match permit {
+            Some(permit) if bytes <= self.small_max || is_large(permit) => {
+                let lane = permit.semaphore().clone();
+                permit.merge(share(&lane, STEP).await?);
+            }
+            permit => *permit = Some(share(&self.large, bytes).await?),
+        }
+        Ok(())
+    }
+}
+
 /// A body in memory; its share of the memory for segments is given back when this is dropped.
 pub(super) struct Received {
     pub(super) bytes: Bytes,
@@ -35,7 +99,7 @@ pub(super) struct Received {
 
 /// Reads a body of at most `limit` bytes.
 pub(super) async fn receive(
-    memory: Option<(&Arc<Semaphore>, &Pool)>,
+    memory: Option<&Memory>,
     headers: &HeaderMap,
     body: Body,
     limit: u64,
@@ -44,24 +108,26 @@ pub(super) async fn receive(
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large(limit));
     }
-    let expected = announced.unwrap_or(limit);
-    let permit = match memory {
-        Some((memory, _)) => Some(share(memory, expected).await?),
+    // What is announced must fit as a whole; what is not takes no more than has come.
+    let mut permit = match memory {
+        Some(memory) => Some(memory.share(announced.unwrap_or(STEP.min(limit))).await?),
         None => None,
     };
+    let mut shared = announced.unwrap_or(STEP);
     let capacity = usize::try_from(announced.unwrap_or(64 * 1024)).unwrap_or_default();
-    let pool = memory.map(|(_, pool)| pool.clone()).unwrap_or_default();
+    let pool = memory.map(|memory| memory.pool.clone()).unwrap_or_default();
     let mut bytes = pool.take(capacity);
     let mut body = body;
-    let end = Instant::now() + BODY_TIME_MAX;
+    let mut begun = Instant::now();
     loop {
-        let pause = end.min(Instant::now() + PAUSE_MAX);
+        let due = PAUSE_MAX + Duration::from_secs(bytes.len() as u64 / RATE_MIN);
+        let pause = (Instant::now() + PAUSE_MAX).min(begun + due.min(BODY_TIME_MAX));
         let frame = tokio::time::timeout_at(pause, body.frame())
             .await
             .map_err(|_| {
                 ApiError::new(
                     StatusCode::REQUEST_TIMEOUT,
-                    "the body did not come to its end",
+                    "the body came too slowly, or not to its end; send shorter segments",
                 )
             })?;
         let Some(frame) = frame else { break };
@@ -71,6 +137,14 @@ pub(super) async fn receive(
         };
         if bytes.len() as u64 + data.len() as u64 > limit {
             return Err(too_large(limit));
+        }
+        let wanted = bytes.len() as u64 + data.len() as u64;
+        if let (Some(memory), true) = (memory, wanted > shared) {
+            let waits = Instant::now();
+            // A frame is shorter than a step: a connection reads 64 KiB at once.
+            shared += STEP;
+            memory.grow(&mut permit, shared).await?;
+            begun += waits.elapsed();
         }
         bytes.extend_from_slice(&data);
     }
@@ -114,4 +188,67 @@ fn too_large(limit: u64) -> ApiError {
 pub(super) fn json<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes)
         .map_err(|error| ApiError::bad_request(format!("the JSON body is wrong: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+
+    use super::*;
+
+    /// A body that gives `size` bytes every `pause`, without an end.
+    fn endless(size: usize, pause: Duration) -> Body {
+        let frame = Bytes::from(vec![0; size]);
+        Body::from_stream(stream::unfold(frame, move |frame| async move {
+            tokio::time::sleep(pause).await;
+            Some((Ok::<_, Infallible>(frame.clone()), frame))
+        }))
+    }
+
+    async fn status(memory: &Memory, body: Body) -> Option<StatusCode> {
+        let received = receive(Some(memory), &HeaderMap::new(), body, 4 << 20).await;
+        received.err().map(|error| error.status)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_trickles_is_cut_although_it_never_pauses() {
+        let memory = Memory::new(16 << 20, 4 << 20);
+        let begun = Instant::now();
+        let body = endless(1, Duration::from_millis(500));
+        let cut = status(&memory, body).await;
+        assert_eq!(cut, Some(StatusCode::REQUEST_TIMEOUT));
+        assert!(begun.elapsed() < PAUSE_MAX * 2);
+    }
+
+    #[tokio::test]
+    async fn bodies_of_unknown_length_hold_what_has_come_and_give_it_back() {
+        let memory = Memory::new(16 << 20, 4 << 20);
+        let left = |lane: &Semaphore| lane.available_permits() as u64;
+        let free = (left(&memory.small), left(&memory.large));
+        // Beyond a quarter of the part for small bodies, 1 MiB, it moves to the large ones.
+        assert_eq!((free, memory.small_max), ((4 << 10, 12 << 10), 1 << 20));
+        for (length, held) in [
+            (10, (1 << 10, 0)),
+            (1 << 20, (1 << 10, 0)),
+            (3 << 20, (0, 3 << 10)),
+        ] {
+            let frames = vec![Ok::<_, Infallible>(Bytes::from(vec![0; 256 << 10])); length >> 18];
+            let last = Ok(Bytes::from(vec![0; length % (256 << 10)]));
+            let body = Body::from_stream(stream::iter(frames.into_iter().chain([last])));
+            let received = receive(Some(&memory), &HeaderMap::new(), body, 4 << 20).await;
+            let received = received.map_err(|error| error.message).unwrap();
+            assert_eq!(received.bytes.len(), length);
+            let now = (left(&memory.small), left(&memory.large));
+            assert_eq!((free.0 - now.0, free.1 - now.1), held, "{length}");
+        }
+        assert_eq!((left(&memory.small), left(&memory.large)), free);
+        let body = endless(256 << 10, Duration::ZERO);
+        assert_eq!(
+            status(&memory, body).await,
+            Some(StatusCode::PAYLOAD_TOO_LARGE)
+        );
+        assert_eq!((left(&memory.small), left(&memory.large)), free);
+    }
 }

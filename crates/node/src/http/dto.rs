@@ -150,7 +150,8 @@ pub struct StatusReply {
     /// The port that links of other nodes come in at; none when it meets nobody.
     #[serde(default)]
     pub relay_port: Option<u16>,
-    /// What the operator should know.
+    /// What the operator should know; none for readers who are neither on the node's own machine
+    /// nor send the token.
     pub warnings: Vec<String>,
     /// Whether changing anything needs a token.
     pub auth_required: bool,
@@ -159,7 +160,7 @@ pub struct StatusReply {
 /// The store, in numbers.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct StoreStatus {
-    /// Its folder.
+    /// Its folder; empty for readers who are neither on the node's own machine nor send the token.
     pub path: String,
     /// Bytes of segments.
     pub bytes: u64,
@@ -521,7 +522,8 @@ pub(super) struct PeerBody {
 /// A node that this one meets, or tries to.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PeerEntry {
-    /// As it was named, or where it is.
+    /// As it was named, or where it is; its key or nothing for readers who are neither on the
+    /// node's own machine nor send the token.
     pub address: String,
     /// The same, as cosmosd calls it.
     pub relay_addr: String,
@@ -560,6 +562,18 @@ pub struct PeerEntry {
 }
 
 impl PeerEntry {
+    /// What anyone may know: not where it is, which reasons tell as well. Its key stands for it.
+    pub(super) fn without_addresses(self) -> Self {
+        let address = self.node.clone().unwrap_or_default();
+        Self {
+            relay_addr: address.clone(),
+            address,
+            remote: None,
+            error: None,
+            ..self
+        }
+    }
+
     pub(super) fn of(peer: &Peer, now: Time) -> Self {
         let word = |source| match source {
             Source::Named => "named",

@@ -5,9 +5,10 @@
 //! origin (cross-site requests), and asks for a token when it listens beyond loopback.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::error::ApiError;
+use super::pool::Caller;
 use crate::config::Config;
 
 /// What is checked of every request.
@@ -63,7 +64,10 @@ impl Guard {
             (None, None, None) => return Err(ApiError::bad_request("the Host header is missing")),
         };
         let host = host.to_ascii_lowercase();
-        let name = host_part(&host);
+        let Some(name) = host_part(&host) else {
+            let text = format!("{host:?} is no host name with or without a port");
+            return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, text));
+        };
         let known = name.parse::<IpAddr>().is_ok()
             || name.ends_with(".localhost")
             || self.names.iter().any(|known| known == name);
@@ -132,6 +136,16 @@ impl Guard {
         }
     }
 
+    /// Whether a reader may see what is the operator's alone: folders, and where other nodes are.
+    /// Behind a reverse proxy everybody comes from this machine, so what one passes on is no proof.
+    pub(super) fn trusts(&self, caller: &Caller, headers: &HeaderMap) -> bool {
+        let is_passed_on = ["forwarded", "via", "x-forwarded-for", "x-real-ip"]
+            .iter()
+            .any(|name| headers.contains_key(*name));
+        (caller.is_local() && !is_passed_on)
+            || (self.token.is_some() && self.check_token(headers).is_ok())
+    }
+
     /// The headers that let a page of an allowed origin read an answer.
     pub(super) fn cors(&self, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
         let Some(origin) = headers.get(header::ORIGIN) else {
@@ -161,12 +175,21 @@ impl Guard {
     }
 }
 
-/// The host without its port; an IPv6 address without its brackets.
-fn host_part(host: &str) -> &str {
-    if let Some(rest) = host.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or_default();
-    }
-    host.rsplit_once(':').map_or(host, |(name, _)| name)
+/// The host without its port; an IPv6 address without its brackets. None when it is neither.
+fn host_part(host: &str) -> Option<&str> {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => {
+            let (name, port) = rest.split_once(']')?;
+            name.parse::<Ipv6Addr>().ok()?;
+            (name, port)
+        }
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let is_port = match port.strip_prefix(':') {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_digit()),
+        None => port.is_empty(),
+    };
+    is_port.then_some(name)
 }
 
 #[cfg(test)]
@@ -214,7 +237,17 @@ mod tests {
                 "{host}"
             );
         }
-        for host in ["evil.example", "localhost.evil.example", ""] {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "",
+            "[127.0.0.1]evil.example",
+            "[127.0.0.1]",
+            "[::1]evil.example",
+            "[::1",
+            "127.0.0.1:80.evil.example",
+            "localhost:80:evil.example",
+        ] {
             assert_eq!(
                 check(&guard, Method::GET, &[("host", host)]),
                 Some(421),

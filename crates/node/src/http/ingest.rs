@@ -61,7 +61,7 @@ pub(super) async fn ingest(
     } else {
         body::json_with_segment(limit)
     };
-    let received = body::receive(Some(app.ingest_memory()), &headers, request, limit).await?;
+    let received = body::receive(Some(&app.ingest_memory), &headers, request, limit).await?;
     let bytes = received.bytes.clone();
     let work = app.clone();
     let done = tokio::task::spawn_blocking(move || {

@@ -20,7 +20,7 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -56,7 +56,11 @@ type Metric = (&'static str, &'static str, &'static str, u64);
 
 fn text(app: &App, relayed: Vec<Metric>) -> String {
     let mut out = String::new();
-    let all = served(app).into_iter().chain(stored(app)).chain(relayed);
+    let all = served(app)
+        .into_iter()
+        .chain(connected(app))
+        .chain(stored(app))
+        .chain(relayed);
     for (name, kind, help, value) in all {
         let _ = write!(
             out,
@@ -170,6 +174,42 @@ fn served(app: &App) -> Vec<Metric> {
             ingested_bytes.get(),
         ),
         ("uptime_seconds", "gauge", "Time since the start.", uptime),
+    ]
+}
+
+fn connected(app: &App) -> Vec<Metric> {
+    let (connections, streams) = app.pool.counts();
+    vec![
+        (
+            "connections",
+            "gauge",
+            "Connections that are open.",
+            connections as u64,
+        ),
+        (
+            "connections_refused_total",
+            "counter",
+            "Connections sent away because too many were in work.",
+            app.pool.refused.get(),
+        ),
+        (
+            "connections_ended_total",
+            "counter",
+            "Quiet connections that gave way to others.",
+            app.pool.ended.get(),
+        ),
+        (
+            "event_streams",
+            "gauge",
+            "Event streams that are open.",
+            streams as u64,
+        ),
+        (
+            "event_streams_refused_total",
+            "counter",
+            "Event streams refused because too many were open.",
+            app.pool.streams_refused.get(),
+        ),
     ]
 }
 

@@ -13,6 +13,7 @@ mod openapi;
 mod page;
 mod peers;
 mod play;
+mod pool;
 mod range;
 mod reference;
 mod segment;
@@ -33,10 +34,9 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::routing::{get, post, put};
-use lavant_media::Pool;
-use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::health::Health;
 use crate::playlist::Ready;
 use crate::store::{Store, StoreError};
 
@@ -46,14 +46,16 @@ pub struct AppState {
     pub(crate) config: Config,
     /// The relay, unless the node meets nobody.
     pub(crate) relay: Option<crate::relay::Handle>,
+    /// Whether every part of the node works.
+    pub(crate) health: Health,
     pub(crate) started: Instant,
     pub(crate) auth_required: bool,
     ready: Ready,
     counters: metrics::Counters,
-    /// One permit for each KiB of a segment on its way in.
-    ingest_memory: Arc<Semaphore>,
-    /// Buffers for segments on their way in.
-    buffers: Pool,
+    /// For segments on their way in.
+    ingest_memory: body::Memory,
+    /// The connections.
+    pool: Arc<pool::Pool>,
     stopping: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -64,30 +66,23 @@ impl AppState {
         store: Store,
         config: Config,
         relay: Option<crate::relay::Handle>,
+        health: Health,
         auth_required: bool,
         stopping: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
-        // The largest body must fit, or it would wait for ever.
-        let largest = body::json_with_segment(config.segment_limit.0);
-        let kib = config.ingest_memory.0.max(largest).div_ceil(1024);
-        let permits = usize::try_from(kib).unwrap_or(usize::MAX);
         Self {
             store,
             relay,
+            health,
             started: Instant::now(),
             auth_required,
             ready: Ready::default(),
             counters: metrics::Counters::default(),
-            buffers: Pool::default(),
-            ingest_memory: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            ingest_memory: body::Memory::new(config.ingest_memory.0, config.segment_limit.0),
+            pool: pool::Pool::new(config.max_connections),
             config,
             stopping,
         }
-    }
-
-    /// The memory for segments on their way in: how much of it there is, and buffers.
-    const fn ingest_memory(&self) -> (&Arc<Semaphore>, &Pool) {
-        (&self.ingest_memory, &self.buffers)
     }
 
     /// Runs what waits for the disk apart from the tasks that serve.

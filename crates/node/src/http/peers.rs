@@ -1,13 +1,14 @@
 //! `/peers`: the nodes that this one meets.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 
 use super::App;
 use super::dto::{PeerBody, PeerEntry};
 use super::error::ApiError;
-use crate::link::Target;
+use super::pool::SeesAll;
+use crate::config::{Target, TargetError};
 use crate::relay::Handle;
 
 fn relay(app: &App) -> Result<&Handle, ApiError> {
@@ -26,17 +27,24 @@ fn target(body: &PeerBody) -> Result<Target, ApiError> {
         &body.address
     };
     text.parse()
-        .map_err(|error: crate::link::TargetError| ApiError::bad_request(error.to_string()))
+        .map_err(|error: TargetError| ApiError::bad_request(error.to_string()))
 }
 
 #[utoipa::path(get, path = "/peers", responses((status = 200, body = Vec<PeerEntry>)))]
-pub(super) async fn list(State(app): State<App>) -> Json<Vec<PeerEntry>> {
+pub(super) async fn list(
+    State(app): State<App>,
+    Extension(SeesAll(sees_all)): Extension<SeesAll>,
+) -> Json<Vec<PeerEntry>> {
     let Some(relay) = &app.relay else {
         return Json(Vec::new());
     };
     let now = app.store.settings().clock.now();
     let peers = relay.peers().await;
-    Json(peers.iter().map(|peer| PeerEntry::of(peer, now)).collect())
+    let entries = peers.iter().map(|peer| PeerEntry::of(peer, now));
+    Json(match sees_all {
+        true => entries.collect(),
+        false => entries.map(PeerEntry::without_addresses).collect(),
+    })
 }
 
 #[utoipa::path(

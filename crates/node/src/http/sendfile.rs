@@ -19,9 +19,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use super::pool::Activity;
 
 /// Bytes of a file in one frame of a body.
 const FRAME: usize = 512 * 1024;
@@ -30,6 +33,14 @@ static PLACEHOLDER: [u8; FRAME] = [0; FRAME];
 
 /// How long a reader may take nothing before the connection is given up.
 const STALL_MAX: Duration = Duration::from_secs(120);
+/// The same for event streams, which have more to say every two seconds.
+const STREAM_STALL_MAX: Duration = Duration::from_secs(10);
+/// Bytes of events that the system may hold for a reader that does not read: with the reader's own
+/// buffer these are filled before it counts as stalled. A catalogue of 100 films fits.
+const STREAM_BUFFER: usize = 64 << 10;
+/// How long a caller may take for the head of a request: for the first from when it is connected,
+/// for the next ones from their first byte.
+const HEAD_MAX: Duration = Duration::from_secs(10);
 
 /// The file ranges that a connection is to send, in order.
 #[derive(Debug, Default)]
@@ -124,19 +135,49 @@ impl Body for FileBody {
     }
 }
 
-/// A TCP connection that sends files for placeholders, and gives up readers that stall.
+/// A TCP connection that sends files for placeholders, and gives up callers that stall.
 pub(super) struct Connection {
     stream: TcpStream,
     queue: Arc<FileQueue>,
+    activity: Arc<Activity>,
     stall: Option<Pin<Box<Sleep>>>,
+    /// Until when the head of the request of that number must have come.
+    head: Option<(u64, Pin<Box<Sleep>>)>,
+    is_narrow: bool,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, queue: Arc<FileQueue>) -> Self {
-        Self {
+    pub(super) fn new(stream: TcpStream, queue: Arc<FileQueue>, activity: Arc<Activity>) -> Self {
+        let mut connection = Self {
             stream,
             queue,
+            activity,
             stall: None,
+            head: None,
+            is_narrow: false,
+        };
+        connection.await_head();
+        connection
+    }
+
+    /// Begins to wait for the rest of a head.
+    fn await_head(&mut self) {
+        let number = self.activity.requests();
+        let is_awaited = self.head.as_ref().is_some_and(|(of, _)| *of == number);
+        if !is_awaited {
+            self.head = Some((number, Box::pin(tokio::time::sleep(HEAD_MAX))));
+        }
+    }
+
+    /// Whether the head that is awaited has taken too long.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let number = self.activity.requests();
+        if self.activity.is_busy() || self.head.as_ref().is_some_and(|(of, _)| *of != number) {
+            self.head = None;
+        }
+        match &mut self.head {
+            Some((_, sleep)) => sleep.as_mut().poll(cx).is_ready(),
+            None => false,
         }
     }
 
@@ -146,11 +187,23 @@ impl Connection {
         cx: &mut Context<'_>,
         outcome: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        let is_stream = self.activity.is_stream();
+        if is_stream && !self.is_narrow {
+            self.is_narrow = true;
+            // A system that cannot do it holds more.
+            let _ = SockRef::from(&self.stream).set_send_buffer_size(STREAM_BUFFER);
+        }
         if outcome.is_ready() {
             self.stall = None;
+            self.activity.touch();
             return outcome;
         }
-        let until = Instant::now() + STALL_MAX;
+        let most = if is_stream {
+            STREAM_STALL_MAX
+        } else {
+            STALL_MAX
+        };
+        let until = Instant::now() + most;
         let stall = self
             .stall
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
@@ -196,7 +249,15 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if outcome.is_ready() && buffer.filled().len() > before && !self.activity.is_busy() {
+            self.await_head();
+        }
+        if outcome.is_pending() && self.is_late(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        outcome
     }
 }
 
@@ -244,5 +305,82 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Both ends of a connection.
+    async fn pair() -> (Connection, TcpStream, Arc<Activity>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (caller, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let activity = Arc::new(Activity::new(std::time::Instant::now()));
+        let stream = accepted.unwrap().0;
+        let connection = Connection::new(stream, Arc::default(), activity.clone());
+        (connection, caller.unwrap(), activity)
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_events_that_nobody_reads_ends_soon() {
+        let (mut connection, _caller, activity) = pair().await;
+        activity.carry_events();
+        let begun = Instant::now();
+        let sending = async {
+            let event = [b'x'; 1000];
+            let mut sent = 0_usize;
+            loop {
+                match connection.write_all(&event).await {
+                    Ok(()) => sent += event.len(),
+                    Err(error) => return (sent, error.kind()),
+                }
+            }
+        };
+        let (sent, error) = tokio::time::timeout(STREAM_STALL_MAX * 3, sending)
+            .await
+            .unwrap();
+        assert_eq!(error, io::ErrorKind::TimedOut);
+        assert!(
+            begun.elapsed() >= STREAM_STALL_MAX && sent < 16 << 20,
+            "{sent}"
+        );
+    }
+
+    #[tokio::test]
+    async fn heads_that_trickle_are_cut_and_whole_ones_are_not() {
+        let (mut connection, mut caller, activity) = pair().await;
+        let begun = Instant::now();
+        let trickle = async {
+            while caller.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        let reading = async {
+            let mut byte = [0];
+            // The first request is in work, and takes as long as it likes.
+            let busy = activity.begin();
+            tokio::time::sleep(HEAD_MAX / 2).await;
+            while begun.elapsed() < HEAD_MAX * 3 / 2 {
+                connection.read_exact(&mut byte).await.unwrap();
+            }
+            drop(busy);
+            loop {
+                if let Err(error) = connection.read_exact(&mut byte).await {
+                    return error.kind();
+                }
+            }
+        };
+        let reading = tokio::time::timeout(HEAD_MAX * 4, reading);
+        tokio::select! {
+            () = trickle => panic!("the caller ended"),
+            error = reading => assert_eq!(error.unwrap(), io::ErrorKind::TimedOut),
+        }
+        let took = begun.elapsed();
+        assert!(took >= HEAD_MAX * 2 && took < HEAD_MAX * 4, "{took:?}");
     }
 }

@@ -2,37 +2,44 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use super::error;
 use super::guard::Guard;
+use super::pool::{Busy, Place, SeesAll};
 use super::sendfile::{Connection, FileQueue};
 use super::{App, AppState, router};
 use crate::config::Config;
+use crate::health::Health;
 use crate::identity::{self, IdentityError};
 use crate::relay::Handle;
 use crate::store::Store;
 
 /// How long open requests may take to end after the node was told to stop.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long a caller may take for the head of a request, and stay silent between requests.
-const HEAD_MAX: Duration = Duration::from_secs(60);
+/// How long a caller may stay silent between requests. Players ask every few seconds.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Pause after a failed `accept`, which happens when no file can be opened any more.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Shortest time between two lines of the log about that.
+const ACCEPT_LOG: Duration = Duration::from_secs(10);
 
 /// Why the API could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +73,7 @@ impl Server {
         config: Config,
         store: Store,
         relay: Option<Handle>,
+        health: Health,
     ) -> Result<Self, ServeError> {
         let address = config.listen;
         let listener = TcpListener::bind(address)
@@ -85,6 +93,7 @@ impl Server {
             store,
             config,
             relay,
+            health,
             token.is_some(),
             stopping,
         ));
@@ -110,29 +119,28 @@ impl Server {
 
     /// Serves until `stop` is done, then lets open requests end for a few seconds.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let limit = Arc::new(Semaphore::new(self.app.config.max_connections));
+        let pool = self.app.pool.clone();
         let mut connections = JoinSet::new();
+        let mut logged: Option<Instant> = None;
         tokio::pin!(stop);
         loop {
-            let permit = tokio::select! {
-                () = &mut stop => break,
-                permit = limit.clone().acquire_owned() => permit,
-            };
             let accepted = tokio::select! {
                 () = &mut stop => break,
                 accepted = self.listener.accept() => accepted,
                 Some(_) = connections.join_next() => continue,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let serving = self.serve(stream);
-                    connections.spawn(async move {
-                        serving.await;
-                        drop(permit);
-                    });
-                }
+                Ok((stream, from)) => match pool.admit(from.ip()) {
+                    Some(place) => drop(connections.spawn(self.serve(stream, place))),
+                    // Whoever does not take it at once does without.
+                    None => drop(stream.try_write(crowded().as_bytes())),
+                },
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    if logged.is_none_or(|at| at.elapsed() > ACCEPT_LOG) {
+                        tracing::warn!(%error, "connections cannot be accepted");
+                        logged = Some(Instant::now());
+                    }
+                    pool.shed();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -146,33 +154,39 @@ impl Server {
         connections.shutdown().await;
     }
 
-    /// Serves one connection.
-    fn serve(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+    /// Serves one connection until it ends or has to give way.
+    fn serve(&self, stream: TcpStream, place: Place) -> impl Future<Output = ()> + Send + 'static {
         let (router, guard) = (self.router.clone(), self.guard.clone());
         let app = self.app.clone();
         let mut stopping = app.stopping.clone();
         async move {
             let _ = stream.set_nodelay(true);
             let queue = Arc::new(FileQueue::default());
-            let io = TokioIo::new(Connection::new(stream, queue.clone()));
-            let service = service_fn(move |request| {
-                answer(
-                    router.clone(),
-                    guard.clone(),
-                    app.clone(),
-                    queue.clone(),
-                    request,
-                )
+            let caller = place.caller.clone();
+            let activity = caller.activity.clone();
+            let io = TokioIo::new(Connection::new(stream, queue.clone(), activity));
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                let busy = caller.activity.begin();
+                let sees_all = SeesAll(guard.trusts(&caller, request.headers()));
+                request.extensions_mut().insert(sees_all);
+                request.extensions_mut().insert(caller.clone());
+                request.extensions_mut().insert(queue.clone());
+                let answer = answer(router.clone(), guard.clone(), app.clone(), request);
+                async move {
+                    let answer = answer.await.map(|body| InWork::body(body, busy));
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let mut builder = http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_MAX)
+                .header_read_timeout(IDLE_MAX)
                 .max_buf_size(64 * 1024);
             let connection = builder.serve_connection(io, service);
             tokio::pin!(connection);
             let told = tokio::select! {
                 _ = connection.as_mut() => return,
+                () = place.ended() => return,
                 told = stopping.wait_for(|stop| *stop) => told.is_ok(),
             };
             if told {
@@ -188,16 +202,14 @@ async fn answer(
     router: Router,
     guard: Arc<Guard>,
     app: App,
-    queue: Arc<FileQueue>,
-    mut request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+    request: Request<Incoming>,
+) -> Response<Body> {
     let cors = guard.cors(request.headers());
     let checked = guard.check(request.method(), request.uri(), request.headers());
     let mut response = match checked {
         Err(refused) => refused.into_response(),
         Ok(()) if *request.method() == Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => {
-            request.extensions_mut().insert(queue);
             let Ok(response) = router.oneshot(request.map(Body::new)).await;
             error::in_json(response).await
         }
@@ -210,5 +222,47 @@ async fn answer(
     headers
         .entry(header::X_CONTENT_TYPE_OPTIONS)
         .or_insert_with(|| HeaderValue::from_static("nosniff"));
-    Ok(response)
+    response
+}
+
+/// What a newcomer is told when no connection can give way.
+fn crowded() -> String {
+    let body = "{\"error\":\"too many connections are open; close some, or try again later\"}";
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// A body whose connection is at work as long as it is sent.
+struct InWork {
+    body: Body,
+    _busy: Busy,
+}
+
+impl InWork {
+    fn body(body: Body, busy: Busy) -> Body {
+        Body::new(Self { body, _busy: busy })
+    }
+}
+
+impl hyper::body::Body for InWork {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

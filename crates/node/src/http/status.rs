@@ -1,27 +1,60 @@
 //! `/health` and `/status`.
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
 use super::App;
 use super::dto::{StatusReply, StoreStatus, UploadStatus};
+use super::pool::SeesAll;
+use crate::health::Failure;
 
-#[utoipa::path(get, path = "/health", responses((status = 200, description = "The node runs")))]
-pub(super) async fn health(State(app): State<App>) -> Json<serde_json::Value> {
-    Json(serde_json::json!({
-        "ok": true,
+#[utoipa::path(
+    get, path = "/health",
+    responses(
+        (status = 200, description = "The node runs"),
+        (status = 503, description = "A part of the node does not work; `error` and `failed` say \
+                                      which, and why", body = super::dto::ErrorReply)
+    )
+)]
+pub(super) async fn health(State(app): State<App>) -> Response {
+    let failures = app.health.failures();
+    let mut body = serde_json::json!({
+        "ok": failures.is_empty(),
         "node_id": app.config.node_id,
         "version": env!("CARGO_PKG_VERSION"),
         "publisher": app.store.publisher().to_string(),
-    }))
+    });
+    if failures.is_empty() {
+        return Json(body).into_response();
+    }
+    body["error"] = sentence(&failures).into();
+    for Failure { part, reason } in failures {
+        body["failed"][part] = reason.into();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}
+
+/// What does not work, in a sentence.
+fn sentence(failures: &[Failure]) -> String {
+    let parts = failures
+        .iter()
+        .map(|Failure { part, reason }| format!("{part} ({reason})"));
+    let parts: Vec<_> = parts.collect();
+    format!("a part of the node does not work: {}", parts.join(", "))
 }
 
 #[utoipa::path(get, path = "/status", responses((status = 200, body = StatusReply)))]
-pub(super) async fn status(State(app): State<App>) -> Json<StatusReply> {
-    Json(of(&app))
+pub(super) async fn status(
+    State(app): State<App>,
+    Extension(sees_all): Extension<SeesAll>,
+) -> Json<StatusReply> {
+    Json(of(&app, sees_all))
 }
 
-pub(super) fn of(app: &App) -> StatusReply {
+/// The state of the node. Folders, which warnings name as well, are for its operator.
+pub(super) fn of(app: &App, SeesAll(sees_all): SeesAll) -> StatusReply {
     let store = &app.store;
     let stats = store.stats();
     let folder = store.settings().layout.root();
@@ -32,7 +65,11 @@ pub(super) fn of(app: &App) -> StatusReply {
         publisher: store.publisher().to_string(),
         uptime_seconds: app.started.elapsed().as_secs_f64(),
         store: StoreStatus {
-            path: path.display().to_string(),
+            path: if sees_all {
+                path.display().to_string()
+            } else {
+                String::new()
+            },
             bytes: stats.bytes,
             limit_bytes: stats.limit,
             segments: stats.segments,
@@ -47,7 +84,7 @@ pub(super) fn of(app: &App) -> StatusReply {
             .collect(),
         read_only: store.is_read_only(),
         relay_port: app.relay.as_ref().map(crate::relay::Handle::port),
-        warnings: warnings(app),
+        warnings: if sees_all { warnings(app) } else { Vec::new() },
         auth_required: app.auth_required,
     }
 }
@@ -58,4 +95,62 @@ fn warnings(app: &App) -> Vec<String> {
         warnings.extend_from_slice(relay.warnings());
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use serde_json::{Value, json};
+    use tower::ServiceExt;
+
+    use super::super::{AppState, router};
+    use super::*;
+    use crate::health::Health;
+
+    async fn ask(app: &App) -> (StatusCode, Value) {
+        let request = Request::get("/health").body(Body::empty()).unwrap();
+        let response = router(app.clone()).oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn health_tells_which_part_has_ended_until_it_works_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let layer = crate::config::Layer {
+            store: Some(folder.path().join("store")),
+            node_id: Some("ship".into()),
+            ..Default::default()
+        };
+        let config = layer.resolve().unwrap();
+        let store = crate::run::open_store(&config).unwrap();
+        let publisher = store.publisher().to_string();
+        let (_stop, stopping) = tokio::sync::watch::channel(false);
+        let health = Health::default();
+        let relay = health.part("relay");
+        let app = AppState::new(store, config, None, health, false, stopping).into();
+
+        let well = json!({ "ok": true, "node_id": "ship", "publisher": publisher,
+            "version": env!("CARGO_PKG_VERSION") });
+        assert_eq!(ask(&app).await, (StatusCode::OK, well.clone()));
+
+        relay.fail("it ended and is started again");
+        let (status, body) = ask(&app).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            (&body["ok"], &body["publisher"]),
+            (&json!(false), &json!(publisher))
+        );
+        assert_eq!(
+            body["failed"],
+            json!({ "relay": "it ended and is started again" })
+        );
+        let sentence = "a part of the node does not work: relay (it ended and is started again)";
+        assert_eq!(body["error"], sentence);
+
+        relay.ok();
+        assert_eq!(ask(&app).await, (StatusCode::OK, well));
+    }
 }

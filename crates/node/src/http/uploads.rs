@@ -151,7 +151,7 @@ pub(super) async fn stage(
     let sequence = number.parse().map_err(|_| {
         ApiError::bad_request("a segment is named 0, 1, ... or init-0, init-1, ...")
     })?;
-    let received = body::receive(Some(app.ingest_memory()), &headers, request, limit).await?;
+    let received = body::receive(Some(&app.ingest_memory), &headers, request, limit).await?;
     let length = received.bytes.len() as u64;
     let segment = UploadSegment {
         rendition,

@@ -12,6 +12,7 @@ use lavant_media::{Format, Inspection, ts};
 use super::error::IngestError;
 use super::pipe::Pipe;
 use super::probe::{self, Probe};
+use super::reach::Reach;
 
 /// Bytes of a file that are looked at to know what it is.
 const FILE_HEAD: usize = 2 << 20;
@@ -184,13 +185,17 @@ impl Source {
     }
 
     /// Asks ffprobe what the source holds.
-    pub(super) fn probe(&mut self, cancel: &AtomicBool) -> Result<Probe, IngestError> {
+    pub(super) fn probe(
+        &mut self,
+        reach: &Reach,
+        cancel: &AtomicBool,
+    ) -> Result<Probe, IngestError> {
         let (argument, shown) = (self.argument(), self.input.shown());
         let head = match &mut self.pipe {
             Some(pipe) => Some(pipe.head(PIPE_HEAD, PIPE_PATIENCE, cancel)?),
             None => None,
         };
-        let mut found = probe::probe(&argument, head, &shown, cancel)?;
+        let mut found = probe::probe((&argument, reach), head, &shown, cancel)?;
         if self.input == Input::Stdin {
             // ffprobe saw the beginning alone.
             found.duration = None;

@@ -2,6 +2,8 @@
 
 #[path = "fake_node.rs"]
 mod fake_node;
+#[path = "reach_tests.rs"]
+mod reach_tests;
 
 use std::path::Path;
 use std::process::Command;
@@ -710,7 +712,8 @@ fn speed_of_a_film() {
     let input = Input::File(std::env::var_os("LAVANT_FILM").unwrap().into());
     let mut source = Source::open(&input, None, &NEVER).unwrap();
     let begun = Instant::now();
-    let probe = source.probe(&NEVER).unwrap();
+    let reach = Arc::new(Reach::of(&input, &[]).unwrap());
+    let probe = source.probe(&reach, &NEVER).unwrap();
     let plan = plan::plan(&probe, &Wish::default()).unwrap();
     let sink = Arc::new(Null::default());
     let cut = Cut {
@@ -721,6 +724,7 @@ fn speed_of_a_film() {
     let job = Job {
         plan: &plan,
         cut,
+        reach,
         sink: Arc::<Null>::clone(&sink),
         patience: None,
     };

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::child::{self, Bounds};
 use super::error::IngestError;
+use super::reach::{self, Reach};
 
 /// Bytes of output that are read.
 const OUTPUT_MAX: usize = 4 << 20;
@@ -107,10 +108,10 @@ struct SideData {
     rotation: Option<f64>,
 }
 
-/// Asks `ffprobe` about `input`; `head` is what it reads from `pipe:0`. `shown` names the input in
-/// errors.
+/// Asks `ffprobe` about `input` within its reach; `head` is what it reads from `pipe:0`. `shown`
+/// names the input in errors.
 pub(super) fn probe(
-    input: &OsStr,
+    (input, reach): (&OsStr, &Reach),
     head: Option<&[u8]>,
     shown: &str,
     cancel: &AtomicBool,
@@ -123,9 +124,9 @@ pub(super) fn probe(
         "json",
         "-show_format",
         "-show_streams",
-        "-i",
     ]);
-    command.arg(input);
+    command.args(reach.arguments()).arg("-i").arg(input);
+    reach.bound(&mut command);
     let bounds = Bounds {
         time: TIME_MAX,
         output: OUTPUT_MAX,
@@ -138,12 +139,16 @@ pub(super) fn probe(
     if cancel.load(Ordering::Relaxed) {
         return Err(IngestError::Cancelled);
     }
+    reach.check()?;
     let Some(finished) = finished else {
         return Err(unreadable(format!(
             "no answer for {} s",
             TIME_MAX.as_secs()
         )));
     };
+    if reach::is_refused_format(&finished.stderr) {
+        return Err(IngestError::List(shown.to_owned()));
+    }
     if !finished.status.success() {
         return Err(unreadable(child::reason(&finished.stderr)));
     }

@@ -24,6 +24,23 @@ pub enum IngestError {
         /// ffmpeg's own words.
         reason: String,
     },
+    /// The input names other files, or may.
+    #[error(
+        "{0} is a list of other files, a script or a picture, or of a kind that is not known here, \
+         and is not opened, since it may publish what it names: ingest the video itself"
+    )]
+    List(String),
+    /// The input led to another origin.
+    #[error(
+        "{input} leads to {foreign}, another origin, which is not fetched, since it may not be \
+         meant to be published: if it is, give --also-from {foreign}"
+    )]
+    OtherOrigin {
+        /// The input, as the user gave it.
+        input: String,
+        /// Scheme, host and port.
+        foreign: String,
+    },
     /// Standard input gave nothing.
     #[error("standard input ended without a byte: check the program that writes into the pipe")]
     EmptyInput,
@@ -101,6 +118,8 @@ impl IngestError {
             Self::NoSuchFile(_)
             | Self::CannotOpen { .. }
             | Self::Unreadable { .. }
+            | Self::List(_)
+            | Self::OtherOrigin { .. }
             | Self::EmptyInput
             | Self::Usage(_)
             | Self::CannotCopy { .. }

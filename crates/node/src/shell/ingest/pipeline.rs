@@ -18,6 +18,7 @@ use super::child::TICK;
 use super::error::IngestError;
 use super::ffmpeg::{self, Ffmpeg, Report};
 use super::plan::Plan;
+use super::reach::Reach;
 use super::segments::{self, Cut, Piece, Summary};
 use super::upload::Sink;
 
@@ -45,6 +46,8 @@ pub(super) enum Feed {
 pub(super) struct Job<'a> {
     pub(super) plan: &'a Plan,
     pub(super) cut: Cut,
+    /// What ffmpeg may open.
+    pub(super) reach: Arc<Reach>,
     pub(super) sink: Arc<dyn Sink>,
     /// The longest silence of the source.
     pub(super) patience: Option<Duration>,
@@ -108,12 +111,14 @@ pub(super) fn run(
             if let Some(complaint) = ffmpeg.conclude(CONCLUDE, cancel)? {
                 on_progress(Progress::Notice(format!("ffmpeg complained: {complaint}")));
             }
+            job.reach.check()?;
             Ok(summaries)
         }
         (Err(error), ffmpeg) => {
             stop.store(true, Ordering::Relaxed);
             let error = explain(error, ffmpeg.as_mut(), cancel);
             settle(&sending);
+            job.reach.check()?;
             Err(error)
         }
     }
@@ -130,7 +135,7 @@ fn start(
         Feed::Native(reader) => return Ok((vec![reader], None)),
         Feed::Ffmpeg { input, stdin } => (input, stdin),
     };
-    let (child, outputs) = Ffmpeg::start(job.plan, job.cut.target_seconds, &input, stdin)?;
+    let (child, outputs) = Ffmpeg::start(job, &input, stdin)?;
     let messages = shared.messages.clone();
     std::thread::spawn(move || {
         ffmpeg::follow(outputs.progress, |report| {
@@ -209,6 +214,7 @@ fn watch(
         if cancel.load(Ordering::Relaxed) {
             return Err(IngestError::Cancelled);
         }
+        job.reach.check()?;
         let message = match inbox.recv_timeout(WATCH) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => {

@@ -11,6 +11,8 @@ const AUDIO_FRAGMENT: &str = "2000000";
 pub(super) struct Ends<'a> {
     /// What stands after `-i`.
     pub(super) input: &'a OsString,
+    /// What bounds the input.
+    pub(super) reach: &'a [String],
     /// The descriptor that progress is written to.
     pub(super) progress: i32,
     /// The descriptor of the first rendition; the others follow.
@@ -35,7 +37,9 @@ pub(super) fn arguments(plan: &Plan, segment_seconds: u32, ends: &Ends<'_>) -> V
         "-progress",
         &format!("pipe:{}", ends.progress),
     ]);
-    add(&["-fflags", "+genpts", "-i"]);
+    add(&["-fflags", "+genpts"]);
+    args.extend(ends.reach.iter().map(OsString::from));
+    args.push("-i".into());
     args.push(ends.input.clone());
     let graph = filter_graph(plan);
     if let Some(graph) = &graph {
@@ -203,6 +207,7 @@ mod tests {
         let input = OsString::from("file:a b.mp4");
         let ends = Ends {
             input: &input,
+            reach: &["-bounded".to_owned()],
             progress: 3,
             first_output: 4,
         };
@@ -247,6 +252,7 @@ mod tests {
             "{copy}"
         );
         assert!(!copy.contains("-filter_complex"), "{copy}");
+        assert!(copy.contains("-bounded -i file:"), "{copy}");
         let hevc = line(&probe("hevc"), &Wish::default());
         assert!(hevc.contains("-tag:v hvc1"), "{hevc}");
         assert!(hevc.contains("+frag_keyframe -strict"), "{hevc}");

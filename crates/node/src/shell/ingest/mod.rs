@@ -5,6 +5,7 @@
 //! | what does the source hold | `source.rs`, `pipe.rs`, `probe.rs` |
 //! | what is copied, what is encoded, into which container | `plan.rs`, `args.rs` |
 //! | how ffmpeg is run | `ffmpeg.rs`, `child.rs` |
+//! | what ffmpeg may open | `reach.rs`, `gate.rs` |
 //! | how bytes become segments and reach the node | `segments.rs`, `pipeline.rs`, `upload.rs` |
 //! | who signs | `sign.rs` |
 //! | what is watched while it comes | `live.rs` |
@@ -20,11 +21,13 @@ mod args;
 mod child;
 mod error;
 mod ffmpeg;
+mod gate;
 mod live;
 mod pipe;
 mod pipeline;
 mod plan;
 mod probe;
+mod reach;
 mod segments;
 mod sign;
 mod source;
@@ -51,6 +54,7 @@ pub use source::Input;
 use live::Stream;
 use pipeline::{Feed, Job};
 use plan::{Plan, Refusal, Wish};
+use reach::Reach;
 use segments::{Cut, Summary};
 use source::Source;
 use upload::{
@@ -94,11 +98,13 @@ pub fn ingest_from(
         ContentId::new(id).map_err(|e| IngestError::Usage(e.to_string()))?;
     }
     let client = Arc::new(Client::new(&options.daemon, options.token.as_deref())?);
+    let reach = Arc::new(Reach::of(&options.input, &options.also_from)?);
     let source = Source::open(&options.input, stdin, cancel)?;
     let mut session = Session {
         options,
         client,
         source,
+        reach,
         on_progress,
         cancel,
     };
@@ -185,6 +191,7 @@ struct Session<'a> {
     options: &'a Options,
     client: Arc<Client>,
     source: Source,
+    reach: Arc<Reach>,
     on_progress: &'a mut dyn FnMut(Progress),
     cancel: &'a AtomicBool,
 }
@@ -201,7 +208,7 @@ impl Session<'_> {
         {
             return Ok(native);
         }
-        let probe = self.source.probe(self.cancel)?;
+        let probe = self.source.probe(&self.reach, self.cancel)?;
         let options = self.options;
         let wish = Wish {
             mode: options.mode,
@@ -238,7 +245,7 @@ impl Session<'_> {
         let duration = match self.source.can_restart() {
             true => self
                 .source
-                .probe(self.cancel)
+                .probe(&self.reach, self.cancel)
                 .ok()
                 .and_then(|probe| probe.duration),
             false => None,
@@ -406,6 +413,7 @@ impl Session<'_> {
         Job {
             plan: &prepared.plan,
             cut: self.cut(prepared),
+            reach: Arc::clone(&self.reach),
             sink,
             patience: match self.options.input {
                 Input::Url(_) => Some(PATIENCE.0),

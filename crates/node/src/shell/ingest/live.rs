@@ -46,8 +46,9 @@ impl Stream {
         priority: Priority,
         plan: &Plan,
     ) -> Result<Self, IngestError> {
-        let health = client.get("/health")?;
-        let publisher = health.get("publisher").and_then(Value::as_str);
+        // Not `/health`: a node whose other half is down takes a stream all the same.
+        let status = client.get("/status")?;
+        let publisher = status.get("publisher").and_then(Value::as_str);
         let publisher = publisher.ok_or_else(|| client.bad_answer("it names no key"))?;
         let reference = format!("{publisher}/{}", id.to_url());
         let mut starts = HashMap::new();

@@ -17,7 +17,7 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use super::args::{self, Ends};
 use super::child::{self, Guarded, Tail};
 use super::error::IngestError;
-use super::plan::Plan;
+use super::pipeline::Job;
 
 /// The descriptor of progress in the child.
 const PROGRESS: i32 = 3;
@@ -55,18 +55,20 @@ pub(super) struct Outputs {
 impl Ffmpeg {
     /// Starts it; `stdin` is fed to it by a thread that ends when either side does.
     pub(super) fn start(
-        plan: &Plan,
-        segment_seconds: u32,
+        job: &Job<'_>,
         input: &OsString,
         stdin: Option<Box<dyn Read + Send>>,
     ) -> Result<(Self, Outputs), IngestError> {
+        let plan = job.plan;
         let ends = Ends {
             input,
+            reach: job.reach.arguments(),
             progress: PROGRESS,
             first_output: PROGRESS + 1,
         };
         let mut command = Command::new("ffmpeg");
-        command.args(args::arguments(plan, segment_seconds, &ends));
+        command.args(args::arguments(plan, job.cut.target_seconds, &ends));
+        job.reach.bound(&mut command);
         command.stdin(if stdin.is_some() {
             Stdio::piped()
         } else {

@@ -9,6 +9,8 @@ use super::{Input, Ladder, Mode, Priority, SigningKey};
 pub struct Options {
     /// The source.
     pub input: Input,
+    /// Further origins, such as `https://cdn.example`, that a playlist of the web may name.
+    pub also_from: Vec<String>,
     /// The title; the source's name when there is none.
     pub title: Option<String>,
     /// The id; made from the title when there is none.
@@ -37,6 +39,7 @@ impl Options {
     pub fn new(input: Input, daemon: &str) -> Self {
         Self {
             input,
+            also_from: Vec::new(),
             title: None,
             content_id: None,
             priority: Priority::Vod,

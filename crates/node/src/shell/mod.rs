@@ -1,0 +1,10 @@
+//! The shell's side: what talks to a node from outside, over its HTTP API, from another process or
+//! machine. It shares nothing with the node itself, whose rooms it does not enter.
+//!
+//! | question | place |
+//! |---|---|
+//! | how a file becomes segments, and these reach a node | [`ingest`] |
+//! | how a node is asked and told | [`client`] |
+
+pub mod client;
+pub mod ingest;
