@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lavant_node::link::{
     BindError, CONTROL_BYTES_MAX, DATA_BYTES_MAX, DialError, Frame, Link, LinkConfig, LinkError,
-    LinkKind, Links, Target,
+    LinkKind, Links, SourceAddr, Target,
 };
 use lavant_proto::ids::{PublisherKey, SigningKey};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,7 +162,8 @@ async fn a_reason_arrives_after_what_was_sent_before_even_when_nothing_is_read()
             }
         };
         assert_eq!(got.len(), 2, "{kind}");
-        assert_eq!(error, LinkError::Closed("long ".repeat(40)), "{kind}");
+        let shown = "long ".repeat(40).trim_end().to_owned();
+        assert_eq!(error, LinkError::Closed(shown), "{kind}");
         drop((answering, receiver));
         closing.await.unwrap();
         one.close().await;
@@ -194,6 +195,37 @@ async fn a_link_that_is_closed_at_once_gives_out_what_was_sent() {
         assert_eq!(error, reason, "{kind}");
         one.close().await;
         other.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_tells_its_source_and_its_round_trip_also_when_it_was_split() {
+    for kind in KINDS {
+        let (one, other) = (node(1, kind).await, node(2, kind).await);
+        let (out, inward) = meet(&one, &other).await;
+        assert_eq!(inward.source(), SourceAddr::of([127, 0, 0, 1].into()));
+        let meters = [out.meter(), inward.meter()];
+        let (mut sender, back) = out.split();
+        let (forth, mut receiver) = inward.split();
+        let mut batch = vec![Frame::Control(Bytes::from("hello"))];
+        sender.send(&mut batch).await.unwrap();
+        receiver.receive(&mut Vec::new()).await.unwrap();
+        for meter in &meters {
+            let measured = meter.round_trip().expect("it was measured");
+            // A queue of a hundred milliseconds would be seen.
+            let plausible = Duration::from_micros(1)..Duration::from_millis(50);
+            assert!(plausible.contains(&measured), "{kind}: {measured:?}");
+        }
+        drop((sender, back, forth, receiver));
+        one.close().await;
+        other.close().await;
+        for meter in &meters {
+            assert_eq!(
+                meter.round_trip(),
+                None,
+                "{kind}: it does not keep a link up"
+            );
+        }
     }
 }
 

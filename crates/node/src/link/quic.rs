@@ -19,9 +19,9 @@ use lavant_proto::ids::{PublisherKey, SigningKey};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::frame::{FrameReader, close_frame, hello_frame};
+use super::frame::{FrameReader, close_frame, hello_frame, shown};
 use super::tls::ALPN;
-use super::{Frame, Link, LinkError, LinkKind, LinkReceiver, LinkSender};
+use super::{Frame, Link, LinkError, LinkKind, LinkMeter, LinkReceiver, LinkSender};
 
 /// Streams for data frames, each way; a request keeps to one of them.
 const DATA_STREAMS: u32 = 4;
@@ -126,7 +126,7 @@ fn dial_error(error: &ConnectionError) -> QuicDialError {
             } else if alerts.contains(&code) {
                 QuicDialError::NotProved
             } else {
-                QuicDialError::OtherProtocol(error.to_string())
+                QuicDialError::OtherProtocol(shown(error.to_string().as_bytes()))
             }
         }
         ConnectionError::VersionMismatch => {
@@ -203,6 +203,10 @@ impl Link for QuicLink {
 
     fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    fn meter(&self) -> LinkMeter {
+        LinkMeter::quic(self.connection.weak_handle())
     }
 
     fn split(self: Box<Self>) -> (Box<dyn LinkSender>, Box<dyn LinkReceiver>) {
@@ -430,14 +434,14 @@ impl QuicReceiver {
 fn end_of(error: &ConnectionError) -> LinkError {
     match error {
         ConnectionError::ApplicationClosed(close) if !close.reason.is_empty() => {
-            let most = close.reason.len().min(super::REASON_BYTES_MAX);
-            LinkError::Closed(String::from_utf8_lossy(&close.reason[..most]).into_owned())
+            LinkError::Closed(shown(&close.reason))
         }
         ConnectionError::ApplicationClosed(_) => {
             LinkError::Cut("it ended without a reason".to_owned())
         }
         ConnectionError::LocallyClosed => LinkError::Closed("by this node".to_owned()),
-        other => LinkError::Cut(other.to_string()),
+        // Some tell what the other side said.
+        other => LinkError::Cut(shown(other.to_string().as_bytes())),
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::frame::{FrameReader, HEADER_BYTES, SPARE_MIN, close_frame};
 use super::handshake::{HANDSHAKE_BYTES_MAX, Opened};
 use super::record::{Reading, RecordReader, RecordWriter};
-use super::{Frame, Link, LinkError, LinkKind, LinkReceiver, LinkSender};
+use super::{Frame, Link, LinkError, LinkKind, LinkMeter, LinkReceiver, LinkSender};
 
 /// Bytes that are read at once: what they say fits into what a reader of frames has free.
 const INCOMING_BYTES: usize = SPARE_MIN;
@@ -34,7 +34,7 @@ const SLICES_MAX: usize = 64;
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 struct Shared {
-    tcp: TcpStream,
+    tcp: Arc<TcpStream>,
     closing: AtomicBool,
 }
 
@@ -53,7 +53,7 @@ impl TcpLink {
             .set_tcp_notsent_lowat(UNSENT_BYTES)
             .ok();
         let shared = Arc::new(Shared {
-            tcp,
+            tcp: Arc::new(tcp),
             closing: AtomicBool::new(false),
         });
         let mut frames = FrameReader::default();
@@ -95,6 +95,10 @@ impl Link for TcpLink {
 
     fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    fn meter(&self) -> LinkMeter {
+        LinkMeter::tcp(Arc::downgrade(&self.sender.shared.tcp))
     }
 
     fn split(self: Box<Self>) -> (Box<dyn LinkSender>, Box<dyn LinkReceiver>) {
