@@ -58,11 +58,13 @@ impl LinkConfig {
             port: 0,
             choice: None,
             known_peers: None,
-            handshake_limit: Duration::from_secs(10),
+            // A handshake takes two round trips; the rest is for a packet that is lost on a bad path.
+            handshake_limit: Duration::from_secs(5),
             dial_limit: Duration::from_secs(10),
             second_kind_after: Duration::from_secs(2),
-            handshakes_max: 64,
-            handshakes_per_source_max: 4,
+            // 16 KiB and an open file each.
+            handshakes_max: 128,
+            handshakes_per_source_max: 64,
         }
     }
 }
