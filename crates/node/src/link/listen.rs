@@ -20,6 +20,7 @@ use super::handshake::HandshakeError;
 use super::quic::QuicLink;
 use super::tcp::TcpLink;
 use super::tls::{ALPN, TlsIdentity};
+use super::uplinks::UpLinks;
 use super::{BindError, Link};
 
 /// Connections that the system holds until they are looked at.
@@ -33,6 +34,7 @@ pub(super) struct Entry {
     pub(super) tls: TlsIdentity,
     pub(super) admission: Arc<Admission>,
     pub(super) limit: Duration,
+    pub(super) up: Arc<UpLinks>,
     pub(super) links: mpsc::Sender<Box<dyn Link>>,
 }
 
@@ -125,7 +127,8 @@ async fn tcp_handshake(mut tcp: TcpStream, remote: SocketAddr, entry: Entry, per
     let reason = match within(entry.limit, &permit, shaken).await {
         Ok(Ok(opened)) if opened.alpn == ALPN => {
             permit.reached(Stage::Proved);
-            let link = Box::new(TcpLink::new(tcp, canonical(remote), opened));
+            let link = TcpLink::new(tcp, canonical(remote), opened).watched(&entry.up);
+            let link = Box::new(link);
             entry.links.send(link).await.ok();
             return;
         }
@@ -207,7 +210,8 @@ async fn quic_handshake(incoming: Incoming, remote: SocketAddr, entry: Entry, pe
     let reason = match within(entry.limit, &permit, shaken).await {
         Ok(Ok(link)) => {
             permit.reached(Stage::Proved);
-            entry.links.send(Box::new(link)).await.ok();
+            let link = Box::new(link.watched(&entry.up));
+            entry.links.send(link).await.ok();
             return;
         }
         Ok(Err(reason)) => reason,

@@ -16,6 +16,7 @@
 //! | what counts as one sender | [`SourceAddr`] |
 //! | how keys are proved over TCP | `tls.rs` |
 //! | who is on the same network | [`Discovery`] |
+//! | what happens when an interface goes or comes | `network.rs`, `uplinks.rs` |
 
 mod addresses;
 mod admit;
@@ -28,12 +29,14 @@ mod known;
 mod links;
 mod listen;
 mod meter;
+mod network;
 mod quic;
 mod record;
 mod source;
 mod target;
 mod tcp;
 mod tls;
+mod uplinks;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::frame::{FrameReader, close_frame, hello_frame, shown};
 use super::tls::ALPN;
+use super::uplinks::{Cutter, UpLinks, WAY_GONE, local_towards};
 use super::{Frame, Link, LinkError, LinkKind, LinkMeter, LinkReceiver, LinkSender};
 
 /// Streams for data frames, each way; a request keeps to one of them.
@@ -33,9 +34,12 @@ const SEND_WINDOW: u64 = 2 * STREAM_WINDOW as u64;
 const _: () = assert!(STREAM_WINDOW <= 2_000_000);
 /// Time for what was sent, and the reason, to be acknowledged.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// With what code a link is closed in order, and for a broken frame.
+/// How long nothing may come: three of the beats that iroh sends.
+const SILENCE_LIMIT_MS: u32 = 15_000;
+/// With what code a link is closed in order, for a broken frame, and when its way is gone.
 const CODE_CLOSED: u32 = 0;
 const CODE_BROKEN: u32 = 1;
+const CODE_WAY_GONE: u32 = 2;
 
 /// Opens the UDP sockets. Contacts nobody: no relay, no port mapping, no lookup of addresses.
 pub(super) async fn bind(
@@ -49,6 +53,7 @@ pub(super) async fn bind(
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(STREAM_WINDOW * (DATA_STREAMS + 1)))
         .send_window(SEND_WINDOW)
+        .max_idle_timeout(Some(VarInt::from_u32(SILENCE_LIMIT_MS).into()))
         .build();
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&key.seed()))
@@ -190,6 +195,20 @@ impl QuicLink {
         let (control, receive) = connection.accept_bi().await?;
         Ok(Self::new(connection, control, receive, remote))
     }
+}
+
+impl QuicLink {
+    /// Has it cut when the address of this machine that it uses is gone.
+    pub(super) fn watched(self, up: &UpLinks) -> Self {
+        let local = local_towards(self.remote);
+        up.add(local, Cutter::Quic(self.connection.weak_handle()));
+        self
+    }
+}
+
+/// Ends a link at once, as its way is gone.
+pub(super) fn cut(connection: &Connection) {
+    connection.close(VarInt::from_u32(CODE_WAY_GONE), WAY_GONE.as_bytes());
 }
 
 impl Link for QuicLink {
