@@ -63,7 +63,7 @@ enum Command {
         lavant key token > group\n  \
         lavant serve --relay-token \"$(cat group)\"     on every node of the group\n  \
         lavant key token --json\n\n\
-        It holds 140 random bits, so that nobody finds it by guessing. Nothing is stored: keep it,\n\
+        It holds 140 random bits, so that nobody guesses it. Nothing is stored: keep it,\n\
         and give it to the other nodes on a way that nobody else reads.")]
     Token,
 }

@@ -60,7 +60,7 @@ impl LinkConfig {
             port: 0,
             choice: None,
             known_peers: None,
-            // A handshake takes two round trips; the rest is for a packet that is lost on a bad path.
+            // A handshake takes two round trips; the rest is for packets that are lost.
             handshake_limit: Duration::from_secs(5),
             dial_limit: Duration::from_secs(10),
             second_kind_after: Duration::from_secs(2),

@@ -52,7 +52,7 @@ impl LinkMeter {
 const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST` of `linux/netlink.h`.
 const REQUEST: u16 = 1;
-/// `INET_DIAG_INFO` of `linux/inet_diag.h`: the kind of an attribute, and bit `kind - 1` asks for it.
+/// `INET_DIAG_INFO` of `linux/inet_diag.h`: a kind of attribute; bit `kind - 1` asks for it.
 const INFO: u16 = 2;
 const PROTOCOL_TCP: u8 = 6;
 /// Bytes of `nlmsghdr`, `inet_diag_msg`, and a header of an attribute.

@@ -1,9 +1,9 @@
 //! Which addresses this machine can use now: those of interfaces that are up and joined to
 //! something.
 //!
-//! The kernel tells of each change by `rtnetlink(7)`. The libraries that watch addresses do not look
-//! at whether there is a carrier, and wait a while for changes to settle; but a contact may be
-//! short, and each of its seconds counts.
+//! The kernel tells of each change by `rtnetlink(7)`. The libraries that watch addresses do not
+//! look at whether there is a carrier, and wait a while for changes to settle; but a contact may
+//! be short, and each of its seconds counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -257,7 +257,10 @@ mod tests {
         };
         let one = IpAddr::from([10, 0, 0, 1]);
         let here = address(NEW_ADDRESS, 7, 0, [10, 0, 0, 1]);
-        assert!(usable(&[here.clone()]).is_empty(), "nothing is known of 7");
+        assert!(
+            usable(std::slice::from_ref(&here)).is_empty(),
+            "nothing is known of 7"
+        );
         assert_eq!(usable(&[link(7, UP_AND_RUNNING)]), [one]);
         assert!(usable(&[link(7, 0x1)]).is_empty(), "no carrier");
         assert_eq!(usable(&[link(7, UP_AND_RUNNING), link(8, 0x1)]), [one]);
