@@ -1,4 +1,4 @@
-//! `lavant key`: secret keys of nodes and publishers.
+//! `lavant key`: secret keys of nodes and publishers, and tokens of groups.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +17,8 @@ use crate::output;
     lavant key show                          the node's public key\n  \
     lavant key export backup.key             a copy of the secret key, mode 0600\n  \
     lavant key import backup.key --store new make it the key of another node\n  \
-    lavant key new publisher.key             a key to publish as (lavant ingest --publish-as)")]
+    lavant key new publisher.key             a key to publish as (lavant ingest --publish-as)\n  \
+    lavant key token > group                 a token for all nodes of a group (--relay-token)")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -57,6 +58,14 @@ enum Command {
         /// The key file
         file: PathBuf,
     },
+    /// Print a new token for the nodes of a group
+    #[command(after_help = "Examples:\n  \
+        lavant key token > group\n  \
+        lavant serve --relay-token \"$(cat group)\"     on every node of the group\n  \
+        lavant key token --json\n\n\
+        It holds 140 random bits, so that nobody guesses it. Nothing is stored: keep it,\n\
+        and give it to the other nodes on a way that nobody else reads.")]
+    Token,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -96,6 +105,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 Some(format!("{} now has this key", args.store.display())),
             )
         }
+        Command::Token => return token(args.json),
     };
     let public = key.publisher().to_string();
     if args.json {
@@ -105,6 +115,16 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     output::line(public);
     if let Some(done) = done {
         output::note(done);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn token(json: bool) -> anyhow::Result<ExitCode> {
+    let token = lavant_node::config::new_token()?;
+    if json {
+        output::json(&serde_json::json!({ "token": token }))?;
+    } else {
+        output::line(token);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -54,7 +54,7 @@ enum Command {
     Pin(content::RefArgs),
     /// Let a content be evicted and expire again
     Unpin(content::RefArgs),
-    /// Make, show, export or import secret keys
+    /// Make, show, export or import secret keys; make the token of a group
     Key(key::Args),
     /// Check, clean or measure a store that no node uses
     Store(store::Args),

@@ -1,5 +1,6 @@
-//! Three nodes on two networks that never touch: contents cross both, carried by the node between,
-//! though a link is slow and fails.
+//! Nodes on networks that fail. Three nodes on two networks that never touch: contents cross both,
+//! carried by the node between, though a link is slow and fails. Two nodes that were cut off and
+//! meet again: every second of a contact is used.
 //!
 //! The networks are made of namespaces, in which this test starts itself again. Where the system
 //! allows no namespaces (some containers), there is nothing to test with.
@@ -11,15 +12,18 @@ mod common;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Node, payload, until, within};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 const ROLE: &str = "NAMESPACES_TEST_ROLE";
-const NAME: &str = "contents_cross_networks_that_never_touch";
+const CROSS: &str = "contents_cross_networks_that_never_touch";
+const CUT: &str = "a_contact_that_comes_back_carries_at_once";
 const SEGMENTS: u64 = 6;
 const LENGTH: usize = 1_500_000;
+/// For how long two nodes are cut off.
+const AWAY: Duration = Duration::from_secs(12);
 /// As what the ends of a link are told to send at most: 2 MB/s.
 const RATE: &str = "16mbit";
 
@@ -45,11 +49,11 @@ fn inside<T: Send>(namespace: &str, act: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-fn again_in_new_namespaces(role: &str) -> Command {
+fn again_in_new_namespaces(test: &str, role: &str) -> Command {
     let mut command = Command::new("unshare");
     let own = std::env::current_exe().expect("this is a program");
     command.args(["--user", "--map-root-user", "--net", "--mount"]);
-    command.arg(own).args(["--exact", NAME, "--nocapture"]);
+    command.arg(own).args(["--exact", test, "--nocapture"]);
     command.env(ROLE, role);
     command
 }
@@ -116,27 +120,104 @@ fn interrupt(node: &Node, bytes: u64, down: &str, up: &str) {
     sh(up);
 }
 
-#[test]
-fn contents_cross_networks_that_never_touch() {
+/// Runs a test in namespaces of its own, if this system allows them.
+fn in_namespaces(test: &str, run: impl FnOnce()) {
     match std::env::var(ROLE).as_deref() {
         Ok("try") => {
-            make_networks();
+            sh("mount -t tmpfs none /run");
+            sh("ip netns add a");
             inside("a", || ());
         }
-        Ok(_) => cross(),
+        Ok(_) => run(),
         Err(_) => {
-            let mut tried = again_in_new_namespaces("try");
+            let mut tried = again_in_new_namespaces(test, "try");
             tried.stdout(Stdio::null()).stderr(Stdio::null());
             if !tried.status().is_ok_and(|status| status.success()) {
                 println!("not tested: this system allows no network namespaces");
                 return;
             }
-            let done = again_in_new_namespaces("cross")
+            let done = again_in_new_namespaces(test, "run")
                 .output()
                 .expect("it was tried");
             let said = String::from_utf8_lossy(&done.stderr);
             assert!(done.status.success(), "{said}");
+            let told = String::from_utf8_lossy(&done.stdout);
+            told.lines()
+                .filter(|line| line.starts_with("measured:"))
+                .for_each(|line| println!("{line}"));
         }
+    }
+}
+
+#[test]
+fn contents_cross_networks_that_never_touch() {
+    in_namespaces(CROSS, cross);
+}
+
+#[test]
+fn a_contact_that_comes_back_carries_at_once() {
+    in_namespaces(CUT, cut_off);
+}
+
+/// Two hosts on one wire of 2 Mbit/s. Two ways to cut it: the interface of the one that dials goes
+/// and comes, or that of the other one; each time both see that there is no carrier.
+fn cut_off() {
+    sh("mount -t tmpfs none /run");
+    for host in ["a", "b"] {
+        sh(&format!("ip netns add {host}"));
+        sh(&format!("ip -n {host} link set lo up"));
+    }
+    sh("ip link add name a1 type veth peer name b1");
+    for (number, host) in [(1, "a"), (2, "b")] {
+        sh(&format!("ip link set {host}1 netns {host}"));
+        sh(&format!(
+            "ip -n {host} addr add 10.55.1.{number}/24 dev {host}1"
+        ));
+        sh(&format!("ip -n {host} link set {host}1 up"));
+        let shape = "root tbf rate 2mbit burst 16kb latency 200ms";
+        sh(&format!(
+            "ip netns exec {host} tc qdisc add dev {host}1 {shape}"
+        ));
+    }
+    let flags = ["--relay-port", "7778", "--no-discovery"];
+    let a = inside("a", || Node::start(&flags));
+    let dial = [&flags[..], &["--peer", "10.55.1.1:7778"]].concat();
+    let b = inside("b", || Node::start(&dial));
+    inside("a", || {
+        for sequence in 0..SEGMENTS {
+            let query = format!(
+                "content_id=film&priority=vod&duration=2&target_duration=2&sequence={sequence}"
+            );
+            a.post(&query, &payload(sequence, LENGTH)).ok();
+        }
+        a.call("POST", "/ingest/film/finish", &[], &[]).ok();
+    });
+    let connected = |host: &str, node: &Node| {
+        let peers = inside(host, || node.peers());
+        peers.iter().any(|peer| peer["state"] == "connected")
+    };
+    for host in ["b", "a"] {
+        let before = received("b", &b);
+        until("some bytes", || {
+            (received("b", &b) >= before + 100_000).then_some(())
+        });
+        sh(&format!("ip -n {host} link set {host}1 down"));
+        let away = Instant::now();
+        let both = || !connected("a", &a) && !connected("b", &b);
+        within(Duration::from_secs(3), "an end of the contact", || {
+            both().then_some(())
+        });
+        // Long enough for the pauses between dials to have grown.
+        until("the time away", || (away.elapsed() > AWAY).then_some(()));
+        let before = received("b", &b);
+        sh(&format!("ip -n {host} link set {host}1 up"));
+        let back = Instant::now();
+        until("the first bytes", || {
+            (received("b", &b) > before).then_some(())
+        });
+        let took = back.elapsed();
+        println!("measured: first bytes {took:?} after the interface of {host} was up again");
+        assert!(took < Duration::from_secs(3), "{took:?}");
     }
 }
 

@@ -470,6 +470,22 @@ fn a_reader_that_goes_away_ends_a_command_quietly() {
 }
 
 #[test]
+fn a_token_for_a_group_is_new_each_time_and_let_in_by_the_node() {
+    let made = || lavant(&["key", "token"]).ok().text().trim().to_owned();
+    let (one, other) = (made(), made());
+    assert_ne!(one, other);
+    // 32 characters to choose from: 26 of them are 130 bits.
+    let chars = one.chars().filter(|c| c.is_ascii_alphanumeric()).count();
+    assert!(chars >= 26, "{one}");
+    let json = lavant(&["key", "token", "--json"]).ok().json();
+    assert_eq!(json["token"].as_str().map(str::len), Some(one.len()));
+    let help = lavant(&["key", "token", "--help"]).ok().text();
+    assert!(help.contains("lavant serve --relay-token"), "{help}");
+    let short = lavant(&["doctor", "--relay-token", "short"]);
+    assert_eq!(short.code, Some(2));
+}
+
+#[test]
 fn what_other_nodes_say_does_not_reach_the_terminal_as_it_is() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -4,8 +4,10 @@
 //! [`Config`], in which everything has a value. `lavant.example.toml` lists every key.
 
 mod relay;
+mod token;
 
 pub use relay::{DEFAULT_RELAY_PORT, RelayConfig, Shares, Target, TargetError};
+pub use token::new_token;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -3,18 +3,16 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lavant_proto::ids::{ContentId, PublisherKey};
 use lavant_proto::relay::hello::{Interest, Token};
+use lavant_proto::ids::{ContentId, PublisherKey};
 use lavant_proto::relay::message::RECEIPTS_MAX;
 
-use super::{ConfigError, Layer};
+use super::{ConfigError, Layer, token};
 use crate::link::LinkKind;
 pub use crate::link::{Target, TargetError};
 
 /// Port of the relay unless configured.
 pub const DEFAULT_RELAY_PORT: u16 = 7778;
-/// Shortest token of a group: it can be guessed by whoever is dialled, as fast as they can hash.
-const TOKEN_BYTES_MIN: usize = 12;
 /// Percent of the store that one unknown publisher may take unless configured.
 const PUBLISHER_SHARE: u8 = 50;
 
@@ -94,11 +92,7 @@ impl Layer {
             .collect();
         let token = match self.relay_token.as_deref() {
             None | Some("") => None,
-            Some(text) if text.len() < TOKEN_BYTES_MIN => {
-                let what = format!("a token has at least {TOKEN_BYTES_MIN} characters");
-                return Err(wrong("relay_token", what));
-            }
-            Some(text) => Some(Token::new(text)),
+            Some(text) => Some(token::of_text(text).map_err(|error| wrong("relay_token", error))?),
         };
         let any = vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let limit = |size: Option<super::Size>| size.map(|size| size.0).filter(|rate| *rate > 0);
@@ -191,7 +185,11 @@ mod tests {
         let error = |text| layer(text).resolve_relay().unwrap_err().to_string();
         assert!(error("link = \"udp\"").contains("quic"));
         assert!(error("peer = [\"ship\"]").contains("HOST:PORT"));
-        assert!(error("relay_token = \"short\"").contains("12 characters"));
+        let short = error("relay_token = \"short\"");
+        assert!(
+            short.contains("12 characters") && short.contains("lavant key token"),
+            "{short}"
+        );
         assert!(error("carry = [\"some\"]").contains("64 hexadecimal"));
         assert!(error("want = [\"a/b\"]").contains("64 hexadecimal"));
         let share = layer("publisher_share = 0").resolve_shares();

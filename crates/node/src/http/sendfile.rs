@@ -5,6 +5,11 @@
 //! with the next range instead. Bytes of other memory are written as they are. The order of the
 //! ranges is the order of the bodies on the connection, which HTTP/1.1 keeps.
 //!
+//! Where in the placeholder's memory a frame begins changes from one frame to the next, so the
+//! connection sees that the bytes to be written stand for the range that is first in its queue. If
+//! they ever do not (a body was given up half way, bytes were skipped), the connection is cut
+//! rather than fed with another file's bytes.
+//!
 //! The placeholder holds zeros, so a body must only be given to a connection of this module;
 //! handlers see by the [`FileQueue`] among a request's extensions that they may.
 
@@ -13,7 +18,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -29,7 +34,11 @@ use super::pool::Activity;
 /// Bytes of a file in one frame of a body.
 const FRAME: usize = 512 * 1024;
 
-static PLACEHOLDER: [u8; FRAME] = [0; FRAME];
+/// Places where a frame may begin: more than hyper holds frames (16), and a prime, so that no
+/// pattern of frames meets itself.
+const PLACES: usize = 61;
+
+static PLACEHOLDER: [u8; FRAME + PLACES] = [0; FRAME + PLACES];
 
 /// How long a reader may take nothing before the connection is given up.
 const STALL_MAX: Duration = Duration::from_secs(120);
@@ -44,43 +53,79 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 
 /// The file ranges that a connection is to send, in order.
 #[derive(Debug, Default)]
-pub(super) struct FileQueue(Mutex<VecDeque<FileRange>>);
+pub(super) struct FileQueue(Mutex<Ranges>);
+
+#[derive(Debug, Default)]
+struct Ranges {
+    waiting: VecDeque<FileRange>,
+    // Where the next frame begins.
+    place: usize,
+    // Whether the first range has been sent in part.
+    begun: bool,
+}
 
 #[derive(Clone, Debug)]
 struct FileRange {
     file: Arc<File>,
     offset: u64,
-    length: usize,
+    /// The part of the placeholder that stands for it.
+    stands: Range<usize>,
 }
 
 impl FileQueue {
-    fn push(&self, range: FileRange) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(range);
+    fn lock(&self) -> MutexGuard<'_, Ranges> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn front(&self) -> Option<FileRange> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .front()
-            .cloned()
+    /// Appends a range of at most [`FRAME`] bytes; returns what stands for it.
+    fn push(&self, file: Arc<File>, offset: u64, length: usize) -> &'static [u8] {
+        let mut ranges = self.lock();
+        ranges.place = (ranges.place + 1) % PLACES;
+        let stands = ranges.place..ranges.place + length;
+        ranges.waiting.push_back(FileRange {
+            file,
+            offset,
+            stands: stands.clone(),
+        });
+        &PLACEHOLDER[stands]
     }
 
-    /// Takes `sent` bytes off the front range.
+    /// The first range, which these bytes have to stand for.
+    fn first(&self, bytes: &[u8]) -> io::Result<FileRange> {
+        let ranges = self.lock();
+        let first = ranges.waiting.front().filter(|range| {
+            let stands = &PLACEHOLDER[range.stands.clone()];
+            stands.as_ptr() == bytes.as_ptr() && bytes.len() <= stands.len()
+        });
+        first.cloned().ok_or_else(out_of_step)
+    }
+
+    /// Takes `sent` bytes off the first range.
     fn advance(&self, sent: usize) {
-        let mut ranges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(front) = ranges.front_mut() else {
+        let mut ranges = self.lock();
+        let Some(first) = ranges.waiting.front_mut() else {
             return;
         };
-        front.offset += sent as u64;
-        front.length -= sent;
-        if front.length == 0 {
-            ranges.pop_front();
+        first.offset += sent as u64;
+        first.stands.start += sent;
+        ranges.begun = !first.stands.is_empty();
+        if !ranges.begun {
+            ranges.waiting.pop_front();
         }
     }
+
+    /// Bytes of other memory come only between frames.
+    fn check_between(&self) -> io::Result<()> {
+        if self.lock().begun {
+            return Err(out_of_step());
+        }
+        Ok(())
+    }
+}
+
+fn out_of_step() -> io::Error {
+    tracing::error!("a file body is out of step with its connection, which is cut");
+    io::Error::other("a file body is out of step")
 }
 
 /// A response body that is a range of a file.
@@ -114,16 +159,9 @@ impl Body for FileBody {
         if length == 0 {
             return Poll::Ready(None);
         }
-        let range = FileRange {
-            file: self.file.clone(),
-            offset: self.range.start,
-            length,
-        };
-        self.queue.push(range);
+        let stands = self.queue.push(self.file.clone(), self.range.start, length);
         self.range.start += length as u64;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(
-            &PLACEHOLDER[..length],
-        )))))
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(stands)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -211,17 +249,14 @@ impl Connection {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Sends at most `length` bytes of the front range.
-    fn poll_sendfile(&self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
-        let Some(range) = self.queue.front() else {
-            return Poll::Ready(Err(io::Error::other("a file body without its file")));
-        };
-        let count = length.min(range.length);
+    /// Sends what these bytes stand for, or less.
+    fn poll_sendfile(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let range = self.queue.first(bytes)?;
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
             let mut offset = range.offset;
             let sent = self.stream.try_io(Interest::WRITABLE, || {
-                rustix::fs::sendfile(&self.stream, &*range.file, Some(&mut offset), count)
+                rustix::fs::sendfile(&self.stream, &*range.file, Some(&mut offset), bytes.len())
                     .map_err(io::Error::from)
             });
             match sent {
@@ -268,8 +303,9 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = if is_placeholder(bytes) {
-            self.poll_sendfile(cx, bytes.len())
+            self.poll_sendfile(cx, bytes)
         } else {
+            self.queue.check_between()?;
             Pin::new(&mut self.stream).poll_write(cx, bytes)
         };
         self.watch(cx, outcome)
@@ -283,8 +319,9 @@ impl AsyncWrite for Connection {
         let filled = |slice: &&IoSlice<'_>| !slice.is_empty();
         let outcome = match slices.iter().find(filled) {
             None => Poll::Ready(Ok(0)),
-            Some(first) if is_placeholder(first) => self.poll_sendfile(cx, first.len()),
+            Some(first) if is_placeholder(first) => self.poll_sendfile(cx, first),
             Some(_) => {
+                self.queue.check_between()?;
                 let memory = slices
                     .iter()
                     .take_while(|slice| !is_placeholder(slice))
@@ -310,25 +347,130 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use http_body_util::BodyExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
 
     use super::*;
 
-    /// Both ends of a connection.
-    async fn pair() -> (Connection, TcpStream, Arc<Activity>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (caller, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    fn file(length: usize, seed: u8) -> (Arc<File>, Vec<u8>) {
+        let bytes: Vec<u8> = (0..length).map(|at| (at / 7) as u8 ^ seed).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        (Arc::new(file), bytes)
+    }
+
+    /// A connection, its queue of files, the other end, and what its caller does.
+    async fn ends() -> (Connection, Arc<FileQueue>, TcpStream, Arc<Activity>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialling = TcpStream::connect(listener.local_addr().unwrap());
+        let (reader, accepted) = tokio::join!(dialling, listener.accept());
+        let queue = Arc::new(FileQueue::default());
         let activity = Arc::new(Activity::new(std::time::Instant::now()));
         let stream = accepted.unwrap().0;
-        let connection = Connection::new(stream, Arc::default(), activity.clone());
-        (connection, caller.unwrap(), activity)
+        let connection = Connection::new(stream, queue.clone(), activity.clone());
+        (connection, queue, reader.unwrap(), activity)
+    }
+
+    async fn pair() -> (Connection, Arc<FileQueue>, TcpStream) {
+        let (connection, queue, reader, _) = ends().await;
+        (connection, queue, reader)
+    }
+
+    async fn frame(body: &mut FileBody) -> Bytes {
+        body.frame().await.unwrap().unwrap().into_data().unwrap()
+    }
+
+    #[tokio::test]
+    async fn ranges_of_files_go_out_between_other_bytes_in_order() {
+        let (mut connection, queue, mut reader) = pair().await;
+        let (one, first) = file(3 * FRAME + 5, 1);
+        let (other, second) = file(1000, 2);
+        // More than the sockets hold, and more bodies than there are places.
+        let mut whole = Vec::new();
+        for round in 0..2 * PLACES {
+            whole.extend_from_slice(b"head");
+            whole.extend_from_slice(if round == 9 {
+                &first[3..]
+            } else {
+                &second[10..20]
+            });
+        }
+        let writing = tokio::spawn(async move {
+            for round in 0..2 * PLACES {
+                connection.write_all(b"head").await.unwrap();
+                let (file, range) = match round {
+                    9 => (one.clone(), 3..3 * FRAME as u64 + 5),
+                    _ => (other.clone(), 10..20),
+                };
+                let mut body = FileBody::new(file, range, queue.clone());
+                while !body.is_end_stream() {
+                    connection.write_all(&frame(&mut body).await).await.unwrap();
+                }
+            }
+        });
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).await.unwrap();
+        writing.await.unwrap();
+        assert!(got == whole);
+    }
+
+    #[tokio::test]
+    async fn frames_that_wait_together_go_out_each_with_its_own_bytes() {
+        let (mut connection, queue, mut reader) = pair().await;
+        let (one, first) = file(100, 1);
+        let (other, second) = file(100, 2);
+        let frames = [
+            Bytes::from_static(b"head"),
+            frame(&mut FileBody::new(one, 0..50, queue.clone())).await,
+            frame(&mut FileBody::new(other, 50..100, queue.clone())).await,
+        ];
+        let mut slices = frames.each_ref().map(|frame| IoSlice::new(frame));
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            let sent = connection.write_vectored(left).await.unwrap();
+            IoSlice::advance_slices(&mut left, sent);
+        }
+        drop(connection);
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, [b"head", &first[..50], &second[50..]].concat());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_given_up_does_not_get_into_the_next_one() {
+        let (mut connection, queue, mut reader) = pair().await;
+        let (secret, _) = file(100, 1);
+        let (other, _) = file(100, 2);
+        frame(&mut FileBody::new(secret, 0..100, queue.clone())).await;
+        let next = frame(&mut FileBody::new(other, 0..100, queue.clone())).await;
+        connection.write_all(&next).await.unwrap_err();
+        let vectored = connection.write_vectored(&[IoSlice::new(&next)]).await;
+        vectored.unwrap_err();
+        drop(connection);
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).await.unwrap();
+        assert!(got.is_empty(), "{got:?}");
+    }
+
+    #[tokio::test]
+    async fn bytes_that_were_skipped_or_stand_for_nothing_cut_the_connection() {
+        let (mut connection, queue, _reader) = pair().await;
+        connection.write_all(&PLACEHOLDER[..9]).await.unwrap_err();
+        let (file, _) = file(100, 1);
+        let whole = frame(&mut FileBody::new(file, 0..100, queue)).await;
+        connection.write_all(&whole[1..]).await.unwrap_err();
+        connection.write_all(&whole[..40]).await.unwrap();
+        connection.write_all(b"HTTP/1.1 200 OK").await.unwrap_err();
+        connection.write_all(&whole[41..]).await.unwrap_err();
+        connection.write_all(&whole[40..]).await.unwrap();
+        connection.write_all(b"HTTP/1.1 200 OK").await.unwrap();
     }
 
     #[tokio::test]
     async fn a_stream_of_events_that_nobody_reads_ends_soon() {
-        let (mut connection, _caller, activity) = pair().await;
+        let (mut connection, _, _caller, activity) = ends().await;
         activity.carry_events();
         let begun = Instant::now();
         let sending = async {
@@ -353,7 +495,7 @@ mod tests {
 
     #[tokio::test]
     async fn heads_that_trickle_are_cut_and_whole_ones_are_not() {
-        let (mut connection, mut caller, activity) = pair().await;
+        let (mut connection, _, mut caller, activity) = ends().await;
         let begun = Instant::now();
         let trickle = async {
             while caller.write_all(b"x").await.is_ok() {

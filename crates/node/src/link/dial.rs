@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use lavant_proto::ids::PublisherKey;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::addresses::is_near;
@@ -19,6 +20,8 @@ use super::tcp::TcpLink;
 use super::tls::{ALPN, ALPN_KEY};
 use super::{DialError, KnownPeers, KnownPeersError, Link, LinkKind, Links, Target};
 
+/// Dials to one node that run beside each other while the network changes.
+const DIALS_AT_ONCE: usize = 2;
 /// Addresses of one node that are tried.
 const ADDRESSES_MAX: usize = 8;
 /// Time after which the next address is tried beside the first (RFC 8305 section 5).
@@ -39,7 +42,7 @@ impl Links {
             }
             None => None,
         };
-        let dialling = async {
+        let dialling = || async {
             let addresses = resolve(target).await?;
             self.connect(target.key.or(before), &addresses, &host).await
         };
@@ -73,12 +76,17 @@ impl Links {
             None => "no address at all".to_owned(),
         };
         let addresses = &addresses[..addresses.len().min(ADDRESSES_MAX)];
-        self.within_limit(&host, self.connect(Some(key), addresses, &host))
+        self.within_limit(&host, || self.connect(Some(key), addresses, &host))
             .await
     }
 
-    async fn within_limit(&self, host: &str, dialling: impl Future<Output = Dialled>) -> Dialled {
-        let link = timeout(self.config.dial_limit, dialling)
+    async fn within_limit<D: Future<Output = Dialled>>(
+        &self,
+        host: &str,
+        dialling: impl Fn() -> D,
+    ) -> Dialled {
+        let dialled = anew_when_changed(self.came.clone(), dialling);
+        let link = timeout(self.config.dial_limit, dialled)
             .await
             .unwrap_or_else(|_| Err(DialError::TimedOut(host.to_owned())))?;
         if link.peer() == self.key {
@@ -119,7 +127,9 @@ impl Links {
         match kind {
             LinkKind::Tcp => {
                 let (tcp, remote, opened) = self.open_tcp(expected, addresses, host, ALPN).await?;
-                Ok(Box::new(TcpLink::new(tcp, remote, opened)))
+                Ok(Box::new(
+                    TcpLink::new(tcp, remote, opened).watched(&self.up),
+                ))
             }
             LinkKind::Quic => self.connect_quic(expected, addresses, host).await,
         }
@@ -152,7 +162,7 @@ impl Links {
         }
         let address = *addresses.first().ok_or_else(|| no_address(host))?;
         match quic::dial(&endpoint, key, addresses).await {
-            Ok(link) => Ok(Box::new(link)),
+            Ok(link) => Ok(Box::new(link.watched(&self.up))),
             Err(error) => Err(match error {
                 QuicDialError::BrokeOff => DialError::BrokeOff(address),
                 QuicDialError::TimedOut => DialError::TimedOut(host.to_owned()),
@@ -274,6 +284,27 @@ async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, DialError> {
     Ok(addresses)
 }
 
+/// Dials, and once more beside it when the network changes meanwhile: what was sent before is lost,
+/// and the system would wait for longer and longer until it sends again. The first success wins.
+async fn anew_when_changed<T, D: Future<Output = Result<T, DialError>>>(
+    mut came: watch::Receiver<u64>,
+    dialling: impl Fn() -> D,
+) -> Result<T, DialError> {
+    came.mark_unchanged();
+    let mut running = FuturesUnordered::from_iter([dialling()]);
+    loop {
+        tokio::select! {
+            Some(result) = running.next() => match result {
+                Err(_) if !running.is_empty() => {}
+                done => return done,
+            },
+            Ok(()) = came.changed(), if running.len() < DIALS_AT_ONCE => {
+                running.push(dialling());
+            }
+        }
+    }
+}
+
 /// Starts the next attempt when one has failed, or when `after` has passed; the first success
 /// wins. Of the errors the first counts, unless one tells of another key. Nothing when there is
 /// no attempt.
@@ -325,6 +356,30 @@ mod tests {
         let attempts = vec![ready(Ok(1)).boxed(), ready(Ok(2)).boxed()];
         assert!(matches!(staggered(attempts, long).await, Some(Ok(1))));
         assert!(staggered::<()>(Vec::new(), long).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_dial_begins_anew_when_the_network_changes() {
+        let (comes, came) = watch::channel(0);
+        let begun = std::cell::Cell::new(0);
+        // The first one never gets an answer.
+        let dialling = || {
+            begun.set(begun.get() + 1);
+            match begun.get() {
+                1 => pending().boxed(),
+                number => ready(Ok(number)).boxed(),
+            }
+        };
+        let mut dialled = std::pin::pin!(anew_when_changed(came.clone(), dialling));
+        assert!((&mut dialled).now_or_never().is_none());
+        assert!(
+            (&mut dialled).now_or_never().is_none(),
+            "nothing has changed"
+        );
+        comes.send_modify(|count| *count += 1);
+        assert!(matches!(dialled.await, Ok(2)));
+        let failing = || ready(Err::<(), _>(refused(1)));
+        assert!(anew_when_changed(came, failing).await.is_err());
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Finding nodes on the same network by multicast DNS.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use iroh::address_lookup::{AddressLookup, EndpointData};
 use iroh::{PublicKey, TransportAddr};
 use iroh_mdns_address_lookup::{DiscoveryEvent, MdnsAddressLookup};
 use lavant_proto::ids::PublisherKey;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Links, addresses};
@@ -46,11 +48,18 @@ pub enum Sighting {
 /// Addresses of one node that are given out.
 const ADDRESSES_MAX: usize = 16;
 
+/// Nodes that are told of again.
+const THERE_MAX: usize = 1024;
+
 /// Announces this node and listens for others, until it is dropped.
 pub struct Discovery {
     events: Box<dyn Stream<Item = DiscoveryEvent> + Send + Unpin>,
     ours: PublisherKey,
     announcing: JoinHandle<()>,
+    came: watch::Receiver<u64>,
+    /// Who is there, and whom of them to tell again.
+    there: BTreeMap<PublisherKey, Vec<SocketAddr>>,
+    again: Vec<PublisherKey>,
 }
 
 impl Discovery {
@@ -70,31 +79,55 @@ impl Discovery {
             events,
             ours,
             announcing,
+            came: links.network_came(),
+            there: BTreeMap::new(),
+            again: Vec::new(),
         })
     }
 
-    /// The next sighting, or nothing when the search has ended. May be dropped early without
-    /// loss.
+    /// The next sighting, or nothing when the search has ended. Whoever was found is told again
+    /// when an address of this machine comes to be usable. May be dropped early without loss.
     pub async fn next(&mut self) -> Option<Sighting> {
         loop {
-            let sighting = match self.events.next().await? {
-                DiscoveryEvent::Discovered { endpoint_info, .. } => Sighting::Found {
-                    key: PublisherKey(*endpoint_info.endpoint_id.as_bytes()),
-                    addresses: endpoint_info
-                        .ip_addrs()
-                        .copied()
-                        .take(ADDRESSES_MAX)
-                        .collect(),
-                },
-                DiscoveryEvent::Expired { endpoint_id } => Sighting::Lost {
-                    key: PublisherKey(*endpoint_id.as_bytes()),
-                },
-                _ => continue,
+            if let Some(key) = self.again.pop() {
+                let Some(addresses) = self.there.get(&key).cloned() else {
+                    continue;
+                };
+                return Some(Sighting::Found { key, addresses });
+            }
+            let event = tokio::select! {
+                event = self.events.next() => event?,
+                Ok(()) = self.came.changed() => {
+                    self.again = self.there.keys().copied().collect();
+                    continue;
+                }
             };
-            let (Sighting::Found { key, .. } | Sighting::Lost { key }) = &sighting;
-            if *key != self.ours {
+            if let Some(sighting) = self.seen(event) {
                 return Some(sighting);
             }
+        }
+    }
+
+    fn seen(&mut self, event: DiscoveryEvent) -> Option<Sighting> {
+        match event {
+            DiscoveryEvent::Discovered { endpoint_info, .. } => {
+                let key = PublisherKey(*endpoint_info.endpoint_id.as_bytes());
+                let addresses = endpoint_info.ip_addrs().copied();
+                let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
+                if key == self.ours {
+                    return None;
+                }
+                if self.there.len() < THERE_MAX || self.there.contains_key(&key) {
+                    self.there.insert(key, addresses.clone());
+                }
+                Some(Sighting::Found { key, addresses })
+            }
+            DiscoveryEvent::Expired { endpoint_id } => {
+                let key = PublisherKey(*endpoint_id.as_bytes());
+                self.there.remove(&key);
+                (key != self.ours).then_some(Sighting::Lost { key })
+            }
+            _ => None,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! The same form is used on a TCP link and on every stream of a QUIC link.
 
 use bytes::{Buf, Bytes, BytesMut};
+use lavant_proto::content::clean_title;
 
 use super::LinkError;
 
@@ -83,6 +84,18 @@ impl Frame {
 pub(super) fn close_frame(reason: &str) -> Vec<u8> {
     let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
     [&header(CLOSE, 0, reason.len()), reason.as_bytes()].concat()
+}
+
+/// What the other side says for people, as it may be shown in a terminal and a log: one line
+/// without control characters and what changes the direction of writing, at most
+/// [`REASON_BYTES_MAX`] bytes.
+pub(super) fn shown(said: &[u8]) -> String {
+    let said = &said[..said.len().min(REASON_BYTES_MAX)];
+    // The Arabic letter mark shifts what stands beside it, as the other marks do.
+    let text = String::from_utf8_lossy(said).replace('\u{61c}', " ");
+    let mut text = clean_title(&text);
+    text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
+    text
 }
 
 /// The frame by which a stream is opened, as QUIC shows a stream only once bytes are on it.
@@ -162,7 +175,7 @@ impl FrameReader {
                     self.buffer.advance(length);
                 }
                 CLOSE => {
-                    let reason = String::from_utf8_lossy(&self.buffer[..length]).into_owned();
+                    let reason = shown(&self.buffer[..length]);
                     self.buffer.advance(length);
                     return Err(LinkError::Closed(reason));
                 }
@@ -264,6 +277,24 @@ mod tests {
         reader.space().extend_from_slice(&close_frame(&reason));
         let error = reader.take(&mut Vec::new()).unwrap_err();
         assert_eq!(error, LinkError::Closed("\u{20ac}".repeat(66)));
+    }
+
+    #[test]
+    fn a_reason_is_one_line_that_a_terminal_can_show() {
+        let said = b"\x1b]0;pwned\x07\x1b[2J\x1b[31mOWNED\r\n\xe2\x80\xaeERROR forged\xff\xd8\x9c!";
+        let mut reader = FrameReader::default();
+        let bytes = reader.space();
+        bytes.extend_from_slice(&header(CLOSE, 0, said.len()));
+        bytes.extend_from_slice(said);
+        let error = reader.take(&mut Vec::new()).unwrap_err();
+        let clean = "]0;pwned [2J [31mOWNED ERROR forged\u{fffd} !";
+        assert_eq!(error, LinkError::Closed(clean.to_owned()));
+        assert_eq!(
+            shown(&[0xff; 1000]).len(),
+            198,
+            "66 characters for what is no text"
+        );
+        assert_eq!(shown(&[b'a'; 1000]).len(), REASON_BYTES_MAX);
     }
 
     #[test]

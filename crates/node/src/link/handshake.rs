@@ -107,7 +107,16 @@ impl Handshake {
     }
 
     /// Runs it to its end. The caller sets the time limit.
-    pub(super) async fn run(mut self, tcp: &mut TcpStream) -> Result<Opened, HandshakeError> {
+    pub(super) async fn run(self, tcp: &mut TcpStream) -> Result<Opened, HandshakeError> {
+        self.run_telling(tcp, || ()).await
+    }
+
+    /// Runs it to its end and tells when the other side has said something that makes sense.
+    pub(super) async fn run_telling(
+        mut self,
+        tcp: &mut TcpStream,
+        begun: impl Fn(),
+    ) -> Result<Opened, HandshakeError> {
         let mut incoming = vec![0; HANDSHAKE_BYTES_MAX];
         let mut filled = 0;
         loop {
@@ -116,7 +125,10 @@ impl Handshake {
             filled -= used;
             match progress {
                 Ok(Progress::Again) => {}
-                Ok(Progress::Flush) => self.flush(tcp).await?,
+                Ok(Progress::Flush) => {
+                    begun();
+                    self.flush(tcp).await?;
+                }
                 Ok(Progress::Blocked) => {
                     if filled == incoming.len() {
                         let reason = "its handshake is too long".to_owned();

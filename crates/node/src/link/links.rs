@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use iroh::Endpoint;
 use lavant_proto::ids::{PublisherKey, SigningKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::admit::Admission;
+use super::network::{Network, NetworkChange};
 use super::tls::TlsIdentity;
+use super::uplinks::UpLinks;
 use super::{BindError, KnownPeers, Link, LinkKind, addresses, listen, quic};
 
 /// Links that wait to be accepted.
@@ -58,11 +60,13 @@ impl LinkConfig {
             port: 0,
             choice: None,
             known_peers: None,
-            handshake_limit: Duration::from_secs(10),
+            // A handshake takes two round trips; the rest is for packets that are lost.
+            handshake_limit: Duration::from_secs(5),
             dial_limit: Duration::from_secs(10),
             second_kind_after: Duration::from_secs(2),
-            handshakes_max: 64,
-            handshakes_per_source_max: 4,
+            // 16 KiB and an open file each.
+            handshakes_max: 128,
+            handshakes_per_source_max: 64,
         }
     }
 }
@@ -77,6 +81,9 @@ pub struct Links {
     pub(super) known: Option<Arc<KnownPeers>>,
     admission: Arc<Admission>,
     listening: Vec<SocketAddr>,
+    pub(super) up: Arc<UpLinks>,
+    /// How often an address of this machine came to be usable.
+    pub(super) came: watch::Receiver<u64>,
     incoming: tokio::sync::Mutex<mpsc::Receiver<Box<dyn Link>>>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -105,10 +112,12 @@ impl Links {
             .collect();
         let admission = Admission::new(config.handshakes_max, config.handshakes_per_source_max);
         let (sender, incoming) = mpsc::channel(WAITING_MAX);
+        let up = Arc::<UpLinks>::default();
         let entry = listen::Entry {
             tls: tls.clone(),
             admission: Arc::clone(&admission),
             limit: config.handshake_limit,
+            up: Arc::clone(&up),
             links: sender,
         };
         let mut tasks = JoinSet::new();
@@ -118,6 +127,13 @@ impl Links {
         if let Some(endpoint) = &endpoint {
             tasks.spawn(listen::quic(endpoint.clone(), entry));
         }
+        let (comes, came) = watch::channel(0);
+        match Network::watch().await {
+            Ok(network) => {
+                tasks.spawn(follow(network, Arc::clone(&up), comes));
+            }
+            Err(error) => tracing::info!(%error, "changes of the network are not noticed at once"),
+        }
         Ok(Self {
             key: config.key.publisher(),
             known: config.known_peers.clone().map(KnownPeers::at).map(Arc::new),
@@ -126,6 +142,8 @@ impl Links {
             endpoint: Mutex::new(endpoint),
             admission,
             listening,
+            up,
+            came,
             incoming: tokio::sync::Mutex::new(incoming),
             tasks: Mutex::new(tasks),
         })
@@ -160,6 +178,13 @@ impl Links {
         addresses::dialable(&self.listening).await
     }
 
+    /// Changes whenever an address of this machine comes to be usable: what could not be reached
+    /// before may be reached now.
+    #[must_use]
+    pub fn network_came(&self) -> watch::Receiver<u64> {
+        self.came.clone()
+    }
+
     /// How many connections came in and did not become links.
     #[must_use]
     pub fn refused(&self) -> u64 {
@@ -190,6 +215,25 @@ impl Drop for Links {
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(close_endpoint(endpoint));
+        }
+    }
+}
+
+/// Cuts the links whose way is gone, and tells when there may be a new one.
+async fn follow(mut network: Network, up: Arc<UpLinks>, comes: watch::Sender<u64>) {
+    loop {
+        match network.changed().await {
+            Ok(NetworkChange { came, gone }) => {
+                let cut = up.cut(&gone);
+                tracing::debug!(?came, ?gone, cut, "the network has changed");
+                if !came.is_empty() {
+                    comes.send_modify(|count| *count += 1);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "changes of the network are not noticed any more");
+                return;
+            }
         }
     }
 }

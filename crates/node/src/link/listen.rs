@@ -14,11 +14,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::admit::{Admission, Permit};
+use super::admit::{Admission, Permit, Stage};
+use super::frame::shown;
 use super::handshake::HandshakeError;
 use super::quic::QuicLink;
 use super::tcp::TcpLink;
 use super::tls::{ALPN, TlsIdentity};
+use super::uplinks::UpLinks;
 use super::{BindError, Link};
 
 /// Connections that the system holds until they are looked at.
@@ -32,6 +34,7 @@ pub(super) struct Entry {
     pub(super) tls: TlsIdentity,
     pub(super) admission: Arc<Admission>,
     pub(super) limit: Duration,
+    pub(super) up: Arc<UpLinks>,
     pub(super) links: mpsc::Sender<Box<dyn Link>>,
 }
 
@@ -97,7 +100,7 @@ pub(super) async fn tcp(listener: TcpListener, entry: Entry) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, remote)) => match entry.admission.enter(remote.ip()) {
+                Ok((stream, remote)) => match entry.admission.enter(remote.ip(), Stage::Silent) {
                     Ok(permit) => {
                         handshakes.spawn(tcp_handshake(stream, remote, entry.clone(), permit));
                     }
@@ -118,11 +121,14 @@ async fn tcp_handshake(mut tcp: TcpStream, remote: SocketAddr, entry: Entry, per
     let shaken = async {
         let handshake = entry.tls.accept();
         let handshake = handshake.map_err(|error| HandshakeError::NotLavant(error.to_string()))?;
-        handshake.run(&mut tcp).await
+        let begun = || permit.reached(Stage::Begun);
+        handshake.run_telling(&mut tcp, begun).await
     };
-    let reason = match timeout(entry.limit, shaken).await {
+    let reason = match within(entry.limit, &permit, shaken).await {
         Ok(Ok(opened)) if opened.alpn == ALPN => {
-            let link = Box::new(TcpLink::new(tcp, canonical(remote), opened));
+            permit.reached(Stage::Proved);
+            let link = TcpLink::new(tcp, canonical(remote), opened).watched(&entry.up);
+            let link = Box::new(link);
             entry.links.send(link).await.ok();
             return;
         }
@@ -132,10 +138,21 @@ async fn tcp_handshake(mut tcp: TcpStream, remote: SocketAddr, entry: Entry, per
         Ok(Err(HandshakeError::BrokeOff)) => "it broke off".to_owned(),
         Ok(Err(HandshakeError::OtherKey(key))) => format!("it has the key {key}"),
         Ok(Err(HandshakeError::NotLavant(reason))) => reason,
-        Err(_) => "its handshake took too long".to_owned(),
+        Err(reason) => reason.to_owned(),
     };
     entry.admission.refuse(remote, reason);
-    drop(permit);
+}
+
+/// A handshake until its time is over or another one takes its place.
+async fn within<T>(
+    limit: Duration,
+    permit: &Permit,
+    shaken: impl Future<Output = T>,
+) -> Result<T, &'static str> {
+    tokio::select! {
+        shaken = timeout(limit, shaken) => shaken.map_err(|_| "its handshake took too long"),
+        () = permit.pushed_out() => Err("newer handshakes took its place"),
+    }
 }
 
 /// Takes connections until the endpoint is closed.
@@ -166,7 +183,12 @@ fn admit(incoming: Incoming, entry: &Entry) -> Option<(Incoming, SocketAddr, Per
         incoming.retry().ok();
         return None;
     }
-    match entry.admission.enter(remote.ip()) {
+    let stage = if incoming.remote_addr_validated() {
+        Stage::Begun
+    } else {
+        Stage::Silent
+    };
+    match entry.admission.enter(remote.ip(), stage) {
         Ok(permit) => Some((incoming, remote, permit)),
         Err(reason) => {
             entry.admission.refuse(remote, reason);
@@ -178,21 +200,24 @@ fn admit(incoming: Incoming, entry: &Entry) -> Option<(Incoming, SocketAddr, Per
 
 async fn quic_handshake(incoming: Incoming, remote: SocketAddr, entry: Entry, permit: Permit) {
     let shaken = async {
-        let connection = incoming.await.map_err(|error| format!("{error:#}"))?;
+        // What these say may come from the other side.
+        let told = |error: String| shown(error.as_bytes());
+        let connection = incoming.await.map_err(|error| told(format!("{error:#}")))?;
         QuicLink::accepted(connection, canonical(remote))
             .await
-            .map_err(|error| error.to_string())
+            .map_err(|error| told(error.to_string()))
     };
-    let reason = match timeout(entry.limit, shaken).await {
+    let reason = match within(entry.limit, &permit, shaken).await {
         Ok(Ok(link)) => {
-            entry.links.send(Box::new(link)).await.ok();
+            permit.reached(Stage::Proved);
+            let link = Box::new(link.watched(&entry.up));
+            entry.links.send(link).await.ok();
             return;
         }
         Ok(Err(reason)) => reason,
-        Err(_) => "its handshake took too long".to_owned(),
+        Err(reason) => reason.to_owned(),
     };
     entry.admission.refuse(remote, reason);
-    drop(permit);
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

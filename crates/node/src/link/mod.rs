@@ -12,8 +12,11 @@
 //! | what an operator may write for a node | [`Target`] |
 //! | which key a host had before | [`KnownPeers`] |
 //! | how a frame is written | `frame.rs` |
+//! | what the transport has measured | [`LinkMeter`] |
+//! | what counts as one sender | [`SourceAddr`] |
 //! | how keys are proved over TCP | `tls.rs` |
 //! | who is on the same network | [`Discovery`] |
+//! | what happens when an interface goes or comes | `network.rs`, `uplinks.rs` |
 
 mod addresses;
 mod admit;
@@ -25,11 +28,15 @@ mod handshake;
 mod known;
 mod links;
 mod listen;
+mod meter;
+mod network;
 mod quic;
 mod record;
+mod source;
 mod target;
 mod tcp;
 mod tls;
+mod uplinks;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -43,6 +50,8 @@ pub use error::{BindError, DialError, KnownPeersError, LinkError, TargetError};
 pub use frame::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, Frame, REASON_BYTES_MAX};
 pub use known::KnownPeers;
 pub use links::{LinkConfig, Links};
+pub use meter::LinkMeter;
+pub use source::SourceAddr;
 pub use target::Target;
 
 /// What carries a link.
@@ -94,6 +103,12 @@ pub trait Link: Send {
     fn kind(&self) -> LinkKind;
     /// Where the other node is. On QUIC the path may change later.
     fn remote(&self) -> SocketAddr;
+    /// Where it comes from, by which is counted what one sender may have.
+    fn source(&self) -> SourceAddr {
+        SourceAddr::of(self.remote().ip())
+    }
+    /// What tells the measured round trip, also once the link was split.
+    fn meter(&self) -> LinkMeter;
     /// Both directions, for a task each. The link is cut when both are dropped.
     fn split(self: Box<Self>) -> (Box<dyn LinkSender>, Box<dyn LinkReceiver>);
 }

@@ -19,9 +19,10 @@ use lavant_proto::ids::{PublisherKey, SigningKey};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::frame::{FrameReader, close_frame, hello_frame};
+use super::frame::{FrameReader, close_frame, hello_frame, shown};
 use super::tls::ALPN;
-use super::{Frame, Link, LinkError, LinkKind, LinkReceiver, LinkSender};
+use super::uplinks::{Cutter, UpLinks, WAY_GONE, local_towards};
+use super::{Frame, Link, LinkError, LinkKind, LinkMeter, LinkReceiver, LinkSender};
 
 /// Streams for data frames, each way; a request keeps to one of them.
 const DATA_STREAMS: u32 = 4;
@@ -33,9 +34,12 @@ const SEND_WINDOW: u64 = 2 * STREAM_WINDOW as u64;
 const _: () = assert!(STREAM_WINDOW <= 2_000_000);
 /// Time for what was sent, and the reason, to be acknowledged.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// With what code a link is closed in order, and for a broken frame.
+/// How long nothing may come: three of the beats that iroh sends.
+const SILENCE_LIMIT_MS: u32 = 15_000;
+/// With what code a link is closed in order, for a broken frame, and when its way is gone.
 const CODE_CLOSED: u32 = 0;
 const CODE_BROKEN: u32 = 1;
+const CODE_WAY_GONE: u32 = 2;
 
 /// Opens the UDP sockets. Contacts nobody: no relay, no port mapping, no lookup of addresses.
 pub(super) async fn bind(
@@ -49,6 +53,7 @@ pub(super) async fn bind(
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(STREAM_WINDOW * (DATA_STREAMS + 1)))
         .send_window(SEND_WINDOW)
+        .max_idle_timeout(Some(VarInt::from_u32(SILENCE_LIMIT_MS).into()))
         .build();
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&key.seed()))
@@ -126,7 +131,7 @@ fn dial_error(error: &ConnectionError) -> QuicDialError {
             } else if alerts.contains(&code) {
                 QuicDialError::NotProved
             } else {
-                QuicDialError::OtherProtocol(error.to_string())
+                QuicDialError::OtherProtocol(shown(error.to_string().as_bytes()))
             }
         }
         ConnectionError::VersionMismatch => {
@@ -192,6 +197,20 @@ impl QuicLink {
     }
 }
 
+impl QuicLink {
+    /// Has it cut when the address of this machine that it uses is gone.
+    pub(super) fn watched(self, up: &UpLinks) -> Self {
+        let local = local_towards(self.remote);
+        up.add(local, Cutter::Quic(self.connection.weak_handle()));
+        self
+    }
+}
+
+/// Ends a link at once, as its way is gone.
+pub(super) fn cut(connection: &Connection) {
+    connection.close(VarInt::from_u32(CODE_WAY_GONE), WAY_GONE.as_bytes());
+}
+
 impl Link for QuicLink {
     fn peer(&self) -> PublisherKey {
         self.peer
@@ -203,6 +222,10 @@ impl Link for QuicLink {
 
     fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    fn meter(&self) -> LinkMeter {
+        LinkMeter::quic(self.connection.weak_handle())
     }
 
     fn split(self: Box<Self>) -> (Box<dyn LinkSender>, Box<dyn LinkReceiver>) {
@@ -430,14 +453,14 @@ impl QuicReceiver {
 fn end_of(error: &ConnectionError) -> LinkError {
     match error {
         ConnectionError::ApplicationClosed(close) if !close.reason.is_empty() => {
-            let most = close.reason.len().min(super::REASON_BYTES_MAX);
-            LinkError::Closed(String::from_utf8_lossy(&close.reason[..most]).into_owned())
+            LinkError::Closed(shown(&close.reason))
         }
         ConnectionError::ApplicationClosed(_) => {
             LinkError::Cut("it ended without a reason".to_owned())
         }
         ConnectionError::LocallyClosed => LinkError::Closed("by this node".to_owned()),
-        other => LinkError::Cut(other.to_string()),
+        // Some tell what the other side said.
+        other => LinkError::Cut(shown(other.to_string().as_bytes())),
     }
 }
 

@@ -93,3 +93,20 @@ async fn a_length_of_four_gigabytes_ends_the_link_without_memory() {
         end.close().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_of_the_connection_is_cleaned_too() {
+    let (ends, sender, mut receiver) = pair().await;
+    let said = b"\x1b[31mOWNED\r\nERROR \xe2\x80\xaeforged".repeat(20);
+    sender.connection.close(VarInt::from_u32(7), &said);
+    let (_, error) = all(&mut receiver).await;
+    let LinkError::Closed(reason) = error else {
+        panic!("{error}")
+    };
+    assert!(reason.starts_with("[31mOWNED ERROR forged"), "{reason}");
+    assert!(!reason.contains(char::is_control), "{reason:?}");
+    assert!(reason.len() <= crate::link::REASON_BYTES_MAX);
+    for end in ends {
+        end.close().await;
+    }
+}

@@ -5,6 +5,7 @@
 //! are, and decrypted where they were read. The cipher, the nonces and the check of a record are
 //! rustls'; this module only counts records, finds their ends and changes the keys.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
@@ -25,6 +26,12 @@ const PLAIN_MAX: usize = 16_384;
 const RECORD_MAX: usize = PLAIN_MAX + 256;
 /// A message that says that the next record has new keys, and asks for none in return.
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+/// The same, and the other side is to take new keys as well (RFC 8446 section 4.6.3).
+const KEY_UPDATE_BOTH: [u8; 5] = [24, 0, 0, 1, 1];
+/// The first byte of a ticket for a later handshake, which no node needs.
+const NEW_SESSION_TICKET: u8 = 4;
+/// Records in a row that say nothing to us: each costs work, and none is needed.
+const IDLE_MAX: u32 = 32;
 /// Records by one key: half of what AES-GCM may have (RFC 8446 section 5.5 allows 2^24.5).
 const RECORDS_MAX: u64 = 1 << 23;
 
@@ -58,6 +65,7 @@ impl RecordKeys {
             .tls13()
             .ok_or_else(|| Error::General("TLS 1.3 is needed".to_owned()))?;
         let next: SharedSecrets = Arc::new(Mutex::new(next));
+        let asked = Arc::<AtomicBool>::default();
         Ok(Self {
             writer: RecordWriter {
                 suite,
@@ -65,12 +73,15 @@ impl RecordKeys {
                 cipher: encrypter(suite, secrets.tx.1)?,
                 next: Arc::clone(&next),
                 most: RECORDS_MAX,
+                asked: Arc::clone(&asked),
             },
             reader: RecordReader {
                 suite,
                 sequence: secrets.rx.0,
                 cipher: decrypter(suite, secrets.rx.1)?,
                 next,
+                asked,
+                idle: 0,
             },
         })
     }
@@ -116,6 +127,8 @@ pub(super) struct RecordWriter {
     cipher: Box<dyn MessageEncrypter>,
     next: SharedSecrets,
     most: u64,
+    // Whether the other side wants us to take new keys.
+    asked: Arc<AtomicBool>,
 }
 
 impl RecordWriter {
@@ -127,17 +140,35 @@ impl RecordWriter {
     ) -> Result<(), Error> {
         let mut rest = OutboundChunks::new(pieces);
         while !rest.is_empty() {
-            if self.sequence >= self.most {
-                put(self.record(ContentType::Handshake, OutboundChunks::Single(&KEY_UPDATE))?);
-                let (sequence, secrets) = next_secrets(&self.next, Secrets::Ours)?;
-                self.cipher = encrypter(self.suite, secrets)?;
-                self.sequence = sequence;
+            if self.asked.swap(false, Ordering::AcqRel) || self.sequence >= self.most {
+                put(self.take_new_keys(&KEY_UPDATE)?);
             }
             let (head, tail) = rest.split_at(rest.len().min(PLAIN_MAX));
             put(self.record(ContentType::ApplicationData, head)?);
             rest = tail;
         }
         Ok(())
+    }
+
+    /// The record that says so, and new keys from the next one on.
+    fn take_new_keys(&mut self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let record = self.record(ContentType::Handshake, OutboundChunks::Single(message))?;
+        let (sequence, secrets) = next_secrets(&self.next, Secrets::Ours)?;
+        self.cipher = encrypter(self.suite, secrets)?;
+        self.sequence = sequence;
+        Ok(record)
+    }
+
+    /// The record by which both sides are to take new keys.
+    #[cfg(test)]
+    pub(super) fn ask_for_new_keys(&mut self) -> Vec<u8> {
+        self.take_new_keys(&KEY_UPDATE_BOTH).unwrap()
+    }
+
+    /// A record of any kind.
+    #[cfg(test)]
+    pub(super) fn any(&mut self, typ: ContentType, bytes: &[u8]) -> Vec<u8> {
+        self.record(typ, OutboundChunks::Single(bytes)).unwrap()
     }
 
     /// Replaces the keys after this many records.
@@ -169,6 +200,9 @@ pub(super) struct RecordReader {
     sequence: u64,
     cipher: Box<dyn MessageDecrypter>,
     next: SharedSecrets,
+    asked: Arc<AtomicBool>,
+    // Records since the last one that said something.
+    idle: u32,
 }
 
 /// What [`RecordReader::read`] found.
@@ -220,17 +254,41 @@ impl RecordReader {
             .decrypt(message, self.sequence)
             .map_err(|_| "a record was changed on its way".to_owned())?;
         self.sequence += 1;
-        match (message.typ, message.payload) {
-            (ContentType::ApplicationData, payload) => plain.extend_from_slice(payload),
-            (ContentType::Alert, [_, 0]) => return Ok(Reading::Ended),
-            (ContentType::Handshake, payload) if payload == KEY_UPDATE => {
-                let (sequence, secrets) =
-                    next_secrets(&self.next, Secrets::Theirs).map_err(|e| e.to_string())?;
-                self.cipher = decrypter(self.suite, secrets).map_err(|e| e.to_string())?;
-                self.sequence = sequence;
+        let payload = message.payload;
+        match message.typ {
+            ContentType::ApplicationData if !payload.is_empty() => {
+                plain.extend_from_slice(payload);
+                self.idle = 0;
+                return Ok(Reading::Open);
             }
-            (typ, _) => return Err(format!("a TLS message that no node sends ({typ:?})")),
+            ContentType::ApplicationData => {}
+            ContentType::Alert if matches!(*payload, [_, 0]) => return Ok(Reading::Ended),
+            ContentType::Handshake if *payload == KEY_UPDATE => self.take_new_keys()?,
+            ContentType::Handshake if *payload == KEY_UPDATE_BOTH => {
+                self.take_new_keys()?;
+                self.asked.store(true, Ordering::Release);
+            }
+            ContentType::Handshake if payload.first() == Some(&NEW_SESSION_TICKET) => {}
+            typ => return Err(format!("a TLS message that no node sends ({typ:?})")),
+        }
+        self.idle += 1;
+        if self.idle > IDLE_MAX {
+            return Err("too many TLS records that say nothing".to_owned());
         }
         Ok(Reading::Open)
+    }
+
+    fn take_new_keys(&mut self) -> Result<(), String> {
+        let next = next_secrets(&self.next, Secrets::Theirs);
+        let (sequence, secrets) = next.map_err(|error| error.to_string())?;
+        self.cipher = decrypter(self.suite, secrets).map_err(|error| error.to_string())?;
+        self.sequence = sequence;
+        Ok(())
+    }
+
+    /// Records by the keys of now.
+    #[cfg(test)]
+    pub(super) const fn sequence(&self) -> u64 {
+        self.sequence
     }
 }

@@ -17,7 +17,8 @@ use tokio::time::timeout;
 use super::frame::{FrameReader, HEADER_BYTES, SPARE_MIN, close_frame};
 use super::handshake::{HANDSHAKE_BYTES_MAX, Opened};
 use super::record::{Reading, RecordReader, RecordWriter};
-use super::{Frame, Link, LinkError, LinkKind, LinkReceiver, LinkSender};
+use super::uplinks::{Cutter, UpLinks, WAY_GONE};
+use super::{Frame, Link, LinkError, LinkKind, LinkMeter, LinkReceiver, LinkSender};
 
 /// Bytes that are read at once: what they say fits into what a reader of frames has free.
 const INCOMING_BYTES: usize = SPARE_MIN;
@@ -33,9 +34,40 @@ const SLICES_MAX: usize = 64;
 /// Time for what was sent, and the reason, to leave; and for the other side to close too.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-struct Shared {
-    tcp: TcpStream,
+/// How long what was sent may stay without an answer, and how often a silent link is probed. What
+/// takes longer than this is over; to dial anew costs two round trips, while a transport that has
+/// lost its path for half a minute lets as much pass again before it looks whether it is back.
+const UNANSWERED_LIMIT: Duration = Duration::from_secs(15);
+const PROBE_AFTER: Duration = Duration::from_secs(5);
+
+/// What both directions of a link share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    tcp: Arc<TcpStream>,
     closing: AtomicBool,
+    cut: AtomicBool,
+}
+
+impl Shared {
+    /// Ends the link at once, as its way is gone.
+    pub(super) fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+        rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Both).ok();
+    }
+}
+
+/// Has the system notice that the other side is gone.
+fn set_limits(tcp: &TcpStream) {
+    let socket = socket2::SockRef::from(tcp);
+    #[cfg(target_os = "linux")]
+    {
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES).ok();
+        socket.set_tcp_user_timeout(Some(UNANSWERED_LIMIT)).ok();
+    }
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_AFTER);
+    socket.set_tcp_keepalive(&probes).ok();
 }
 
 /// A TCP link whose handshake is over.
@@ -48,13 +80,11 @@ pub(super) struct TcpLink {
 
 impl TcpLink {
     pub(super) fn new(tcp: TcpStream, remote: SocketAddr, opened: Opened) -> Self {
-        #[cfg(target_os = "linux")]
-        socket2::SockRef::from(&tcp)
-            .set_tcp_notsent_lowat(UNSENT_BYTES)
-            .ok();
+        set_limits(&tcp);
         let shared = Arc::new(Shared {
-            tcp,
+            tcp: Arc::new(tcp),
             closing: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
         });
         let mut frames = FrameReader::default();
         frames.space().extend_from_slice(&opened.early);
@@ -84,6 +114,16 @@ impl TcpLink {
     }
 }
 
+impl TcpLink {
+    /// Has it cut when the address of this machine that it uses is gone.
+    pub(super) fn watched(self, up: &UpLinks) -> Self {
+        let shared = &self.sender.shared;
+        let local = shared.tcp.local_addr().ok().map(|local| local.ip());
+        up.add(local, Cutter::Tcp(Arc::downgrade(shared)));
+        self
+    }
+}
+
 impl Link for TcpLink {
     fn peer(&self) -> PublisherKey {
         self.peer
@@ -95,6 +135,10 @@ impl Link for TcpLink {
 
     fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    fn meter(&self) -> LinkMeter {
+        LinkMeter::tcp(Arc::downgrade(&self.sender.shared.tcp))
     }
 
     fn split(self: Box<Self>) -> (Box<dyn LinkSender>, Box<dyn LinkReceiver>) {
@@ -279,6 +323,9 @@ impl TcpReceiver {
             readable.map_err(|error| LinkError::Cut(error.to_string()))?;
             if self.shared.closing.load(Ordering::Acquire) {
                 return Err(LinkError::Closed("by this node".to_owned()));
+            }
+            if self.shared.cut.load(Ordering::Acquire) {
+                return Err(LinkError::Cut(WAY_GONE.to_owned()));
             }
             match self.shared.tcp.try_read(&mut self.incoming[self.filled..]) {
                 Ok(0) => return Err(LinkError::Cut("the connection ended".to_owned())),

@@ -1,6 +1,7 @@
 //! Tests of a TCP link that need its inside: raw bytes, cuts, and changes of keys.
 
 use lavant_proto::ids::SigningKey;
+use rustls::ContentType;
 use tokio::net::TcpListener;
 
 use super::super::tls::{ALPN, TlsIdentity};
@@ -101,6 +102,95 @@ async fn keys_are_replaced_while_frames_flow() {
     let (sent, ()) = tokio::join!(sender.send(&mut batch), receiving);
     sent.unwrap();
     assert_eq!(got, frames);
+}
+
+#[tokio::test]
+async fn a_wish_for_new_keys_is_answered_before_the_next_frame() {
+    let (mut one, mut other) = pair().await;
+    let mut got = Vec::new();
+    let before: Vec<Frame> = (0..5).map(|request| data(request, 9)).collect();
+    for frame in &before {
+        other.sender.send(&mut vec![frame.clone()]).await.unwrap();
+    }
+    while got.len() < before.len() {
+        one.receiver.receive(&mut got).await.unwrap();
+    }
+    assert_eq!(one.receiver.reader.sequence(), 5);
+    let wish = one.sender.writer.ask_for_new_keys();
+    one.sender.records.push_back(wish);
+    one.sender.send(&mut vec![data(7, 9)]).await.unwrap();
+    other.receiver.receive(&mut got).await.unwrap();
+    assert_eq!(got.pop(), Some(data(7, 9)), "by the new keys");
+    for request in [8, 9] {
+        other
+            .sender
+            .send(&mut vec![data(request, 9)])
+            .await
+            .unwrap();
+        one.receiver.receive(&mut got).await.unwrap();
+        assert_eq!(got.pop(), Some(data(request, 9)));
+    }
+    assert_eq!(one.receiver.reader.sequence(), 2, "new keys, taken once");
+}
+
+#[tokio::test]
+async fn records_that_say_nothing_are_passed_over_but_not_without_end() {
+    let ticket = [&[4, 0, 0, 20][..], &[0; 20]].concat();
+    for (typ, bytes) in [
+        (ContentType::ApplicationData, Vec::new()),
+        (ContentType::Handshake, ticket),
+        (ContentType::Handshake, vec![24, 0, 0, 1, 0]),
+    ] {
+        let (one, other) = pair().await;
+        let (mut sender, mut receiver) = (one.sender, other.receiver);
+        let mut got = Vec::new();
+        for _ in 0..3 {
+            for _ in 0..30 {
+                let idle = if bytes.len() == 5 {
+                    sender.writer.ask_for_new_keys()
+                } else {
+                    sender.writer.any(typ, &bytes)
+                };
+                sender.records.push_back(idle);
+            }
+            sender.send(&mut vec![data(1, 9)]).await.unwrap();
+            receiver.receive(&mut got).await.unwrap();
+            assert_eq!(got.pop(), Some(data(1, 9)), "{typ:?}");
+        }
+        for _ in 0..40 {
+            let idle = sender.writer.any(ContentType::ApplicationData, &[]);
+            sender.records.push_back(idle);
+        }
+        sender.send(&mut vec![data(2, 9)]).await.unwrap();
+        let (got, error) = all(&mut receiver).await;
+        assert!(got.is_empty());
+        assert!(error.to_string().contains("say nothing"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_tls_that_is_none_ends_the_link() {
+    for (typ, bytes) in [
+        (ContentType::Handshake, &[24, 0, 0, 1, 2][..]),
+        (
+            ContentType::Handshake,
+            &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0][..],
+        ),
+        (ContentType::Handshake, &[24][..]),
+        (ContentType::Handshake, &[][..]),
+        (ContentType::Alert, &[2, 40][..]),
+        (ContentType::Alert, &[][..]),
+        (ContentType::ChangeCipherSpec, &[1][..]),
+    ] {
+        let (one, other) = pair().await;
+        let (mut sender, mut receiver) = (one.sender, other.receiver);
+        let odd = sender.writer.any(typ, bytes);
+        sender.records.push_back(odd);
+        sender.send(&mut vec![data(1, 9)]).await.unwrap();
+        let (got, error) = all(&mut receiver).await;
+        assert!(got.is_empty());
+        assert!(matches!(error, LinkError::Cut(_)), "{typ:?} {error}");
+    }
 }
 
 #[tokio::test]

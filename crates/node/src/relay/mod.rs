@@ -25,7 +25,7 @@ pub use peers::{Peer, PeerState, Source};
 use std::sync::Arc;
 
 use lavant_proto::relay::Config;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::link::{BindError, Discovery, LinkConfig, Links, Target};
@@ -106,10 +106,23 @@ pub async fn start(
         tracing::error!(%error, "what was removed and is wanted now stays away");
     }
     let changes = store.subscribe();
+    tokio::spawn(hurry(links.network_came(), handle.clone()));
     let seed = u64::from_le_bytes(seed);
     let driver = driver::Driver::new(store, links, settings, events, seed);
     let task = tokio::spawn(driver.run(reports, asked, changes, discovery));
     Ok(Running { task, handle })
+}
+
+/// Has the nodes that were named dialled at once whenever an address of this machine comes to be
+/// usable; ends with the relay. Discovery tells again of those that were found.
+async fn hurry(mut came: watch::Receiver<u64>, relay: Handle) {
+    while came.changed().await.is_ok() {
+        for peer in relay.peers().await {
+            if let Some(target) = peer.target {
+                relay.name(target).await;
+            }
+        }
+    }
 }
 
 impl Running {

@@ -9,9 +9,17 @@ use lavant_proto::time::Time;
 
 use crate::link::{LinkKind, Target};
 
-/// The first pause after a dial that failed, and the longest.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The first pause after a dial that failed. It doubles up to a longest one.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause before a node that may come back at any moment: a contact with it has just
+/// ended, or this machine's network has just changed. To dial it costs a packet.
+const PAUSE_MAX_SOON: Duration = Duration::from_secs(1);
+/// The longest pause before a node that the operator named.
+const PAUSE_MAX_NAMED: Duration = Duration::from_secs(5);
+/// The longest pause before a node that was found, or that ends each contact at once.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// For how long after its contact ended, or after the network changed, a node is expected soon.
+const SOON: Duration = Duration::from_secs(120);
 /// Pause after a contact ended.
 const PAUSE_AFTER_CONTACT: Duration = Duration::from_millis(500);
 /// Most peers that are remembered.
@@ -78,6 +86,12 @@ pub struct Peer {
     live: Vec<Live>,
     /// Counts of contacts that ended.
     before: Stats,
+    /// Until when it is to be left alone.
+    not_before: Time,
+    /// Until when it is expected to come back.
+    soon_until: Time,
+    /// Contacts that ended before they gave anything, without one between that did.
+    useless: u32,
 }
 
 /// A contact that is up.
@@ -117,6 +131,36 @@ impl Peer {
             rate: 0,
             live: Vec::new(),
             before: Stats::default(),
+            not_before: Time(0),
+            soon_until: Time(0),
+            useless: 0,
+        }
+    }
+
+    /// How long to wait after so many failures.
+    fn pause(&self, now: Time) -> Duration {
+        if self.failures == 0 {
+            return Duration::ZERO;
+        }
+        let longest = if self.useless > 0 {
+            PAUSE_MAX
+        } else if now < self.soon_until {
+            PAUSE_MAX_SOON
+        } else if self.target.is_some() {
+            PAUSE_MAX_NAMED
+        } else {
+            PAUSE_MAX
+        };
+        let doublings = (self.failures - 1).min(16);
+        (PAUSE_MIN * 2u32.saturating_pow(doublings)).min(longest)
+    }
+
+    /// Has it dialled at once, and again soon, unless it is met already.
+    fn hurry(&mut self, now: Time) {
+        (self.failures, self.useless) = (0, 0);
+        self.soon_until = now.after(SOON);
+        if self.state == PeerState::Waiting {
+            self.next = Some(now.max(self.not_before));
         }
     }
 
@@ -165,10 +209,15 @@ impl Peers {
         self.all.iter().position(|peer| peer.id == id)
     }
 
-    /// Adds a named peer, to be dialled at once. False when it is there already.
+    /// Adds a named peer, to be dialled at once. False when it is there already; it is then dialled
+    /// at once, too.
     pub(super) fn name(&mut self, target: Target, now: Time) -> bool {
-        let same = |peer: &Peer| peer.target.as_ref() == Some(&target);
-        if self.all.iter().any(same) || self.all.len() >= PEERS_MAX {
+        let same = |peer: &&mut Peer| peer.target.as_ref() == Some(&target);
+        if let Some(peer) = self.all.iter_mut().find(same) {
+            peer.hurry(now);
+            return false;
+        }
+        if self.all.len() >= PEERS_MAX {
             return false;
         }
         let node = target.key;
@@ -200,7 +249,8 @@ impl Peers {
             peer.addresses = addresses;
             if peer.live.is_empty() && peer.state != PeerState::Dialling {
                 (peer.state, peer.next) = (PeerState::Waiting, Some(soon));
-                peer.failures = 0;
+                (peer.failures, peer.useless) = (0, 0);
+                peer.soon_until = soon.after(SOON);
             }
             return;
         }
@@ -297,11 +347,16 @@ impl Peers {
         }
         // A contact that gave nothing is as good as a dial that failed.
         let useless = peer.name.is_empty() && ended.stats == Stats::default();
-        peer.failures = if useless { peer.failures + 1 } else { 0 };
+        if useless {
+            (peer.failures, peer.useless) = (peer.failures + 1, peer.useless + 1);
+        } else {
+            (peer.failures, peer.useless) = (0, 0);
+            peer.soon_until = now.after(SOON);
+        }
         peer.error = Some(why);
         (peer.round_trip, peer.rate) = (None, 0);
         peer.last_seen = Some(now);
-        let pause = pause.max(pause_after(peer.failures));
+        let pause = pause.max(peer.pause(now));
         wait(peer, now.after(pause));
     }
 
@@ -313,7 +368,7 @@ impl Peers {
         };
         peer.failures = peer.failures.saturating_add(1);
         peer.error = Some(why);
-        let pause = pause_after(peer.failures);
+        let pause = peer.pause(now);
         // Up to a quarter more, so that nodes that lost each other do not dial in step.
         let extra = pause.mul_f64(share.as_secs_f64() / PAUSE_MIN.as_secs_f64() / 4.0);
         wait(peer, now.after(pause + extra));
@@ -323,6 +378,7 @@ impl Peers {
     pub(super) fn leave(&mut self, contact: ContactNo, until: Time) {
         if let Some((peer, _)) = self.of(contact) {
             peer.next = Some(until);
+            peer.not_before = until;
         }
     }
 
@@ -389,13 +445,6 @@ impl Peers {
     }
 }
 
-fn pause_after(failures: u32) -> Duration {
-    if failures == 0 {
-        return Duration::ZERO;
-    }
-    (PAUSE_MIN * 2u32.saturating_pow((failures - 1).min(16))).min(PAUSE_MAX)
-}
-
 fn wait(peer: &mut Peer, until: Time) {
     let dialled = peer.target.is_some() || !peer.addresses.is_empty();
     if dialled {
@@ -418,7 +467,6 @@ mod tests {
         let target: Target = "ship:7778".parse().unwrap();
         let mut now = Time::from_seconds(100);
         assert!(peers.name(target.clone(), now));
-        assert!(!peers.name(target.clone(), now), "a peer is named once");
         let mut pauses = Vec::new();
         for _ in 0..12 {
             let (id, _) = peers.due(now).expect("it is due");
@@ -430,7 +478,8 @@ mod tests {
         }
         assert!(pauses[0] >= PAUSE_MIN && pauses[0] < PAUSE_MIN * 2);
         assert!(pauses[3] >= PAUSE_MIN * 8);
-        assert!(pauses[11] <= PAUSE_MAX * 5 / 4 && pauses[11] >= PAUSE_MAX);
+        let longest = PAUSE_MAX_NAMED;
+        assert!(pauses[11] <= longest * 5 / 4 && pauses[11] >= longest);
         let (id, _) = peers.due(now).unwrap();
         let node = PublisherKey([1; 32]);
         let link = (LinkKind::Tcp, "127.0.0.1:1".parse().unwrap());
@@ -441,6 +490,71 @@ mod tests {
         assert_eq!(peers.all[0].failures, 0);
         assert_eq!(peers.forget(&target), Some(Vec::new()));
         assert!(peers.all.is_empty());
+    }
+
+    /// The pause after a node was dialled in vain for so many times.
+    fn pause_after(peers: &mut Peers, dials: usize, now: &mut Time) -> Duration {
+        let mut pause = Duration::ZERO;
+        for _ in 0..dials {
+            *now = peers.next().unwrap();
+            let (id, _) = peers.due(*now).unwrap();
+            peers.failed(id, "no answer".into(), *now);
+            pause = peers.next().unwrap().since(*now);
+        }
+        pause
+    }
+
+    #[test]
+    fn a_node_that_was_met_or_may_be_there_again_is_dialled_often() {
+        let mut peers = Peers::new(1);
+        let target: Target = "ship:7778".parse().unwrap();
+        let mut now = Time::from_seconds(100);
+        peers.name(target.clone(), now);
+        assert!(pause_after(&mut peers, 12, &mut now) >= PAUSE_MAX_NAMED);
+        // The network has changed.
+        assert!(!peers.name(target.clone(), now));
+        assert_eq!(peers.next(), Some(now), "at once");
+        let first = pause_after(&mut peers, 1, &mut now);
+        assert!(first <= PAUSE_MIN * 5 / 4, "{first:?}");
+        assert!(pause_after(&mut peers, 20, &mut now) <= PAUSE_MAX_SOON * 5 / 4);
+        assert!(pause_after(&mut peers, 150, &mut now) >= PAUSE_MAX_NAMED);
+        now = peers.next().unwrap();
+        let (id, _) = peers.due(now).unwrap();
+        let link = (LinkKind::Tcp, "127.0.0.1:1".parse().unwrap());
+        peers.up(Some(id), PublisherKey([1; 32]), ContactNo(1), link, now);
+        peers.count(&info(1, 100));
+        peers.down(ContactNo(1), "cut".into(), now);
+        assert!(pause_after(&mut peers, 20, &mut now) <= PAUSE_MAX_SOON * 5 / 4);
+    }
+
+    #[test]
+    fn a_node_that_refuses_or_lied_is_not_dialled_often() {
+        let mut peers = Peers::new(1);
+        let target: Target = "ship:7778".parse().unwrap();
+        let mut now = Time::from_seconds(100);
+        peers.name(target.clone(), now);
+        let link = (LinkKind::Tcp, "127.0.0.1:1".parse().unwrap());
+        for number in 0..14 {
+            now = peers.next().unwrap();
+            let (id, _) = peers.due(now).unwrap();
+            peers.up(
+                Some(id),
+                PublisherKey([1; 32]),
+                ContactNo(number),
+                link,
+                now,
+            );
+            peers.down(ContactNo(number), "its token is another one".into(), now);
+        }
+        assert!(peers.next().unwrap().since(now) >= PAUSE_MAX);
+        now = peers.next().unwrap();
+        let (id, _) = peers.due(now).unwrap();
+        peers.up(Some(id), PublisherKey([1; 32]), ContactNo(99), link, now);
+        let until = now.after(PAUSE_MAX * 2);
+        peers.leave(ContactNo(99), until);
+        peers.down(ContactNo(99), "it lied".into(), now);
+        peers.name(target, now);
+        assert_eq!(peers.next(), Some(until), "also when the network changes");
     }
 
     #[test]
