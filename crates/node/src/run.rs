@@ -94,7 +94,7 @@ pub async fn run(
         .await
         .map_err(std::io::Error::other)??;
     let health = Health::default();
-    let relay = start_relay(&config, &store).await?;
+    let relay = start_relay(&config, &store, &health).await?;
     let handle = relay.as_ref().map(relay::Running::handle);
     let mut warnings = store.warnings();
     if let Some(handle) = &handle {
@@ -128,17 +128,22 @@ pub async fn run(
 }
 
 /// Begins to meet other nodes, unless the configuration says not to.
-async fn start_relay(config: &Config, store: &Store) -> Result<Option<relay::Running>, StartError> {
+async fn start_relay(
+    config: &Config,
+    store: &Store,
+    health: &Health,
+) -> Result<Option<relay::Running>, StartError> {
     let Some(wanted) = &config.relay else {
         return Ok(None);
     };
     let [upload, download, peer_upload, peer_download] = wanted.limits;
     let own = store.publisher();
-    let behaviour = lavant_proto::relay::Config {
+    let behaviour = lavant_proto::delivery::Config {
         name: config.node_id.clone(),
         interest: wanted.interest.clone(),
         token: wanted.token.clone(),
         allow: (!wanted.allow.is_empty()).then(|| wanted.allow.clone()),
+        trusted: config.shares.trusted.clone(),
         upload,
         download,
         peer_upload,
@@ -148,7 +153,7 @@ async fn start_relay(config: &Config, store: &Store) -> Result<Option<relay::Run
         group: wanted.group.clone(),
         signer: Some(store.signing_key().clone()),
         count_copies: config.store_limit.is_some(),
-        ..lavant_proto::relay::Config::new(own)
+        ..lavant_proto::delivery::Config::new(own)
     };
     let settings = relay::Settings {
         relay: behaviour,
@@ -165,7 +170,9 @@ async fn start_relay(config: &Config, store: &Store) -> Result<Option<relay::Run
     if store.is_read_only() {
         tracing::warn!("the store is read-only: this node gives and takes nothing");
     }
-    Ok(Some(relay::start(links, settings, store.clone()).await?))
+    Ok(Some(
+        relay::start(links, settings, store.clone(), health.part("relay")).await?,
+    ))
 }
 
 async fn keep_house(store: Store, part: Part) {

@@ -48,3 +48,22 @@ pub const MANIFEST_BYTES_MAX: usize = 16 * 1024;
 /// Most chunk-group intervals that a have-map may hold: half of all groups of the longest segment
 /// (65,536 groups of 16 KiB).
 pub const HAVE_INTERVALS_MAX: usize = 32_768;
+
+/// Longest message between nodes: a manifest with its signature, or 512 rows of 60 bytes, fit three
+/// times.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Most contents that a node knows, here or elsewhere: about 40 MB with one track each.
+pub const CONTENTS_MAX: usize = 40_000;
+
+/// Most contacts at a time, and how many of them are kept for nodes that this node dials or names.
+pub const CONTACTS_MAX: usize = 256;
+/// See [`CONTACTS_MAX`].
+pub const CONTACTS_KEPT: usize = 64;
+/// Most contacts from one source, once they have proven what is asked of them.
+pub const CONTACTS_OF_SOURCE_MAX: usize = 64;
+/// Most contacts that have not proven anything yet: in all, and from one source. The oldest goes
+/// for a new one.
+pub const UNPROVEN_MAX: usize = 64;
+/// See [`UNPROVEN_MAX`].
+pub const UNPROVEN_OF_SOURCE_MAX: usize = 8;

@@ -1,21 +1,84 @@
 //! Sets of numbers kept as runs: which segments of a track, which chunk groups of a payload.
+//!
+//! What is numbered is part of the type, so that a run of segments cannot be taken for one of
+//! chunk groups.
+
+use std::marker::PhantomData;
 
 use crate::wire::{DecodeError, Reader, Writer};
 
-/// Numbers from `start` up to, not including, `end`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Run {
+/// Positions of segments in a track.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sequences {
+    /// There are no values of it: it only marks types.
+    #[default]
+    Marker,
+}
+
+/// Chunk groups of a payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Groups {
+    /// There are no values of it: it only marks types.
+    #[default]
+    Marker,
+}
+
+/// Positions of records in a manifest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Positions {
+    /// There are no values of it: it only marks types.
+    #[default]
+    Marker,
+}
+
+/// A run of segments.
+pub type SequenceRun = Run<Sequences>;
+/// A run of chunk groups.
+pub type GroupRun = Run<Groups>;
+/// A run of records of a manifest.
+pub type PositionRun = Run<Positions>;
+/// A set of segments.
+pub type SequenceRuns = Runs<Sequences>;
+/// A set of chunk groups.
+pub type GroupRuns = Runs<Groups>;
+
+/// Numbers of one kind from `start` up to, not including, `end`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Run<K> {
     /// The first number.
     pub start: u64,
     /// The one after the last.
     pub end: u64,
+    kind: PhantomData<K>,
 }
 
-impl Run {
+impl<K> std::fmt::Debug for Run<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}..{}", self.start, self.end)
+    }
+}
+
+impl<K> Run<K> {
     /// The run of these numbers.
     #[must_use]
     pub const fn new(start: u64, end: u64) -> Self {
-        Self { start, end }
+        Self {
+            start,
+            end,
+            kind: PhantomData,
+        }
+    }
+
+    /// The run of one number.
+    #[must_use]
+    pub const fn one(number: u64) -> Self {
+        Self::new(number, number.saturating_add(1))
+    }
+
+    /// Whether `number` is in it.
+    #[must_use]
+    pub const fn contains(&self, number: u64) -> bool {
+        self.start <= number && number < self.end
     }
 
     /// How many numbers there are.
@@ -27,9 +90,9 @@ impl Run {
 
 /// A set of numbers: sorted runs that neither touch nor overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Runs(Vec<Run>);
+pub struct Runs<K>(Vec<Run<K>>);
 
-impl Runs {
+impl<K: Copy> Runs<K> {
     /// Nothing.
     #[must_use]
     pub const fn new() -> Self {
@@ -46,7 +109,7 @@ impl Runs {
 
     /// The runs, in order.
     #[must_use]
-    pub fn runs(&self) -> &[Run] {
+    pub fn runs(&self) -> &[Run<K>] {
         &self.0
     }
 
@@ -108,9 +171,8 @@ impl Runs {
         let last = self.0.partition_point(|run| run.start <= end);
         let merged = self.0[first..last]
             .iter()
-            .fold(Run { start, end }, |all, run| Run {
-                start: all.start.min(run.start),
-                end: all.end.max(run.end),
+            .fold(Run::new(start, end), |all: Run<K>, run| {
+                Run::new(all.start.min(run.start), all.end.max(run.end))
             });
         self.0.splice(first..last, [merged]);
     }
@@ -125,7 +187,7 @@ impl Runs {
         if first >= last {
             return;
         }
-        let head = Run::new(self.0[first].start, start);
+        let head = Run::<K>::new(self.0[first].start, start);
         let tail = Run::new(end, self.0[last - 1].end);
         let rest = [head, tail].into_iter().filter(|run| run.count() > 0);
         self.0.splice(first..last, rest);
@@ -194,7 +256,7 @@ impl Runs {
             if end > max.saturating_add(1) {
                 return Err(DecodeError::Limit("run"));
             }
-            runs.push(Run { start, end });
+            runs.push(Run::new(start, end));
             from = end;
         }
         Ok(Self(runs))
@@ -209,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    fn set(runs: &Runs) -> BTreeSet<u64> {
+    fn set(runs: &SequenceRuns) -> BTreeSet<u64> {
         runs.iter().collect()
     }
 
@@ -219,7 +281,7 @@ mod tests {
             steps in proptest::collection::vec((any::<bool>(), 0u64..80, 0u64..12), 0..40),
             others in proptest::collection::vec((0u64..80, 0u64..12), 0..10),
         ) {
-            let (mut runs, mut model) = (Runs::new(), BTreeSet::new());
+            let (mut runs, mut model) = (SequenceRuns::new(), BTreeSet::new());
             for (add, start, length) in steps {
                 if add {
                     runs.insert(start, start + length);
@@ -234,7 +296,7 @@ mod tests {
             for pair in runs.runs().windows(2) {
                 prop_assert!(pair[0].end < pair[1].start);
             }
-            let mut other = Runs::new();
+            let mut other = SequenceRuns::new();
             for (start, length) in others {
                 other.insert(start, start + length);
             }
@@ -248,18 +310,18 @@ mod tests {
             let mut w = Writer::new();
             runs.write(&mut w);
             let bytes = w.finish();
-            prop_assert_eq!(Runs::read(&mut Reader::new(&bytes), 100, 100), Ok(runs));
+            prop_assert_eq!(SequenceRuns::read(&mut Reader::new(&bytes), 100, 100), Ok(runs));
         }
     }
 
     #[test]
     fn numbers_and_runs_beyond_the_limits_are_refused() {
         let mut w = Writer::new();
-        Runs::of(5, 101).write(&mut w);
+        SequenceRuns::of(5, 101).write(&mut w);
         let bytes = w.finish();
-        assert!(Runs::read(&mut Reader::new(&bytes), 100, 9).is_ok());
-        assert!(Runs::read(&mut Reader::new(&bytes), 99, 9).is_err());
-        assert!(Runs::read(&mut Reader::new(&bytes), 100, 0).is_err());
+        assert!(SequenceRuns::read(&mut Reader::new(&bytes), 100, 9).is_ok());
+        assert!(SequenceRuns::read(&mut Reader::new(&bytes), 99, 9).is_err());
+        assert!(SequenceRuns::read(&mut Reader::new(&bytes), 100, 0).is_err());
     }
 
     #[test]
@@ -270,10 +332,10 @@ mod tests {
                 w.number(*n);
             });
             let bytes = w.finish();
-            Runs::read(&mut Reader::new(&bytes), u64::MAX - 1, 9)
+            SequenceRuns::read(&mut Reader::new(&bytes), u64::MAX - 1, 9)
         };
         let max = u64::MAX;
-        assert_eq!(read(&[1, 1, max - 1]), Ok(Runs::of(1, max)));
+        assert_eq!(read(&[1, 1, max - 1]), Ok(SequenceRuns::of(1, max)));
         assert_eq!(read(&[1, 2, max - 1]), Err(DecodeError::Limit("run")));
         assert_eq!(read(&[2, 0, 9, max - 1, 9]), Err(DecodeError::Limit("run")));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lavant_proto::relay::hello::{Interest, Token};
+use lavant_proto::contact::hello::{Interest, Token};
 use lavant_proto::ids::{ContentId, PublisherKey};
 use lavant_proto::relay::message::RECEIPTS_MAX;
 

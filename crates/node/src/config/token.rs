@@ -1,7 +1,7 @@
 //! The token of a group: how a key is made of its text, and how a good one is made.
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use lavant_proto::relay::hello::Token;
+use lavant_proto::contact::hello::Token;
 
 /// Shortest token: what is shorter is found by guessing, however slow each guess is.
 const BYTES_MIN: usize = 12;

@@ -32,7 +32,6 @@ mod meter;
 mod network;
 mod quic;
 mod record;
-mod source;
 mod target;
 mod tcp;
 mod tls;
@@ -49,9 +48,9 @@ pub use discovery::{Discovery, DiscoveryError, Sighting};
 pub use error::{BindError, DialError, KnownPeersError, LinkError, TargetError};
 pub use frame::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, Frame, REASON_BYTES_MAX};
 pub use known::KnownPeers;
+pub use lavant_proto::contact::budget::SourceAddr;
 pub use links::{LinkConfig, Links};
 pub use meter::LinkMeter;
-pub use source::SourceAddr;
 pub use target::Target;
 
 /// What carries a link.

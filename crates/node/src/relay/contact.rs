@@ -7,20 +7,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use lavant_proto::content::Kind;
+use lavant_proto::delivery::Delivery;
 use lavant_proto::ids::Root;
-use lavant_proto::relay::message::Message;
-use lavant_proto::relay::{ContactNo, Relay};
-use lavant_proto::runs::Run;
+use lavant_proto::message::Message;
+use lavant_proto::numbers::{ContactNo, RequestNo};
+use lavant_proto::piece::message::PieceMessage;
+use lavant_proto::runs::{GroupRun, Run};
+use lavant_proto::uplink::Serving;
 use lavant_proto::verify::{
     FRAME_BYTES_MAX, FrameParts, FrameReader, FrameWriter, VerifiedFrame, group_count,
 };
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::driver::Event;
+use super::holdings::payload_of;
 use crate::link::{Frame, LinkReceiver, LinkSender};
-use crate::store::{Partial, SliceFile, Store, StoreError};
+use crate::store::{AsyncStore, Content, Partial, SliceFile, Store, StoreError};
 
 /// Bytes of frames that go out in one batch.
 const BATCH_BYTES: u64 = 512 << 10;
@@ -47,7 +52,7 @@ enum Command {
 }
 
 /// What is to be sent to a contact, and how many bytes of messages wait in it. How many chunk
-/// groups wait, the relay knows.
+/// groups wait, the core knows.
 #[derive(Clone)]
 pub(super) struct Outbox {
     commands: UnboundedSender<Command>,
@@ -109,18 +114,8 @@ impl Outbox {
 
     pub(super) fn control(&self, message: &Message) {
         let bytes = message.encode();
-        self.wait_for(bytes.len());
+        self.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
         self.send(Command::Control(bytes.into()));
-    }
-
-    /// Counts bytes as waiting, before they are made or when they are.
-    pub(super) fn wait_for(&self, bytes: usize) {
-        self.waiting.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Counts bytes as not waiting after all.
-    pub(super) fn done_with(&self, bytes: usize) {
-        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -130,13 +125,37 @@ impl Outbox {
 
 /// Chunk groups to send for a request.
 pub(super) struct Serve {
-    pub(super) request: u32,
-    pub(super) root: Root,
-    pub(super) length: u64,
-    /// All that was asked for with the request.
-    pub(super) asked: Run,
-    pub(super) groups: Run,
-    pub(super) last: bool,
+    pub(super) serving: Serving,
+    /// Where they are; none when they are gone.
+    pub(super) payload: Option<Payload>,
+}
+
+/// Where the payload of a segment is.
+pub(super) enum Payload {
+    /// It is still coming itself.
+    Partial { root: Root, length: u64 },
+    /// It is a segment of the store.
+    Stored {
+        content: Arc<Content>,
+        rendition_no: u16,
+        kind: Kind,
+        sequence: u64,
+    },
+}
+
+impl Payload {
+    /// Its root and length. Blocks.
+    pub(super) fn find(&self, store: &Store) -> Result<(Root, u64), StoreError> {
+        match self {
+            Self::Partial { root, length } => Ok((*root, *length)),
+            Self::Stored {
+                content,
+                rendition_no,
+                kind,
+                sequence,
+            } => payload_of(store, content, (*rendition_no, *kind, *sequence)),
+        }
+    }
 }
 
 /// An answer that is expected.
@@ -146,7 +165,7 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    pub(super) fn new(root: Root, length: u64, groups: Run, partial: Arc<Partial>) -> Self {
+    pub(super) fn new(root: Root, length: u64, groups: GroupRun, partial: Arc<Partial>) -> Self {
         Self {
             reader: FrameReader::new(root, length, groups),
             partial,
@@ -156,66 +175,48 @@ impl Expected {
 
 /// The answers that a contact owes, by request.
 #[derive(Clone, Default)]
-pub(super) struct Expectations(Arc<Mutex<BTreeMap<u32, Expected>>>);
+pub(super) struct Expectations(Arc<Mutex<BTreeMap<RequestNo, Expected>>>);
 
 impl Expectations {
-    pub(super) fn insert(&self, request: u32, expected: Expected) {
+    pub(super) fn insert(&self, request: RequestNo, expected: Expected) {
         self.lock().insert(request, expected);
     }
 
-    pub(super) fn remove(&self, request: u32) -> Option<Expected> {
+    pub(super) fn remove(&self, request: RequestNo) -> Option<Expected> {
         self.lock().remove(&request)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Expected>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<RequestNo, Expected>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Sends what the relay wants sent, messages before segments, until the link or the relay ends.
+/// Sends what the core wants sent, messages before segments, until the link or the driver ends.
 pub(super) async fn send(
     no: ContactNo,
     mut link: Box<dyn LinkSender>,
     mut queue: Queue,
     events: Sender<Event>,
-    store: Store,
+    store: AsyncStore,
 ) {
-    let mut answers = Answers {
-        store,
-        writers: BTreeMap::new(),
-        files: Vec::new(),
-        buffers: Vec::new(),
-    };
+    let mut answers = Answers::default();
     while let Some(first) = queue.commands.recv().await {
-        let (mut frames, mut data) = (Vec::new(), Vec::new());
-        let (mut served, mut said, mut close) = (0, 0, None);
-        let mut next = Some(first);
-        while let Some(command) = next {
-            match command {
-                Command::Control(bytes) => {
-                    said += bytes.len();
-                    frames.push(Frame::Control(bytes));
-                }
-                Command::Close(why) => close = Some(why),
-                Command::Serve(serve) => {
-                    served += Relay::serve_bytes(&serve.groups);
-                    match answers.frames(&serve) {
-                        Ok(more) => data.extend(more),
-                        Err(error) => {
-                            tracing::warn!(root = %serve.root, %error, "cannot be served");
-                            let gone = Message::Gone(serve.request).encode();
-                            frames.push(Frame::Control(gone.into()));
-                        }
-                    }
-                }
+        let Batch {
+            mut frames,
+            serves,
+            said,
+            served,
+            mut close,
+        } = gather(first, &mut queue);
+        if !serves.is_empty() {
+            let read = answers.read(&store, serves).await;
+            frames.extend(read.frames);
+            if let Some(why) = read.lie
+                && events.send(Event::Lied(no, why)).await.is_err()
+            {
+                return;
             }
-            next = if close.is_some() || served >= BATCH_BYTES {
-                None
-            } else {
-                queue.commands.try_recv().ok()
-            };
         }
-        frames.append(&mut data);
         let closing = close.is_some();
         let sent = tokio::select! {
             biased;
@@ -242,16 +243,105 @@ pub(super) async fn send(
     link.close(STOPS).await;
 }
 
+/// What goes out in one batch.
+struct Batch {
+    frames: Vec<Frame>,
+    serves: Vec<Serve>,
+    /// Bytes of messages.
+    said: usize,
+    /// Bytes of chunk groups, as they are counted against the limits.
+    served: u64,
+    close: Option<String>,
+}
+
+/// Takes what waits, up to a batch.
+fn gather(first: Command, queue: &mut Queue) -> Batch {
+    let mut batch = Batch {
+        frames: Vec::new(),
+        serves: Vec::new(),
+        said: 0,
+        served: 0,
+        close: None,
+    };
+    let mut next = Some(first);
+    while let Some(command) = next {
+        match command {
+            Command::Control(bytes) => {
+                batch.said += bytes.len();
+                batch.frames.push(Frame::Control(bytes));
+            }
+            Command::Close(why) => batch.close = Some(why),
+            Command::Serve(serve) => {
+                batch.served += Delivery::serving_bytes(&serve.serving.groups);
+                batch.serves.push(serve);
+            }
+        }
+        next = if batch.close.is_some() || batch.served >= BATCH_BYTES {
+            None
+        } else {
+            queue.commands.try_recv().ok()
+        };
+    }
+    batch
+}
+
+/// What was read of answers.
+#[derive(Default)]
+struct Read {
+    /// Messages first.
+    frames: Vec<Frame>,
+    /// What the other side asked for that no honest node asks for.
+    lie: Option<String>,
+}
+
+/// An answer of which a part was sent.
+struct Answer {
+    root: Root,
+    length: u64,
+    writer: FrameWriter,
+}
+
 /// Answers that are being sent.
+#[derive(Default)]
 struct Answers {
-    store: Store,
-    writers: BTreeMap<u32, FrameWriter>,
+    open: BTreeMap<RequestNo, Answer>,
     files: Vec<(Root, Arc<SliceFile>)>,
     /// Buffers of frames that were sent, once nobody holds them any more.
     buffers: Vec<Bytes>,
 }
 
 impl Answers {
+    /// Reads what is to be sent, on a thread that may block.
+    async fn read(&mut self, store: &AsyncStore, serves: Vec<Serve>) -> Read {
+        let mut answers = std::mem::take(self);
+        let requests: Vec<RequestNo> = serves.iter().map(|it| it.serving.request).collect();
+        let read = store.run(move |store| {
+            let (mut read, mut data) = (Read::default(), Vec::new());
+            for serve in &serves {
+                match answers.frames(store, serve) {
+                    Ok(Ok(more)) => data.extend(more),
+                    Ok(Err(lie)) => read.lie = Some(lie.to_owned()),
+                    Err(error) => {
+                        tracing::warn!(%error, "a segment cannot be served");
+                        read.frames.push(gone(serve.serving.request));
+                    }
+                }
+            }
+            read.frames.append(&mut data);
+            (answers, read)
+        });
+        match read.await {
+            Ok((answers, read)) => {
+                *self = answers;
+                read
+            }
+            Err(_) => Read {
+                frames: requests.into_iter().map(gone).collect(),
+                lie: None,
+            },
+        }
+    }
+
     /// A buffer of at least so many bytes, whatever they are: one that was used before, if there
     /// is one, for the system is slow to give out memory.
     fn buffer(&mut self, length: usize) -> BytesMut {
@@ -266,24 +356,48 @@ impl Answers {
         buffer
     }
 
-    /// Reads the frames that are to be sent now.
-    fn frames(&mut self, serve: &Serve) -> Result<Vec<Frame>, StoreError> {
+    /// Reads the frames that are to be sent now; or says what is wrong with the request. Blocks.
+    fn frames(
+        &mut self,
+        store: &Store,
+        serve: &Serve,
+    ) -> Result<Result<Vec<Frame>, &'static str>, StoreError> {
         let unread = |error| StoreError::io("read a segment", &error);
-        let file = self.file(serve)?;
-        let count = serve.groups.count() as usize;
-        let mut buffer = self.buffer(count * FRAME_BYTES_MAX);
-        if self.writers.len() >= ANSWERS_MAX {
-            self.writers.clear();
+        let Serving {
+            request,
+            asked,
+            groups,
+            last,
+            ..
+        } = serve.serving;
+        if !self.open.contains_key(&request) {
+            let found = serve.payload.as_ref().map(|payload| payload.find(store));
+            let gone = || StoreError::NotFound("the segment".into());
+            let (root, length) = found.ok_or_else(gone)??;
+            if asked.end > group_count(length) {
+                return Ok(Err("it asked for more than a segment has"));
+            }
+            if self.open.len() >= ANSWERS_MAX {
+                self.open.clear();
+            }
+            let answer = Answer {
+                root,
+                length,
+                writer: FrameWriter::new(length, asked),
+            };
+            self.open.insert(request, answer);
         }
-        let writer = self
-            .writers
-            .entry(serve.request)
-            .or_insert_with(|| FrameWriter::new(serve.length, serve.asked));
+        let Some(mut answer) = self.open.remove(&request) else {
+            return Ok(Ok(Vec::new()));
+        };
+        let file = self.file(store, answer.root, answer.length)?;
+        let count = groups.count() as usize;
+        let mut buffer = self.buffer(count * FRAME_BYTES_MAX);
         let mut leaves = Vec::with_capacity(count);
         let mut ends = Vec::with_capacity(count);
         let (mut rest, mut end, mut from) = (&mut buffer[..], 0, None);
         while ends.len() < count {
-            let next = writer.next(&file.outboard, rest).map_err(unread)?;
+            let next = answer.writer.next(&file.outboard, rest).map_err(unread)?;
             let Some(FrameParts { proof, leaf }) = next else {
                 break;
             };
@@ -296,10 +410,7 @@ impl Answers {
         }
         // The chunk groups of a run stand next to each other.
         file.read(from.unwrap_or(0), &mut leaves).map_err(unread)?;
-        let done = writer.is_done();
-        if serve.last || done {
-            self.writers.remove(&serve.request);
-        }
+        let done = answer.writer.is_done();
         let bytes = buffer.freeze();
         if self.buffers.len() < BUFFERS_MAX {
             self.buffers.push(bytes.clone());
@@ -309,40 +420,59 @@ impl Answers {
             let bytes = bytes.slice(from..*end);
             from = *end;
             Frame::Data {
-                request: serve.request,
+                request: request.0,
                 last: done && *end == ends[ends.len() - 1],
                 bytes,
             }
         });
-        Ok(frames.collect())
+        let frames = frames.collect();
+        if !last && !done {
+            self.open.insert(request, answer);
+        }
+        Ok(Ok(frames))
     }
 
-    fn file(&mut self, serve: &Serve) -> Result<Arc<SliceFile>, StoreError> {
-        if let Some((_, file)) = self.files.iter().find(|(root, _)| *root == serve.root) {
+    fn file(
+        &mut self,
+        store: &Store,
+        root: Root,
+        length: u64,
+    ) -> Result<Arc<SliceFile>, StoreError> {
+        if let Some((_, file)) = self.files.iter().find(|(other, _)| *other == root) {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(self.store.slice_file(&serve.root, serve.length)?);
+        let file = Arc::new(store.slice_file(&root, length)?);
         if self.files.len() >= FILES_MAX {
             self.files.remove(0);
         }
         // What of a partial payload is here changes; a whole one does not.
         if file.have.count() == group_count(file.length) {
-            self.files.push((serve.root, Arc::clone(&file)));
+            self.files.push((root, Arc::clone(&file)));
         }
         Ok(file)
     }
 }
 
-/// Takes what comes in until the link ends: verifies and keeps chunk groups, hands on messages.
+fn gone(request: RequestNo) -> Frame {
+    let gone: Message = PieceMessage::Gone(request).into();
+    Frame::Control(gone.encode().into())
+}
+
+/// Takes what comes in until the link ends: verifies and keeps chunk groups, hands on messages. It
+/// reads nothing while the contact is slowed down, so that what it sends waits on its own side.
 pub(super) async fn receive(
     no: ContactNo,
     mut link: Box<dyn LinkReceiver>,
     expected: Expectations,
-    events: Sender<Event>,
+    (events, store): (Sender<Event>, AsyncStore),
+    mut slow: watch::Receiver<Option<Instant>>,
 ) {
     let mut frames = Vec::new();
     let mut until = None;
     loop {
+        if until.is_none() && !pause(&mut slow).await {
+            return;
+        }
         let came = link.receive(&mut frames);
         let ended = match until {
             None => came.await.err(),
@@ -357,7 +487,23 @@ pub(super) async fn receive(
             continue;
         }
         until = None;
-        let happened = take(no, &frames, &expected);
+        let happened = if frames.iter().any(|it| matches!(it, Frame::Data { .. })) {
+            let (came, expected) = (std::mem::take(&mut frames), expected.clone());
+            // Hashing and writing take their time.
+            let taken = store.run(move |_| {
+                let happened = take(no, &came, &expected);
+                (came, happened)
+            });
+            match taken.await {
+                Ok((came, happened)) => {
+                    frames = came;
+                    happened
+                }
+                Err(error) => vec![Event::Down(no, error.to_string())],
+            }
+        } else {
+            take(no, &frames, &expected)
+        };
         frames.clear();
         for event in happened {
             if events.send(event).await.is_err() {
@@ -367,6 +513,17 @@ pub(super) async fn receive(
         if let Some(error) = ended {
             let _ = events.send(Event::Down(no, error.to_string())).await;
             return;
+        }
+    }
+}
+
+/// Waits for as long as the contact is slowed down. False when the contact has ended.
+async fn pause(slow: &mut watch::Receiver<Option<Instant>>) -> bool {
+    loop {
+        let until = *slow.borrow_and_update();
+        match until {
+            Some(until) if until > Instant::now() => tokio::time::sleep_until(until).await,
+            _ => return slow.has_changed().is_ok(),
         }
     }
 }
@@ -389,16 +546,18 @@ fn is_worth_gathering(frames: &[Frame]) -> bool {
 /// and after what came before them.
 fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Event> {
     let mut happened = Vec::new();
-    let mut answers: BTreeMap<u32, Vec<&Bytes>> = BTreeMap::new();
+    let mut answers: BTreeMap<RequestNo, Vec<&Bytes>> = BTreeMap::new();
     for frame in frames {
         match frame {
-            Frame::Data { request, bytes, .. } => answers.entry(*request).or_default().push(bytes),
+            Frame::Data { request, bytes, .. } => {
+                answers.entry(RequestNo(*request)).or_default().push(bytes);
+            }
             Frame::Control(bytes) => {
                 for (request, answer) in std::mem::take(&mut answers) {
                     keep(no, request, &answer, expected, &mut happened);
                 }
                 happened.push(match Message::decode(bytes) {
-                    Ok(message) => Event::Message(no, message),
+                    Ok(message) => Event::Message(no, Box::new(message)),
                     Err(error) => Event::Lied(no, format!("it sent what is no message: {error}")),
                 });
             }
@@ -412,7 +571,7 @@ fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Event> 
 
 fn keep(
     no: ContactNo,
-    request: u32,
+    request: RequestNo,
     frames: &[&Bytes],
     expected: &Expectations,
     happened: &mut Vec<Event>,

@@ -1,28 +1,37 @@
-//! The task that drives the relay: links, store and clock go in, what the relay wants done comes
-//! out.
+//! The task that drives the core: links, store and clock go in, what the core wants done comes out.
+//!
+//! Nothing here blocks: the task holds an [`AsyncStore`] only, and what reads, hashes or waits for
+//! the store runs elsewhere and comes back as an [`Event`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lavant_proto::content::{Proof, SegmentRecord, Verified};
-use lavant_proto::ids::PublisherKey;
-use lavant_proto::relay::message::Message;
-use lavant_proto::relay::{ContactNo, Input, Output, Place, Relay};
-use lavant_proto::runs::Run;
+use lavant_proto::contact::Arrival;
+use lavant_proto::contact::patience::Profile;
+use lavant_proto::delivery::{Delivery, Input, Output};
+use lavant_proto::ids::{PublisherKey, Root};
+use lavant_proto::message::Message;
+use lavant_proto::numbers::{ContactNo, ContentNo, Place, RequestNo, TrackNo};
+use lavant_proto::piece::message::PieceMessage;
+use lavant_proto::relay::learn::Assemblies;
+use lavant_proto::runs::{GroupRun, SequenceRun};
 use lavant_proto::time::Time;
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver};
+use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::contact::{self, Expectations, Outbox};
-use super::holdings::{Holdings, rendition};
-use super::learn::{Assemblies, Sheets};
+use super::holdings::{Holdings, Told, Verdict, rendition_no};
+use super::library::{Library, Query, Sheets};
 use super::peers::{Dial, Peers};
-use super::segments::is_final;
-use super::{Ask, Settings};
-use crate::link::{Discovery, Link, Links, Sighting};
-use crate::store::{Change, Partial, Store, StoreError};
+use super::segments::{Asking, Doubts, is_final};
+use super::{Ask, Parts};
+use crate::link::{Discovery, Link, LinkMeter, Links, Sighting};
+use crate::store::{AsyncStore, Partial, StoreError};
+
+pub(super) use super::segments::Pending;
 
 /// Most events that are worked through before time and links are looked at again.
 const EVENTS_AT_ONCE: usize = 256;
@@ -35,18 +44,30 @@ const WAITING_MAX: usize = 16 << 20;
 /// How long contacts may take for their good-byes.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Something that a task of the relay reports.
+/// Something that a task reports.
 pub(super) enum Event {
-    Message(ContactNo, Message),
-    Arrived(ContactNo, u32, Run),
-    Damaged(ContactNo, u32),
-    Unwritten(ContactNo, u32),
+    Message(ContactNo, Box<Message>),
+    Arrived(ContactNo, RequestNo, GroupRun),
+    Damaged(ContactNo, RequestNo),
+    Unwritten(ContactNo, RequestNo),
     Lied(ContactNo, String),
     Sent(ContactNo, u64),
     Down(ContactNo, String),
     Dialled(u32, Result<Box<dyn Link>, String>),
+    Told(Vec<Told>),
+    Noted(
+        Option<ContactNo>,
+        (ContentNo, TrackNo),
+        SequenceRun,
+        Result<Vec<Verdict>, StoreError>,
+    ),
+    Opened(Place, Result<Arc<Partial>, StoreError>),
     Adopted(Place, Result<bool, StoreError>),
-    Admitted(u32, Result<u64, StoreError>),
+    Admitted(ContentNo, Result<u64, StoreError>),
+    /// A question of a contact was read, in so many microseconds.
+    Read(ContactNo, u64),
+    Doubted(Option<Root>),
+    Looked,
 }
 
 /// A contact that is up.
@@ -55,55 +76,54 @@ pub(super) struct Live {
     pub(super) outbox: Outbox,
     pub(super) expected: Expectations,
     sending: JoinHandle<()>,
-}
-
-/// A segment whose record was verified and that is not stored yet.
-pub(super) struct Pending {
-    pub(super) record: Verified<SegmentRecord>,
-    pub(super) proof: Proof,
-    pub(super) partial: Option<Arc<Partial>>,
+    /// What the link has measured.
+    meter: LinkMeter,
+    slow: watch::Sender<Option<Instant>>,
+    /// Until when nothing is read of it.
+    pub(super) slow_until: Option<Instant>,
 }
 
 pub(super) struct Driver {
-    pub(super) store: Store,
-    pub(super) relay: Relay,
+    pub(super) store: AsyncStore,
+    pub(super) core: Delivery,
     pub(super) holdings: Holdings,
     pub(super) assemblies: Assemblies,
     pub(super) sheets: Sheets,
+    pub(super) library: Library,
+    pub(super) doubts: Doubts,
     pub(super) pending: BTreeMap<Place, Pending>,
-    pub(super) peers: Peers,
+    peers: Peers,
     links: Arc<Links>,
     pub(super) contacts: BTreeMap<ContactNo, Live>,
     /// Which segment a request of ours is for.
-    pub(super) requests: BTreeMap<(ContactNo, u32), Place>,
+    pub(super) requests: BTreeMap<(ContactNo, RequestNo), Place>,
     next_contact: u32,
     pub(super) events: Sender<Event>,
-    copies: BTreeMap<(u32, u16), Vec<(Run, u16)>>,
+    copies: BTreeMap<(ContentNo, TrackNo), Vec<(SequenceRun, u16)>>,
     copies_at: Instant,
     started: (Instant, Time),
+    /// All that the store holds was told of: nobody is met before.
+    begun: bool,
 }
 
 impl Driver {
-    pub(super) fn new(
-        store: Store,
-        links: Arc<Links>,
-        settings: Settings,
-        events: Sender<Event>,
-        seed: u64,
-    ) -> Self {
+    pub(super) fn new(parts: &Parts, events: Sender<Event>) -> Self {
+        let store = parts.store.clone();
         let now = store.settings().clock.now();
-        let mut peers = Peers::new(seed);
-        for target in &settings.peers {
+        let mut peers = Peers::new(parts.seed);
+        for target in &parts.named {
             peers.name(target.clone(), now);
         }
         Self {
-            relay: Relay::new(settings.relay, now),
+            core: Delivery::new(parts.settings.relay.clone(), now),
             holdings: Holdings::default(),
             assemblies: Assemblies::default(),
             sheets: Sheets::default(),
+            library: Library::default(),
+            doubts: Doubts::default(),
             pending: BTreeMap::new(),
             peers,
-            links,
+            links: Arc::clone(&parts.links),
             contacts: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_contact: 0,
@@ -111,11 +131,12 @@ impl Driver {
             copies: BTreeMap::new(),
             copies_at: Instant::now(),
             started: (Instant::now(), now),
+            begun: false,
             store,
         }
     }
 
-    /// The time that the relay sees: it never goes back, whatever is done to the clock.
+    /// The time that the core sees: it never goes back, whatever is done to the clock.
     pub(super) fn now(&self) -> Time {
         self.started.1.after(self.started.0.elapsed())
     }
@@ -123,7 +144,7 @@ impl Driver {
     /// When something is due that nothing else tells of.
     fn deadline(&self) -> Instant {
         let due = self
-            .relay
+            .core
             .deadline()
             .min(self.peers.next().unwrap_or(Time::MAX));
         let wait = due.since(self.now()).min(Duration::from_secs(3600));
@@ -135,19 +156,13 @@ impl Driver {
         Instant::now() + wait.min(copies)
     }
 
-    /// Runs until nobody can ask anything any more, or until asked to stop.
-    pub(super) async fn run(
-        mut self,
-        mut events: Receiver<Event>,
-        mut asks: Receiver<Ask>,
-        mut changes: UnboundedReceiver<Vec<Change>>,
-        mut discovery: Option<Discovery>,
-    ) {
-        let now = self.now();
-        self.holdings.begin(&self.store, &mut self.relay, now);
+    /// Runs until asked to stop, or until nobody can ask anything any more.
+    pub(super) async fn run(mut self, mut events: Receiver<Event>, parts: &mut Parts) {
         let links = Arc::clone(&self.links);
         loop {
-            self.dial_due();
+            if self.begun {
+                self.dial_due();
+            }
             self.do_outputs();
             let deadline = self.deadline();
             tokio::select! {
@@ -162,19 +177,22 @@ impl Driver {
                         self.event(event);
                     }
                 }
-                Some(batch) = changes.recv() => self.changed(batch),
-                Some(link) = links.accept() => self.up(None, link),
-                ask = asks.recv() => match ask {
+                Some(link) = links.accept(), if self.begun => self.up(None, link),
+                ask = parts.asks.recv() => match ask {
                     None | Some(Ask::Stop) => break,
-                    Some(ask) => self.ask(ask),
+                    Some(ask) => self.ask(ask, parts),
                 },
-                sighting = next_sighting(&mut discovery) => match sighting {
+                Ok(()) = parts.came.changed() => {
+                    let now = self.now();
+                    self.peers.network_came(now);
+                }
+                sighting = next_sighting(&mut parts.discovery) => match sighting {
                     Some(sighting) => self.sighted(sighting),
-                    None => discovery = None,
+                    None => parts.discovery = None,
                 },
                 () = tokio::time::sleep_until(deadline) => {
-                    let now = self.now();
-                    self.relay.handle(now, Input::Tick);
+                    self.input(Input::Tick);
+                    self.read_next();
                     self.write_copies();
                 }
             }
@@ -202,38 +220,30 @@ impl Driver {
 
     pub(super) fn input(&mut self, input: Input) {
         let now = self.now();
-        self.relay.handle(now, input);
+        self.core.handle(now, input);
     }
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Message(no, message) => {
-                if let Message::Gone(request) = &message {
-                    self.forget_request(no, *request);
-                }
-                let unread = |live: &Live| live.outbox.waiting() > WAITING_MAX;
-                if self.contacts.get(&no).is_some_and(unread) {
-                    self.close(no, "it does not read what it asked for".into());
-                    self.input(Input::Down(no));
-                } else {
-                    self.input(Input::Message(no, message));
-                }
-            }
-            Event::Arrived(no, request, groups) => {
-                self.input(Input::Arrived(no, request, groups));
-            }
-            Event::Damaged(no, request) => {
-                self.forget_request(no, request);
-                self.input(Input::Damaged(no, request));
+            Event::Message(no, message) => self.message(no, message),
+            Event::Arrived(contact, request, groups) => self.input(Input::Arrived {
+                contact,
+                request,
+                groups,
+            }),
+            Event::Damaged(contact, request) => {
+                self.forget_request(contact, request);
+                self.input(Input::Damaged { contact, request });
             }
             Event::Unwritten(no, request) => {
                 if let Some(place) = self.forget_request(no, request) {
                     self.pending.remove(&place);
-                    self.input(Input::Failed(place));
+                    let forever = false;
+                    self.input(Input::Refused { place, forever });
                 }
             }
             Event::Lied(no, why) => self.lied(no, why),
-            Event::Sent(no, bytes) => self.input(Input::Sent(no, bytes)),
+            Event::Sent(contact, bytes) => self.input(Input::Sent { contact, bytes }),
             Event::Down(no, why) => self.down(no, why),
             Event::Dialled(peer, Ok(link)) => self.up(Some(peer), link),
             Event::Dialled(peer, Err(why)) => {
@@ -241,49 +251,74 @@ impl Driver {
                 let now = self.now();
                 self.peers.failed(peer, why, now);
             }
+            Event::Told(told) => self.told(told),
+            Event::Noted(from, at, run, known) => self.noted(from, at, run, known),
+            Event::Opened(place, partial) => self.opened(place, partial),
             Event::Adopted(place, outcome) => self.adopted(place, outcome),
-            Event::Admitted(no, Err(error)) => {
+            Event::Admitted(content, Err(error)) => {
                 tracing::warn!(%error, "a finished content cannot be taken");
-                self.input(if is_final(&error) {
-                    Input::RefusedContent(no)
-                } else {
-                    Input::FailedContent(no)
-                });
+                let forever = is_final(&error);
+                self.input(Input::RefusedContent { content, forever });
             }
             // The store's feed tells of it.
             Event::Admitted(_, Ok(_)) => {}
+            Event::Read(contact, micros) => {
+                self.input(Input::Spent { contact, micros });
+                // What it has to wait for is known before its next question is read.
+                self.do_outputs();
+                self.was_read(contact);
+            }
+            Event::Doubted(root) => self.doubted(root),
+            Event::Looked => self.looked(),
         }
-        self.do_outputs();
     }
 
-    pub(super) fn lied(&mut self, no: ContactNo, why: String) {
-        if let Some(live) = self.contacts.get(&no) {
+    fn message(&mut self, contact: ContactNo, message: Box<Message>) {
+        if let Message::Piece(PieceMessage::Gone(request)) = &*message {
+            self.forget_request(contact, *request);
+        }
+        let unread = |live: &Live| live.outbox.waiting() > WAITING_MAX;
+        if self.contacts.get(&contact).is_some_and(unread) {
+            self.end(contact, "it does not read what it asked for".into());
+        } else {
+            self.input(Input::Message { contact, message });
+        }
+    }
+
+    pub(super) fn lied(&mut self, contact: ContactNo, why: String) {
+        if let Some(live) = self.contacts.get(&contact) {
             tracing::warn!(node = %live.node, why, "a peer is left alone");
         }
-        self.input(Input::Lied(no, why));
+        self.input(Input::Lied { contact, why });
     }
 
-    fn forget_request(&mut self, no: ContactNo, request: u32) -> Option<Place> {
+    pub(super) fn forget_request(&mut self, no: ContactNo, request: RequestNo) -> Option<Place> {
         if let Some(live) = self.contacts.get(&no) {
             live.expected.remove(request);
         }
         self.requests.remove(&(no, request))
     }
 
-    fn changed(&mut self, batch: Vec<Change>) {
+    fn told(&mut self, told: Vec<Told>) {
         let now = self.now();
-        for change in &batch {
-            if let Change::Admitted { content_no } | Change::Removed { content_no, .. } = change {
-                self.sheets.forget(*content_no);
-                if let Some(no) = self.holdings.relayed(*content_no) {
-                    self.assemblies.forget(no);
-                    let gone = matches!(change, Change::Removed { .. });
-                    self.pending.retain(|place, _| !gone || place.no != no);
+        for told in told {
+            match &told {
+                Told::Changed(content_no) => {
+                    self.sheets.forget(*content_no);
+                    if let Some(at) = self.holdings.relayed(*content_no) {
+                        self.assemblies.forget(at);
+                    }
                 }
+                Told::Removed(content_no) => {
+                    if let Some(at) = self.holdings.relayed(*content_no) {
+                        self.pending.retain(|place, _| place.content != at);
+                    }
+                }
+                Told::Begun => self.begun = true,
+                _ => {}
             }
+            self.holdings.tell(&mut self.core, told, now);
         }
-        self.holdings
-            .changes(&self.store, &mut self.relay, batch, now);
     }
 
     fn sighted(&mut self, sighting: Sighting) {
@@ -321,65 +356,98 @@ impl Driver {
         let no = ContactNo(self.next_contact);
         self.next_contact = self.next_contact.wrapping_add(1);
         let (node, kind, remote) = (link.peer(), link.kind(), link.remote());
-        tracing::info!(%node, %kind, %remote, dialled = peer.is_some(), "a link is up");
+        let (source, meter) = (link.source(), link.meter());
+        tracing::debug!(%node, %kind, %remote, dialled = peer.is_some(), "a link is up");
         let (sender, receiver) = link.split();
         let (outbox, queue) = Outbox::new();
         let expected = Expectations::default();
-        let events = self.events.clone();
-        let sending = contact::send(no, sender, queue, events.clone(), self.store.clone());
+        let (events, store) = (self.events.clone(), self.store.clone());
+        let (slow, pace) = watch::channel(None);
+        let sending = contact::send(no, sender, queue, events.clone(), store.clone());
         let live = Live {
             node,
             outbox,
             expected: expected.clone(),
             sending: tokio::spawn(sending),
+            meter,
+            slow,
+            slow_until: None,
         };
-        tokio::spawn(contact::receive(no, receiver, expected, events));
+        let failed = events.clone();
+        let receiving = contact::receive(no, receiver, expected, (events, store), pace);
+        let receiving = tokio::spawn(receiving);
+        tokio::spawn(async move {
+            if receiving.await.is_err() {
+                let why = "reading from it failed; this is a fault of this node".to_owned();
+                let _ = failed.send(Event::Down(no, why)).await;
+            }
+        });
         self.contacts.insert(no, live);
         let now = self.now();
         self.peers.up(peer, node, no, (kind, remote), now);
-        self.input(Input::Up {
-            contact: no,
+        let arrival = Arrival {
             node,
             dialled: peer.is_some(),
+            source: Some(source),
+            profile: Profile::default(),
+        };
+        self.input(Input::Up {
+            contact: no,
+            arrival,
         });
     }
 
     fn down(&mut self, no: ContactNo, why: String) {
         if let Some(live) = self.contacts.remove(&no) {
-            tracing::info!(node = %live.node, why, "a link is down");
-            self.requests.retain(|(other, _), _| *other != no);
+            tracing::debug!(node = %live.node, why, "a link is down");
+            self.forget_contact(no);
             self.count();
             let now = self.now();
             live.outbox.close(why.clone());
             self.peers.down(no, why, now);
-            self.input(Input::Down(no));
+            self.input(Input::Down { contact: no });
         }
     }
 
-    /// Ends a contact for a reason of the relay's.
+    fn forget_contact(&mut self, no: ContactNo) {
+        self.requests.retain(|(other, _), _| *other != no);
+        self.library.close(no);
+    }
+
+    /// Ends a contact for a reason of the core's.
     fn close(&mut self, no: ContactNo, why: String) {
         let Some(live) = self.contacts.remove(&no) else {
             return;
         };
-        tracing::info!(node = %live.node, why, "a link is closed");
-        self.requests.retain(|(other, _), _| *other != no);
+        tracing::debug!(node = %live.node, why, "a link is closed");
+        self.forget_contact(no);
         let now = self.now();
-        if let Some(left) = self.relay.left(&live.node) {
-            let until = left.until;
+        if let Some(shunned) = self.core.shunned(&live.node) {
+            let until = shunned.until;
             self.peers.leave(no, until);
         }
         self.peers.down(no, why.clone(), now);
         live.outbox.close(why);
     }
 
+    /// Ends a contact for a reason of the driver's.
+    pub(super) fn end(&mut self, no: ContactNo, why: String) {
+        self.close(no, why);
+        self.input(Input::Down { contact: no });
+    }
+
     /// Brings the counts of peers up to date.
     fn count(&mut self) {
-        for info in self.relay.contacts() {
+        for mut info in self.core.contacts() {
+            // What the transport measures has no queue of ours in it.
+            let live = self.contacts.get(&info.contact);
+            let measured = live.and_then(|live| live.meter.round_trip());
+            info.round_trip = measured.or(info.round_trip);
             self.peers.count(&info);
         }
     }
 
-    fn ask(&mut self, ask: Ask) {
+    fn ask(&mut self, ask: Ask, parts: &mut Parts) {
         let now = self.now();
         match ask {
             Ask::Peers(answer) => {
@@ -387,83 +455,148 @@ impl Driver {
                 let _ = answer.send(self.peers.all.clone());
             }
             Ask::Name(target, answer) => {
-                let added = self.peers.name(target, now);
+                let added = self.peers.name(target.clone(), now);
+                if added {
+                    parts.named.push(target);
+                }
                 let _ = answer.send(added);
             }
             Ask::Forget(target, answer) => {
+                parts.named.retain(|named| *named != target);
                 let known = self.peers.forget(&target);
                 let _ = answer.send(known.is_some());
                 for contact in known.into_iter().flatten() {
-                    self.close(contact, "the operator removed this peer".into());
-                    self.input(Input::Down(contact));
+                    self.end(contact, "the operator removed this peer".into());
                 }
             }
             Ask::Watched(content_no, sequence) => {
-                if let Some(no) = self.holdings.relayed(content_no) {
-                    self.input(Input::Watched(no, sequence));
+                if let Some(content) = self.holdings.relayed(content_no) {
+                    self.input(Input::Watched { content, sequence });
                 }
             }
+            #[cfg(test)]
+            Ask::Panic => panic!("a test wants it"),
             Ask::Stop => {}
         }
     }
 
     pub(super) fn do_outputs(&mut self) {
-        while let Some(output) = self.relay.poll() {
+        while let Some(output) = self.core.poll() {
             self.output(output);
         }
     }
 
     fn output(&mut self, output: Output) {
         match output {
-            Output::Send(no, message) => self.send(no, &message),
-            Output::Close(no, why) => self.close(no, why),
-            Output::Serve {
+            Output::Send { contact, message } => {
+                if let Some(live) = self.contacts.get(&contact) {
+                    live.outbox.control(&message);
+                }
+            }
+            Output::Ready { contact } => {
+                if let Some(live) = self.contacts.get(&contact) {
+                    tracing::info!(node = %live.node, "a contact is up");
+                }
+            }
+            Output::Slow { contact, until } => self.slow_down(contact, until),
+            Output::Close { contact, why } => self.close(contact, why),
+            Output::Serve(serving) => self.serve(serving),
+            Output::Ask {
                 contact,
                 request,
                 place,
-                asked,
                 groups,
-                last,
-            } => self.serve(contact, place, (request, asked, groups, last)),
-            Output::Expect {
-                contact,
-                request,
-                place,
-                groups,
-            } => self.expect(contact, request, place, groups),
-            Output::SendManifest(no, at) => self.send_manifest(no, at),
-            Output::SendRows(no, at, run) => self.send_rows(no, at, run),
-            Output::SendRecords(no, at, track, run) => self.send_records(no, at, track, run),
-            Output::LearnManifest(no, at, manifest, signature) => {
-                self.learn_manifest(no, at, &manifest, signature);
+                message,
+            } => {
+                let asking = Asking {
+                    contact,
+                    request,
+                    groups,
+                    message,
+                };
+                self.ask_for(place, asking);
             }
-            Output::LearnRows(no, at, from, rows, proof) => {
-                self.learn_rows(no, at, from, rows, &proof);
+            Output::Unask { contact, request } => self.unask(contact, request),
+            Output::Recall {
+                content,
+                track,
+                run,
+            } => self.recall(content, track, run),
+            Output::Adopt { place, start } => self.adopt(place, start),
+            Output::Forget { place } => drop(self.pending.remove(&place)),
+            Output::Doubt { place } => self.doubt(place),
+            Output::Forgotten { content } => {
+                self.assemblies.forget(content);
+                self.pending.retain(|place, _| place.content != content);
             }
-            Output::LearnRecords(no, at, track, run, records) => {
-                self.learn_records(no, at, track, run, records);
+            Output::Copies {
+                content,
+                track,
+                copies,
+            } => {
+                self.copies.insert((content, track), copies);
             }
-            Output::Recall(at, track, run) => self.recall(at, track, run),
-            Output::Adopt(place, start) => self.adopt(place, start),
-            Output::Doubt(place) => self.doubt(place),
-            Output::Forgotten(no) => {
-                self.assemblies.forget(no);
-                self.pending.retain(|place, _| place.no != no);
-            }
-            Output::Copies(no, track, copies) => {
-                self.copies.insert((no, track), copies);
-            }
+            other => self.about_contents(other),
         }
     }
 
-    pub(super) fn send(&self, no: ContactNo, message: &Message) {
+    /// Questions about contents, and the answers to ours.
+    fn about_contents(&mut self, output: Output) {
+        match output {
+            Output::SendManifest { contact, content } => {
+                self.query(contact, Query::Manifest(content));
+            }
+            Output::SendRows {
+                contact,
+                content,
+                run,
+            } => self.query(contact, Query::Rows(content, run)),
+            Output::SendRecords {
+                contact,
+                content,
+                track,
+                run,
+            } => self.query(contact, Query::Records(content, track, run)),
+            Output::LearnManifest {
+                contact,
+                content,
+                manifest,
+                signature,
+            } => self.learn_manifest(contact, content, &manifest, signature),
+            Output::LearnRows {
+                contact,
+                content,
+                from,
+                rows,
+                proof,
+            } => self.learn_rows(contact, content, from, (rows, &proof)),
+            Output::LearnRecords {
+                contact,
+                content,
+                track,
+                run,
+                records,
+            } => self.learn_records(contact, (content, track), run, records),
+            _ => {}
+        }
+    }
+
+    /// A contact has used up its budget: nothing is read of it, or for it, until then.
+    fn slow_down(&mut self, no: ContactNo, until: Time) {
+        let wait = until.since(self.now());
+        if let Some(live) = self.contacts.get_mut(&no) {
+            live.slow_until = Some(Instant::now() + wait);
+        }
+        self.read_later(no, until);
+    }
+
+    /// Nothing is read of a contact until then.
+    pub(super) fn read_later(&self, no: ContactNo, until: Time) {
+        let until = Instant::now() + until.since(self.now());
         if let Some(live) = self.contacts.get(&no) {
-            live.outbox.control(message);
+            live.slow
+                .send_modify(|slow| *slow = (*slow).max(Some(until)));
         }
-    }
-
-    pub(super) fn outbox(&self, no: ContactNo) -> Option<Outbox> {
-        self.contacts.get(&no).map(|live| live.outbox.clone())
     }
 
     fn write_copies(&mut self) {
@@ -472,23 +605,29 @@ impl Driver {
         }
         self.copies_at = Instant::now();
         let mut known = Vec::new();
-        for ((no, track), copies) in std::mem::take(&mut self.copies) {
-            let Some(content) = self.holdings.stored(&self.store, no) else {
+        for ((at, track), copies) in std::mem::take(&mut self.copies) {
+            let Some(content) = self.holdings.stored(&self.store, at) else {
                 continue;
             };
-            if let Some(within) = rendition(&self.relay, &content, no, track) {
+            let Some(name) = self.core.track_name(at, track) else {
+                continue;
+            };
+            if let Some(no) = rendition_no(&content, name) {
                 let copies = copies.into_iter();
                 let copies = copies.map(|(run, count)| (run.start..run.end, count));
-                known.push((content.no, within, copies.collect()));
+                known.push((content.no, (no, name.kind), copies.collect()));
             }
         }
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || {
-            for (content_no, within, copies) in known {
-                if let Err(error) = store.set_copies(content_no, within, copies) {
-                    tracing::debug!(%error, "copies elsewhere are not noted");
+        tokio::spawn(async move {
+            let written = store.run(move |store| {
+                for (content_no, within, copies) in known {
+                    if let Err(error) = store.set_copies(content_no, within, copies) {
+                        tracing::debug!(%error, "copies elsewhere are not noted");
+                    }
                 }
-            }
+            });
+            let _ = written.await;
         });
     }
 }

@@ -1,242 +1,318 @@
-//! What the store has, in the relay's numbers.
+//! What the store has, in the core's numbers.
+//!
+//! What the store says is worked out on a thread that may block ([`resolve`]); the driver takes it
+//! over as [`Told`], which needs neither files nor locks.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use lavant_proto::content::{Kind, Manifest};
+use lavant_proto::content::{Kind, Manifest, Proof, SegmentRecord, Verified};
+use lavant_proto::delivery::{Delivery, Facts, Input};
+use lavant_proto::ids::ContentKey;
+use lavant_proto::numbers::{ContentNo, TrackNo};
+use lavant_proto::relay::learn::manifest_hash;
 use lavant_proto::relay::message::TrackName;
-use lavant_proto::relay::{Facts, Input, Place, Relay};
-use lavant_proto::runs::Run;
+use lavant_proto::runs::{GroupRuns, Run, SequenceRun};
 use lavant_proto::time::Time;
+use tokio::sync::mpsc::Sender;
 
-use super::learn::manifest_hash;
-use crate::store::{Change, Content, Segment, State, Store, StoreError};
+use super::driver::Event;
+use crate::store::{AsyncStore, Catalog, Change, Content, State, Store, StoreError};
 
-/// The contents of the store that the relay knows, by both numbers.
+/// Contents that are told of in one go at the start.
+const CONTENTS_AT_ONCE: usize = 256;
+
+/// Something that the store says.
+pub(super) enum Told {
+    /// The store has a content, or something of it changed.
+    Content(u64, ContentKey, Facts),
+    /// Segments came.
+    Stored(u64, TrackName, SequenceRun),
+    /// Segments went; they were damaged or not.
+    Dropped(u64, TrackName, SequenceRun, bool),
+    /// A content is finished, new, or went: what was kept of its manifest is of no use.
+    Changed(u64),
+    /// A content went, or a later version took its place.
+    Removed(u64),
+    /// All that was there at the start was told.
+    Begun,
+}
+
+/// A verified record, with the chunk groups of its segment that are here.
+pub(super) struct Verdict {
+    pub(super) record: Verified<SegmentRecord>,
+    pub(super) proof: Proof,
+    pub(super) have: GroupRuns,
+}
+
+impl Verdict {
+    /// Looks up what is here. Blocks.
+    pub(super) fn of(store: &Store, record: Verified<SegmentRecord>, proof: Proof) -> Self {
+        let have = store.have(&record.root, record.length);
+        let have = have.unwrap_or(None).unwrap_or_default();
+        Self {
+            record,
+            proof,
+            have: have.as_runs().clone(),
+        }
+    }
+}
+
+/// Hash and time of manifests that were read, by the store's numbers.
+type Manifests = BTreeMap<u64, ([u8; 32], Time)>;
+
+/// Tells the driver of everything that is in the store, then of what every commit changes, until
+/// nobody listens.
+pub(super) async fn feed(store: AsyncStore, events: Sender<Event>) {
+    let mut changes = store.subscribe();
+    let catalog = store.catalog();
+    let mut numbers: Vec<u64> = catalog.all().map(|content| content.no).collect();
+    let mut manifests = Manifests::new();
+    while !numbers.is_empty() {
+        let rest = numbers.split_off(numbers.len().min(CONTENTS_AT_ONCE));
+        let some = std::mem::replace(&mut numbers, rest);
+        let catalog = Arc::clone(&catalog);
+        let told = store.run(move |store| {
+            let contents = some.iter().filter_map(|no| catalog.get(*no));
+            let mut told = Vec::new();
+            for content in contents {
+                begin(store, content, &mut manifests, &mut told);
+            }
+            (told, manifests)
+        });
+        let Ok((told, kept)) = told.await else { return };
+        manifests = kept;
+        if events.send(Event::Told(told)).await.is_err() {
+            return;
+        }
+    }
+    if events.send(Event::Told(vec![Told::Begun])).await.is_err() {
+        return;
+    }
+    while let Some(batch) = changes.recv().await {
+        let told = store.run(move |store| (resolve(store, batch, &mut manifests), manifests));
+        let Ok((told, kept)) = told.await else { return };
+        manifests = kept;
+        if events.send(Event::Told(told)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// All that is here of a content.
+fn begin(store: &Store, content: &Content, manifests: &mut Manifests, told: &mut Vec<Told>) {
+    if !tell_content(store, content, manifests, told) {
+        return;
+    }
+    let runs = match store.holdings(content) {
+        Ok(runs) => runs,
+        Err(error) => {
+            tracing::error!(%error, "a content cannot be relayed");
+            return;
+        }
+    };
+    for (rendition_no, kind, runs) in runs {
+        let Some(name) = track_name(content, rendition_no, kind) else {
+            continue;
+        };
+        for run in runs {
+            let run = Run::new(*run.start(), *run.end() + 1);
+            told.push(Told::Stored(content.no, name.clone(), run));
+        }
+    }
+}
+
+/// What the store says of a content; false for a version that has a later one, which is not
+/// relayed.
+fn tell_content(
+    store: &Store,
+    content: &Content,
+    manifests: &mut Manifests,
+    told: &mut Vec<Told>,
+) -> bool {
+    if content.superseded {
+        return false;
+    }
+    if content.state == State::Finished && !manifests.contains_key(&content.no) {
+        let head = store.manifest_head(content);
+        let Some((manifest, signature)) = head else {
+            return false;
+        };
+        let Ok(read) = Manifest::decode(&manifest) else {
+            return false;
+        };
+        let hash = manifest_hash(&manifest, &signature);
+        manifests.insert(content.no, (hash, read.claim().created));
+    }
+    let facts = Facts {
+        priority: content.priority,
+        expires: if content.pinned {
+            Time::MAX
+        } else {
+            content.expires
+        },
+        manifest: manifests.get(&content.no).copied(),
+        own: content.key.publisher == store.publisher(),
+        complete: content.is_complete(),
+    };
+    told.push(Told::Content(content.no, content.key.clone(), facts));
+    true
+}
+
+/// What a commit changed.
+fn resolve(store: &Store, changes: Vec<Change>, manifests: &mut Manifests) -> Vec<Told> {
+    let catalog = store.catalog();
+    let mut told = Vec::new();
+    let mut latest = None;
+    for change in changes {
+        match change {
+            Change::Admitted { content_no } => {
+                told.push(Told::Changed(content_no));
+                if let Some(content) = catalog.get(content_no) {
+                    tell_content(store, content, manifests, &mut told);
+                    superseded(&catalog, content, &mut told);
+                }
+            }
+            Change::Stored {
+                content_no,
+                rendition_no,
+                kind,
+                sequence,
+                ..
+            } => {
+                let Some(content) = catalog.get(content_no) else {
+                    continue;
+                };
+                if latest != Some(content_no) {
+                    tell_content(store, content, manifests, &mut told);
+                    latest = Some(content_no);
+                }
+                if let Some(name) = track_name(content, rendition_no, kind) {
+                    told.push(Told::Stored(content_no, name, Run::one(sequence)));
+                }
+            }
+            Change::Dropped {
+                torn,
+                content_no,
+                rendition_no,
+                kind,
+                sequence,
+            } => {
+                let content = catalog.get(content_no);
+                let name = content.and_then(|it| track_name(it, rendition_no, kind));
+                if let Some(name) = name {
+                    told.push(Told::Dropped(content_no, name, Run::one(sequence), torn));
+                }
+            }
+            Change::Removed { content_no, .. } => {
+                manifests.remove(&content_no);
+                told.push(Told::Changed(content_no));
+                told.push(Told::Removed(content_no));
+            }
+        }
+    }
+    told
+}
+
+/// Versions that a new one took the place of are not relayed any more.
+fn superseded(catalog: &Catalog, newer: &Content, told: &mut Vec<Told>) {
+    let older = catalog.all().filter(|content| {
+        content.superseded
+            && content.key.publisher == newer.key.publisher
+            && content.key.content_id == newer.key.content_id
+    });
+    told.extend(older.map(|content| Told::Removed(content.no)));
+}
+
+fn track_name(content: &Content, rendition_no: u16, kind: Kind) -> Option<TrackName> {
+    let state = content.renditions.get(usize::from(rendition_no))?;
+    Some(TrackName {
+        rendition: state.info.name.clone(),
+        kind,
+    })
+}
+
+/// The store's number for the rendition of a track.
+pub(super) fn rendition_no(content: &Content, name: &TrackName) -> Option<u16> {
+    content.rendition_no(name.rendition.as_str())
+}
+
+/// The contents of the store that the core knows, by both numbers.
 #[derive(Default)]
 pub(super) struct Holdings {
-    by_store: BTreeMap<u64, u32>,
-    by_relay: BTreeMap<u32, u64>,
-    /// Hash and time of manifests, by the store's numbers.
-    manifests: BTreeMap<u64, ([u8; 32], Time)>,
+    by_store: BTreeMap<u64, ContentNo>,
+    by_core: BTreeMap<ContentNo, u64>,
 }
 
 impl Holdings {
-    /// Tells the relay of everything that is in the store.
-    pub(super) fn begin(&mut self, store: &Store, relay: &mut Relay, now: Time) {
-        for content in store.catalog().all() {
-            let Some(no) = self.content(store, relay, content, now) else {
-                continue;
-            };
-            let runs = match store.holdings(content) {
-                Ok(runs) => runs,
-                Err(error) => {
-                    tracing::error!(%error, "a content cannot be relayed");
-                    continue;
-                }
-            };
-            for (rendition_no, kind, runs) in runs {
-                let Some(track) = track(relay, no, content, rendition_no, kind) else {
-                    continue;
-                };
-                for run in runs {
-                    relay.handle(now, Input::Stored(no, track, run_of(&run)));
-                }
+    /// Tells the core something that the store says.
+    pub(super) fn tell(&mut self, core: &mut Delivery, told: Told, now: Time) {
+        match told {
+            Told::Content(content_no, key, facts) => {
+                let content = core.no(&key);
+                self.by_store.insert(content_no, content);
+                self.by_core.insert(content, content_no);
+                core.handle(now, Input::Content { content, facts });
             }
-        }
-    }
-
-    /// Tells the relay what the store says of a content. A version that has a later one is not
-    /// relayed.
-    fn content(
-        &mut self,
-        store: &Store,
-        relay: &mut Relay,
-        content: &Content,
-        now: Time,
-    ) -> Option<u32> {
-        if content.superseded {
-            return None;
-        }
-        let no = relay.no(&content.key);
-        self.by_store.insert(content.no, no);
-        self.by_relay.insert(no, content.no);
-        let finished = content.state == State::Finished;
-        if finished && !self.manifests.contains_key(&content.no) {
-            let (manifest, signature) = store.manifest_head(content)?;
-            let hash = manifest_hash(&manifest, &signature);
-            let created = Manifest::decode(&manifest).ok()?.claim().created;
-            self.manifests.insert(content.no, (hash, created));
-        }
-        let facts = Facts {
-            priority: content.priority,
-            expires: if content.pinned {
-                Time::MAX
-            } else {
-                content.expires
-            },
-            manifest: self.manifests.get(&content.no).copied(),
-            own: content.key.publisher == store.publisher(),
-            complete: content.is_complete(),
-        };
-        relay.handle(now, Input::Content(no, facts));
-        Some(no)
-    }
-
-    /// Tells the relay what a commit changed.
-    pub(super) fn changes(
-        &mut self,
-        store: &Store,
-        relay: &mut Relay,
-        changes: Vec<Change>,
-        now: Time,
-    ) {
-        let catalog = store.catalog();
-        let mut told = None;
-        for change in changes {
-            match change {
-                Change::Admitted { content_no } => {
-                    if let Some(content) = catalog.get(content_no) {
-                        self.content(store, relay, content, now);
-                        self.drop_superseded(store, relay, content, now);
-                    }
-                }
-                Change::Stored {
-                    content_no,
-                    rendition_no,
-                    kind,
-                    sequence,
-                    ..
-                } => {
-                    let Some(content) = catalog.get(content_no) else {
-                        continue;
+            Told::Stored(content_no, name, run) => {
+                if let Some((content, track)) = self.track(core, content_no, &name) {
+                    let stored = Input::Stored {
+                        content,
+                        track,
+                        run,
                     };
-                    if told != Some(content_no) {
-                        self.content(store, relay, content, now);
-                        told = Some(content_no);
-                    }
-                    let run = Run::new(sequence, sequence + 1);
-                    if let Some((no, track)) = self.track(relay, content, rendition_no, kind) {
-                        relay.handle(now, Input::Stored(no, track, run));
-                    }
+                    core.handle(now, stored);
                 }
-                Change::Dropped {
-                    torn,
-                    content_no,
-                    rendition_no,
-                    kind,
-                    sequence,
-                } => {
-                    let content = catalog.get(content_no);
-                    let at =
-                        content.and_then(|content| self.track(relay, content, rendition_no, kind));
-                    let run = Run::new(sequence, sequence + 1);
-                    match at {
-                        Some((no, track)) if torn => {
-                            relay.handle(now, Input::Torn(no, track, run));
-                        }
-                        Some((no, track)) => relay.handle(now, Input::Dropped(no, track, run)),
-                        None => {}
-                    }
-                }
-                Change::Removed { content_no, .. } => self.removed(relay, content_no, now),
             }
+            Told::Dropped(content_no, name, run, torn) => {
+                if let Some((content, track)) = self.track(core, content_no, &name) {
+                    let dropped = Input::Dropped {
+                        content,
+                        track,
+                        run,
+                        torn,
+                    };
+                    core.handle(now, dropped);
+                }
+            }
+            Told::Removed(content_no) => {
+                if let Some(content) = self.by_store.remove(&content_no) {
+                    self.by_core.remove(&content);
+                    core.handle(now, Input::Removed { content });
+                }
+            }
+            Told::Changed(_) | Told::Begun => {}
         }
     }
 
-    fn removed(&mut self, relay: &mut Relay, content_no: u64, now: Time) {
-        self.manifests.remove(&content_no);
-        if let Some(no) = self.by_store.remove(&content_no) {
-            self.by_relay.remove(&no);
-            relay.handle(now, Input::Removed(no));
-        }
-    }
-
-    /// Versions that a new one took the place of are not relayed any more.
-    fn drop_superseded(&mut self, store: &Store, relay: &mut Relay, newer: &Content, now: Time) {
-        let catalog = store.catalog();
-        let older: Vec<u64> = catalog
-            .all()
-            .filter(|content| {
-                content.superseded
-                    && content.key.publisher == newer.key.publisher
-                    && content.key.content_id == newer.key.content_id
-            })
-            .map(|content| content.no)
-            .collect();
-        for content_no in older {
-            self.removed(relay, content_no, now);
-        }
-    }
-
-    /// The relay's numbers for a track.
     fn track(
         &self,
-        relay: &mut Relay,
-        content: &Content,
-        rendition_no: u16,
-        kind: Kind,
-    ) -> Option<(u32, u16)> {
-        let no = *self.by_store.get(&content.no)?;
-        Some((no, track(relay, no, content, rendition_no, kind)?))
+        core: &mut Delivery,
+        content_no: u64,
+        name: &TrackName,
+    ) -> Option<(ContentNo, TrackNo)> {
+        let content = *self.by_store.get(&content_no)?;
+        Some((content, core.track(content, name)?))
     }
 
-    /// The store's content for a number of the relay.
-    pub(super) fn stored(&self, store: &Store, no: u32) -> Option<Arc<Content>> {
-        store.catalog().get(*self.by_relay.get(&no)?).cloned()
+    /// The store's content for a number of the core.
+    pub(super) fn stored(&self, store: &AsyncStore, at: ContentNo) -> Option<Arc<Content>> {
+        store.catalog().get(*self.by_core.get(&at)?).cloned()
     }
 
-    /// The relay's number for a content of the store.
-    pub(super) fn relayed(&self, content_no: u64) -> Option<u32> {
+    /// The core's number for a content of the store.
+    pub(super) fn relayed(&self, content_no: u64) -> Option<ContentNo> {
         self.by_store.get(&content_no).copied()
     }
-
-    /// A segment of the store by its place, when its payload is here.
-    pub(super) fn segment(
-        &self,
-        store: &Store,
-        relay: &Relay,
-        place: Place,
-    ) -> Result<Option<(Arc<Content>, Segment)>, StoreError> {
-        let Some(content) = self.stored(store, place.no) else {
-            return Ok(None);
-        };
-        let Some((rendition_no, kind)) = rendition(relay, &content, place.no, place.track) else {
-            return Ok(None);
-        };
-        let segment = store.segment(&content, rendition_no, kind, place.sequence)?;
-        Ok(segment.map(|segment| (content, segment)))
-    }
 }
 
-/// Rendition number and kind of a track.
-pub(super) fn rendition(
-    relay: &Relay,
+/// A segment of the store, when its payload is here: its root and length. Blocks.
+pub(super) fn payload_of(
+    store: &Store,
     content: &Content,
-    no: u32,
-    track: u16,
-) -> Option<(u16, Kind)> {
-    let name = relay.track_name(no, track)?;
-    let rendition_no = content.rendition_no(name.rendition.as_str())?;
-    Some((rendition_no, name.kind))
-}
-
-fn track(
-    relay: &mut Relay,
-    no: u32,
-    content: &Content,
-    rendition_no: u16,
-    kind: Kind,
-) -> Option<u16> {
-    let state = content.renditions.get(usize::from(rendition_no))?;
-    let name = TrackName {
-        rendition: state.info.name.clone(),
-        kind,
-    };
-    relay.track(no, &name)
-}
-
-fn run_of(range: &RangeInclusive<u64>) -> Run {
-    Run::new(*range.start(), *range.end() + 1)
+    (rendition_no, kind, sequence): (u16, Kind, u64),
+) -> Result<(lavant_proto::ids::Root, u64), StoreError> {
+    let segment = store.segment(content, rendition_no, kind, sequence)?;
+    let segment = segment.ok_or_else(|| StoreError::NotFound(format!("segment {sequence}")))?;
+    Ok((segment.row.root, segment.row.length))
 }

@@ -1,40 +1,53 @@
 //! The relay of a node: contents reach every node that can be reached.
 //!
-//! What is decided is decided in `lavant_proto::relay`; here links, store and clock are joined to
-//! it.
+//! What is decided is decided in `lavant_proto::delivery`; here links, store and clock are joined
+//! to it.
 //!
 //! | question | place |
 //! |---|---|
-//! | what is done with what the relay wants | `driver.rs` |
+//! | what is done with what the core wants | `driver.rs` |
+//! | what happens when the driver fails | `supervise` in this file |
 //! | how bytes go out and come in | `contact.rs` |
-//! | what is served, expected, adopted | `segments.rs` |
-//! | how records and manifests are checked and sent | `learn.rs`, `supply.rs` |
-//! | what the relay knows of the store | `holdings.rs` |
+//! | what is given, expected, adopted, doubted | `segments.rs` |
+//! | how questions about contents are read | `library.rs` |
+//! | how records and manifests are learned | `supply.rs` |
+//! | what the core knows of the store | `holdings.rs` |
 //! | who is dialled, and when again | `peers.rs` |
 
 mod contact;
 mod driver;
 mod holdings;
-mod learn;
+mod library;
 mod peers;
+mod pulse;
 mod segments;
 mod supply;
 
 pub use peers::{Peer, PeerState, Source};
+pub use pulse::Pulse;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
-use lavant_proto::relay::Config;
+use futures_util::FutureExt;
+use lavant_proto::delivery::Config;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::health::Part;
 use crate::link::{BindError, Discovery, LinkConfig, Links, Target};
-use crate::store::Store;
+use crate::store::{AsyncStore, Store};
 
-/// Reports of tasks that wait for the relay.
+/// Reports of tasks that wait for the driver.
 const EVENTS_MAX: usize = 1024;
-/// Questions that wait for the relay.
+/// Questions that wait for the driver.
 const ASKS_MAX: usize = 256;
+/// Pause before the driver is started again, after it failed; it doubles with each failure up to
+/// the longest one, until the driver has run for that long.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How a node relays.
 #[derive(Clone, Debug)]
@@ -53,7 +66,23 @@ enum Ask {
     Name(Target, oneshot::Sender<bool>),
     Forget(Target, oneshot::Sender<bool>),
     Watched(u64, u64),
+    #[cfg(test)]
+    Panic,
     Stop,
+}
+
+/// What outlives a driver that fails.
+struct Parts {
+    store: AsyncStore,
+    links: Arc<Links>,
+    /// Changes when an address of this machine comes to be usable.
+    came: watch::Receiver<u64>,
+    settings: Settings,
+    /// Nodes to meet, also those that were named while the node ran.
+    named: Vec<Target>,
+    asks: mpsc::Receiver<Ask>,
+    discovery: Option<Discovery>,
+    seed: u64,
 }
 
 /// A running relay; clones share it.
@@ -62,6 +91,7 @@ pub struct Handle {
     asks: mpsc::Sender<Ask>,
     port: u16,
     warnings: Arc<Vec<String>>,
+    pulse: Pulse,
 }
 
 /// The task of a relay.
@@ -70,12 +100,14 @@ pub struct Running {
     handle: Handle,
 }
 
-/// Binds the links and begins to relay.
+/// Binds the links and begins to relay. `part` says how it is from then on.
 pub async fn start(
     links: LinkConfig,
     settings: Settings,
     store: Store,
+    part: Part,
 ) -> Result<Running, BindError> {
+    let store = AsyncStore::new(store);
     let links = Arc::new(Links::bind(links).await?);
     let mut warnings = Vec::new();
     let discovery = if settings.discovery {
@@ -89,40 +121,74 @@ pub async fn start(
     } else {
         None
     };
-    let (events, reports) = mpsc::channel(EVENTS_MAX);
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let handle = Handle {
         asks,
         port: links.port(),
         warnings: Arc::new(warnings),
+        pulse: Pulse::default(),
     };
     let mut seed = [0; 8];
     if getrandom::fill(&mut seed).is_err() {
         tracing::warn!("the system gives no random numbers; pauses are not spread");
     }
-    let (removed, wanted) = (store.clone(), settings.relay.interest.contents.clone());
-    let lifted = tokio::task::spawn_blocking(move || removed.forget_removals(&wanted)).await;
-    if let Ok(Err(error)) = lifted {
+    let wanted = settings.relay.interest.contents.clone();
+    let lifted = store.attempt(move |store| store.forget_removals(&wanted));
+    if let Err(error) = lifted.await {
         tracing::error!(%error, "what was removed and is wanted now stays away");
     }
-    let changes = store.subscribe();
-    tokio::spawn(hurry(links.network_came(), handle.clone()));
-    let seed = u64::from_le_bytes(seed);
-    let driver = driver::Driver::new(store, links, settings, events, seed);
-    let task = tokio::spawn(driver.run(reports, asked, changes, discovery));
+    let parts = Parts {
+        store,
+        came: links.network_came(),
+        links,
+        named: settings.peers.clone(),
+        settings,
+        asks: asked,
+        discovery,
+        seed: u64::from_le_bytes(seed),
+    };
+    let task = tokio::spawn(supervise(parts, handle.pulse.clone(), part));
     Ok(Running { task, handle })
 }
 
-/// Has the nodes that were named dialled at once whenever an address of this machine comes to be
-/// usable; ends with the relay. Discovery tells again of those that were found.
-async fn hurry(mut came: watch::Receiver<u64>, relay: Handle) {
-    while came.changed().await.is_ok() {
-        for peer in relay.peers().await {
-            if let Some(target) = peer.target {
-                relay.name(target).await;
-            }
+/// Runs the driver, and runs it again when it fails: a fault in it must not leave a node that meets
+/// nobody and says that it is well.
+async fn supervise(mut parts: Parts, pulse: Pulse, part: Part) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let begun = Instant::now();
+        let (events, reports) = mpsc::channel(EVENTS_MAX);
+        let feed = tokio::spawn(holdings::feed(parts.store.clone(), events.clone()));
+        let driver = driver::Driver::new(&parts, events);
+        part.ok();
+        let run = AssertUnwindSafe(driver.run(reports, &mut parts)).catch_unwind();
+        let ended = pulse.watch(Box::pin(run)).await;
+        feed.abort();
+        let Err(panic) = ended else {
+            return;
+        };
+        let why = reason(&*panic);
+        tracing::error!(why, "the relay failed and is started again");
+        part.fail(format!(
+            "the relay failed and is being started again: {why}"
+        ));
+        if begun.elapsed() > PAUSE_MAX {
+            pause = PAUSE_MIN;
         }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+        parts.discovery = match parts.settings.discovery {
+            true => Discovery::start(&parts.links).await.ok(),
+            false => None,
+        };
     }
+}
+
+/// What a panic said.
+fn reason(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("it did not say why")
 }
 
 impl Running {
@@ -150,6 +216,12 @@ impl Handle {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// How long the steps of its task take.
+    #[must_use]
+    pub const fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// All peers; empty when the relay has ended.

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lavant_proto::contact::Stats;
+use lavant_proto::delivery::ContactInfo;
 use lavant_proto::ids::PublisherKey;
-use lavant_proto::relay::{ContactNo, Stats};
+use lavant_proto::numbers::ContactNo;
 use lavant_proto::time::Time;
 
 use crate::link::{LinkKind, Target};
@@ -108,6 +110,7 @@ fn sum(a: Stats, b: Stats) -> Stats {
         sent: a.sent + b.sent,
         duplicate: a.duplicate + b.duplicate,
         segments: a.segments + b.segments,
+        ignored: a.ignored + b.ignored,
     }
 }
 
@@ -207,6 +210,13 @@ impl Peers {
 
     fn at(&self, id: u32) -> Option<usize> {
         self.all.iter().position(|peer| peer.id == id)
+    }
+
+    /// An address of this machine came to be usable: nodes that were named are dialled at once.
+    /// Discovery tells again of those that were found.
+    pub(super) fn network_came(&mut self, now: Time) {
+        let named = self.all.iter_mut().filter(|peer| peer.target.is_some());
+        named.for_each(|peer| peer.hurry(now));
     }
 
     /// Adds a named peer, to be dialled at once. False when it is there already; it is then dialled
@@ -420,7 +430,7 @@ impl Peers {
     }
 
     /// Takes over what a contact counts.
-    pub(super) fn count(&mut self, info: &lavant_proto::relay::ContactInfo) {
+    pub(super) fn count(&mut self, info: &ContactInfo) {
         let Some((peer, at)) = self.of(info.contact) else {
             return;
         };
@@ -429,7 +439,7 @@ impl Peers {
         peer.stats = live.fold(peer.before, sum);
         if info.ready {
             peer.name.clone_from(&info.name);
-            peer.round_trip = Some(info.round_trip);
+            peer.round_trip = info.round_trip;
             peer.error = None;
         }
         peer.rate = info.rate;
@@ -511,8 +521,7 @@ mod tests {
         let mut now = Time::from_seconds(100);
         peers.name(target.clone(), now);
         assert!(pause_after(&mut peers, 12, &mut now) >= PAUSE_MAX_NAMED);
-        // The network has changed.
-        assert!(!peers.name(target.clone(), now));
+        peers.network_came(now);
         assert_eq!(peers.next(), Some(now), "at once");
         let first = pause_after(&mut peers, 1, &mut now);
         assert!(first <= PAUSE_MIN * 5 / 4, "{first:?}");
@@ -569,14 +578,14 @@ mod tests {
         assert!(peers.due(now.after(PAUSE_AFTER_CONTACT * 5)).is_some());
     }
 
-    fn info(contact: u32, received: u64) -> lavant_proto::relay::ContactInfo {
-        lavant_proto::relay::ContactInfo {
+    fn info(contact: u32, received: u64) -> ContactInfo {
+        ContactInfo {
             contact: ContactNo(contact),
             node: PublisherKey([1; 32]),
             name: "ship".into(),
             ready: true,
             since: Time(0),
-            round_trip: Duration::ZERO,
+            round_trip: Some(Duration::ZERO),
             rate: 0,
             wanted: 0,
             stats: Stats {

@@ -1,157 +1,278 @@
-//! Segments on their way: served, expected, made part of the store.
+//! Segments on their way: given, expected, made part of the store.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lavant_proto::content::{Proof, SegmentRecord, Verified};
-use lavant_proto::relay::message::Message;
-use lavant_proto::relay::{ContactNo, Input, Known, Place, Relay};
-use lavant_proto::runs::{Run, Runs};
-use lavant_proto::verify::group_count;
+use lavant_proto::delivery::Input;
+use lavant_proto::ids::Root;
+use lavant_proto::message::Message;
+use lavant_proto::numbers::{ContactNo, Place, RequestNo};
+use lavant_proto::runs::{GroupRun, Run};
+use lavant_proto::uplink::Serving;
+use tokio::time::Instant;
 
-use super::contact;
-use super::driver::{Driver, Event, Pending};
-use crate::store::StoreError;
+use super::contact::{self, Payload};
+use super::driver::{Driver, Event};
+use super::holdings::rendition_no;
+use crate::store::{Partial, StoreError};
 
-/// A request, all that it asked for, what is to be sent now, whether that is the last of it.
-pub(super) type Answer = (u32, Run, Run, bool);
+/// Segments that peers called damaged and that wait to be looked at.
+const DOUBTS_MAX: usize = 64;
+/// Payloads that were looked at of late, and for how long they are not looked at again.
+const LOOKED_MAX: usize = 1024;
+const LOOKED_FOR: Duration = Duration::from_secs(600);
+
+/// A segment whose record was verified and that is not stored yet.
+pub(super) struct Pending {
+    record: Verified<SegmentRecord>,
+    proof: Proof,
+    room: Room,
+}
+
+/// Where the chunk groups of a segment go.
+enum Room {
+    /// It was not asked for yet.
+    None,
+    /// The store is making room; these are to be asked then.
+    Opening(Vec<Asking>),
+    Open(Arc<Partial>),
+}
+
+/// Something that is to be asked of a contact.
+pub(super) struct Asking {
+    pub(super) contact: ContactNo,
+    pub(super) request: RequestNo,
+    pub(super) groups: GroupRun,
+    pub(super) message: Box<Message>,
+}
+
+impl Pending {
+    pub(super) const fn new(record: Verified<SegmentRecord>, proof: Proof) -> Self {
+        Self {
+            record,
+            proof,
+            room: Room::None,
+        }
+    }
+}
+
+/// Payloads that peers doubt: one is looked at at a time, each once in a while.
+#[derive(Default)]
+pub(super) struct Doubts {
+    waiting: VecDeque<Place>,
+    looking: bool,
+    looked: VecDeque<(Root, Instant)>,
+    known: BTreeSet<[u8; 32]>,
+}
+
+impl Doubts {
+    fn is_fresh(&mut self, root: &Root, now: Instant) -> bool {
+        while let Some((old, at)) = self.looked.front().copied()
+            && (now.duration_since(at) > LOOKED_FOR || self.looked.len() >= LOOKED_MAX)
+        {
+            self.looked.pop_front();
+            self.known.remove(&old.0);
+        }
+        let fresh = self.known.insert(root.0);
+        if fresh {
+            self.looked.push_back((*root, now));
+        }
+        fresh
+    }
+}
 
 impl Driver {
-    pub(super) fn serve(
-        &mut self,
-        no: ContactNo,
-        place: Place,
-        (request, asked, groups, last): Answer,
-    ) {
-        let pending = self.pending.get(&place);
-        let payload = match pending {
-            Some(pending) => Some((pending.record.root, pending.record.length)),
-            None => match self.holdings.segment(&self.store, &self.relay, place) {
-                Ok(segment) => segment.map(|(_, it)| (it.row.root, it.row.length)),
-                Err(error) => {
-                    tracing::error!(%error, "a segment cannot be served");
-                    None
-                }
-            },
+    pub(super) fn serve(&mut self, serving: Serving) {
+        let Serving { place, .. } = serving;
+        let payload = match self.pending.get(&place) {
+            Some(pending) => Some(Payload::Partial {
+                root: pending.record.root,
+                length: pending.record.length,
+            }),
+            None => self.stored_payload(place),
         };
-        let Some((root, length)) = payload else {
-            self.send(no, &Message::Gone(request));
-            return self.input(Input::Sent(no, Relay::serve_bytes(&groups)));
+        let Some(live) = self.contacts.get(&serving.contact) else {
+            return;
         };
-        if asked.end > group_count(length) {
-            return self.lied(no, "it asked for more than a segment has".into());
-        }
-        if let Some(live) = self.contacts.get(&no) {
-            live.outbox.serve(contact::Serve {
-                request,
-                root,
-                length,
-                asked,
-                groups,
-                last,
-            });
+        live.outbox.serve(contact::Serve { serving, payload });
+    }
+
+    fn stored_payload(&self, place: Place) -> Option<Payload> {
+        let content = self.holdings.stored(&self.store, place.content)?;
+        let name = self.core.track_name(place.content, place.track)?;
+        Some(Payload::Stored {
+            rendition_no: rendition_no(&content, name)?,
+            kind: name.kind,
+            sequence: place.sequence,
+            content,
+        })
+    }
+
+    /// Asks for chunk groups, once the store has made room for their segment.
+    pub(super) fn ask_for(&mut self, place: Place, asking: Asking) {
+        let Some(pending) = self.pending.get_mut(&place) else {
+            let forever = false;
+            return self.input(Input::Refused { place, forever });
+        };
+        match &mut pending.room {
+            Room::Open(partial) => {
+                let partial = Arc::clone(partial);
+                let (root, length) = (pending.record.root, pending.record.length);
+                self.expect(place, asking, (root, length), partial);
+            }
+            Room::Opening(waiting) => waiting.push(asking),
+            Room::None => {
+                pending.room = Room::Opening(vec![asking]);
+                let record = pending.record.clone();
+                let (store, events) = (self.store.clone(), self.events.clone());
+                tokio::spawn(async move {
+                    let partial = store.attempt(move |store| store.partial_of(&record)).await;
+                    let _ = events.send(Event::Opened(place, partial)).await;
+                });
+            }
         }
     }
 
-    pub(super) fn expect(&mut self, no: ContactNo, request: u32, place: Place, groups: Run) {
+    /// The store made room for a segment, or refused it.
+    pub(super) fn opened(&mut self, place: Place, partial: Result<Arc<Partial>, StoreError>) {
+        // The segment may have come another way, or been given up, meanwhile.
         let Some(pending) = self.pending.get_mut(&place) else {
-            return self.input(Input::Failed(place));
+            return;
         };
-        let record = &pending.record;
-        let (root, length) = (record.root, record.length);
-        if pending.partial.is_none() {
-            match self
-                .store
-                .partial(&root, length, record.priority, record.expires())
-            {
-                Ok(partial) => pending.partial = Some(partial),
-                Err(error) => {
-                    tracing::warn!(%error, "a segment cannot be fetched");
-                    self.pending.remove(&place);
-                    return self.input(if is_final(&error) {
-                        Input::Refused(place)
-                    } else {
-                        Input::Failed(place)
-                    });
+        let before = std::mem::replace(&mut pending.room, Room::None);
+        let Room::Opening(waiting) = before else {
+            pending.room = before;
+            return;
+        };
+        match partial {
+            Ok(partial) => {
+                let key = (pending.record.root, pending.record.length);
+                pending.room = Room::Open(Arc::clone(&partial));
+                for asking in waiting {
+                    self.expect(place, asking, key, Arc::clone(&partial));
                 }
             }
+            Err(error) => {
+                tracing::debug!(%error, "a segment cannot be fetched");
+                self.pending.remove(&place);
+                let forever = is_final(&error);
+                self.input(Input::Refused { place, forever });
+            }
         }
-        if let (Some(live), Some(partial)) = (self.contacts.get(&no), &pending.partial) {
-            let expected = contact::Expected::new(root, length, groups, Arc::clone(partial));
-            live.expected.insert(request, expected);
-            self.requests.insert((no, request), place);
+    }
+
+    fn expect(
+        &mut self,
+        place: Place,
+        asking: Asking,
+        (root, length): (Root, u64),
+        partial: Arc<Partial>,
+    ) {
+        let Some(live) = self.contacts.get(&asking.contact) else {
+            return;
+        };
+        let expected = contact::Expected::new(root, length, asking.groups, partial);
+        live.expected.insert(asking.request, expected);
+        live.outbox.control(&asking.message);
+        self.requests
+            .insert((asking.contact, asking.request), place);
+    }
+
+    /// A request was given up.
+    pub(super) fn unask(&mut self, contact: ContactNo, request: RequestNo) {
+        let place = self.forget_request(contact, request);
+        // It may still wait for room.
+        if place.is_none() {
+            for pending in self.pending.values_mut() {
+                if let Room::Opening(waiting) = &mut pending.room {
+                    waiting.retain(|it| (it.contact, it.request) != (contact, request));
+                }
+            }
         }
     }
 
     pub(super) fn adopt(&mut self, place: Place, start: u64) {
         let Some(pending) = self.pending.remove(&place) else {
-            return self.input(Input::Failed(place));
+            let forever = false;
+            return self.input(Input::Refused { place, forever });
         };
         let (store, events) = (self.store.clone(), self.events.clone());
         tokio::spawn(async move {
             let Pending { record, proof, .. } = pending;
-            let adopting =
-                tokio::task::spawn_blocking(move || store.adopt(record, proof, Some(start)));
-            let outcome = adopting.await.unwrap_or(Err(StoreError::Closed));
+            let adopting = store.attempt(move |store| store.adopt(record, proof, Some(start)));
+            let outcome = adopting.await;
             let _ = events.send(Event::Adopted(place, outcome)).await;
         });
     }
 
     pub(super) fn adopted(&mut self, place: Place, outcome: Result<bool, StoreError>) {
-        let run = Run::new(place.sequence, place.sequence + 1);
         match outcome {
             // The store's feed tells of it.
             Ok(true) => {}
-            Ok(false) => self.input(Input::Stored(place.no, place.track, run)),
+            Ok(false) => self.input(Input::Stored {
+                content: place.content,
+                track: place.track,
+                run: Run::one(place.sequence),
+            }),
             Err(error) => {
                 tracing::warn!(%error, "a segment that came cannot be stored");
-                if is_final(&error) {
-                    self.input(Input::Refused(place));
-                } else {
-                    self.input(Input::Failed(place));
-                }
+                let forever = is_final(&error);
+                self.input(Input::Refused { place, forever });
             }
         }
     }
 
-    /// Chunk groups of a segment that are here from before.
-    pub(super) fn have(&self, record: &SegmentRecord) -> Runs {
-        let have = self.store.have(&record.root, record.length);
-        let have = have.unwrap_or(None).unwrap_or_default();
-        have.as_runs().clone()
+    /// A peer says that a stored segment is damaged: it is looked at again, unless it was just now.
+    pub(super) fn doubt(&mut self, place: Place) {
+        if self.doubts.waiting.len() < DOUBTS_MAX {
+            self.doubts.waiting.push_back(place);
+            self.look_again();
+        }
     }
 
-    /// Notes verified records and says how long their segments are.
-    pub(super) fn note(
-        &mut self,
-        at: u32,
-        track: u16,
-        records: Vec<(Verified<SegmentRecord>, Proof)>,
-    ) -> Vec<Known> {
-        let mut known = Vec::new();
-        for (record, proof) in records {
-            let place = Place {
-                no: at,
-                track,
-                sequence: record.sequence,
+    /// What was doubted has been looked at.
+    pub(super) fn looked(&mut self) {
+        self.doubts.looking = false;
+        self.look_again();
+    }
+
+    fn look_again(&mut self) {
+        while !self.doubts.looking
+            && let Some(place) = self.doubts.waiting.pop_front()
+        {
+            let Some(payload) = self.stored_payload(place) else {
+                continue;
             };
-            known.push(Known {
-                sequence: record.sequence,
-                length: record.length,
-                have: self.have(&record),
+            self.doubts.looking = true;
+            let (store, events) = (self.store.clone(), self.events.clone());
+            tokio::spawn(async move {
+                let root = store.attempt(move |store| payload.find(store)).await;
+                let root = root.ok().map(|(root, _)| root);
+                let _ = events.send(Event::Doubted(root)).await;
             });
-            let pending = Pending {
-                record,
-                proof,
-                partial: None,
-            };
-            self.pending.entry(place).or_insert(pending);
         }
-        known
+    }
+
+    /// The payload of a segment that was doubted is known: it is hashed again.
+    pub(super) fn doubted(&mut self, root: Option<Root>) {
+        let now = Instant::now();
+        let Some(root) = root.filter(|root| self.doubts.is_fresh(root, now)) else {
+            return self.looked();
+        };
+        let (store, events) = (self.store.clone(), self.events.clone());
+        tokio::spawn(async move {
+            if let Err(error) = store.attempt(move |store| store.doubt(&root)).await {
+                tracing::warn!(%error, "a segment that a peer doubts cannot be looked at");
+            }
+            let _ = events.send(Event::Looked).await;
+        });
     }
 }
 
 /// Whether a segment that was refused will be refused again.
-pub(super) fn is_final(error: &StoreError) -> bool {
+pub(super) const fn is_final(error: &StoreError) -> bool {
     matches!(
         error,
         StoreError::Invalid(_)

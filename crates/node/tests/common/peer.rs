@@ -4,22 +4,27 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use lavant_node::health::Health;
 use lavant_node::link::{
     Frame, LinkConfig, LinkError, LinkKind, LinkReceiver, LinkSender, Links, Target,
 };
 use lavant_node::relay::{self, Peer as Known, Running, Settings};
 use lavant_node::store::{NewSegment, Settings as StoreSettings, Store};
+use lavant_proto::contact::hello::{Hello, Interest};
+use lavant_proto::contact::message::ContactMessage;
 use lavant_proto::content::{
     Kind, Manifest, MimeType, Priority, Proof, RenditionInfo, SegmentRecord, merkle_root,
 };
+use lavant_proto::delivery::Config;
 use lavant_proto::ids::{ContentId, ContentKey, Rendition, Signature, SigningKey};
-use lavant_proto::relay::Config;
-use lavant_proto::relay::hello::{Hello, Interest};
-use lavant_proto::relay::message::{Message, Row, Summary, TrackName};
+use lavant_proto::message::Message;
+use lavant_proto::numbers::{ContentNo, RemoteNo, RequestNo, TrackNo};
+use lavant_proto::piece::message::PieceMessage;
+use lavant_proto::relay::message::{RelayMessage, Row, Summary, TrackName};
 use lavant_proto::relay::reconcile;
-use lavant_proto::runs::{Run, Runs};
+use lavant_proto::runs::{GroupRun, SequenceRun, SequenceRuns};
 use lavant_proto::time::Time;
-use lavant_proto::verify::{FRAME_BYTES_MAX, FrameWriter, GroupRange, seal};
+use lavant_proto::verify::{FRAME_BYTES_MAX, FrameWriter, seal};
 
 /// Far beyond what anything here takes, so that a hang becomes a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -177,7 +182,10 @@ async fn run(store: &Store, relay: Config) -> Running {
         discovery: false,
     };
     let links = link_config(store.signing_key().clone());
-    relay::start(links, settings, store.clone()).await.unwrap()
+    let part = Health::default().part("relay");
+    relay::start(links, settings, store.clone(), part)
+        .await
+        .unwrap()
 }
 
 /// A content of a publisher.
@@ -235,7 +243,7 @@ impl Film {
     }
 
     /// Its records as its publisher signs them.
-    pub(crate) fn records(&self, run: Run) -> Vec<(Vec<u8>, Signature)> {
+    pub(crate) fn records(&self, run: SequenceRun) -> Vec<(Vec<u8>, Signature)> {
         let sign = |sequence| {
             let (record, proof) = self.record(sequence).sign(&self.publisher).unwrap();
             let Proof::Signature(signature) = proof else {
@@ -246,7 +254,7 @@ impl Film {
         (run.start..run.end.min(self.count)).map(sign).collect()
     }
 
-    pub(crate) fn manifest(&self, no: u32) -> Message {
+    pub(crate) fn manifest(&self, no: u32) -> RelayMessage {
         let leaves: Vec<_> = (0..self.count).map(|at| self.record(at).leaf()).collect();
         let manifest = Manifest {
             content: self.key(),
@@ -273,23 +281,19 @@ impl Film {
             records_root: merkle_root(&leaves),
         };
         let signature = manifest.sign(&self.publisher).unwrap();
-        Message::Manifest(no, manifest.encode(), signature)
+        RelayMessage::Manifest(RemoteNo(no), manifest.encode(), signature)
     }
 
-    pub(crate) fn rows(&self, no: u32) -> Message {
+    pub(crate) fn rows(&self, no: u32) -> RelayMessage {
         let rows = (0..self.count).map(|at| Row::of(&self.record(at)));
-        Message::Rows(no, 0, rows.collect(), Vec::new())
+        RelayMessage::Rows(RemoteNo(no), 0, rows.collect(), Vec::new())
     }
 
     /// The answer to a request for chunk groups.
-    pub(crate) fn frames(&self, request: u32, sequence: u64, groups: Run) -> Vec<Frame> {
+    pub(crate) fn frames(&self, request: RequestNo, sequence: u64, groups: GroupRun) -> Vec<Frame> {
         let payload = self.payload(sequence);
         let sealed = seal(&payload);
-        let range = GroupRange {
-            start: groups.start,
-            end: groups.end,
-        };
-        let mut writer = FrameWriter::new(payload.len() as u64, range);
+        let mut writer = FrameWriter::new(payload.len() as u64, groups);
         let mut frames = Vec::new();
         while !writer.is_done() {
             let mut bytes = vec![0; FRAME_BYTES_MAX];
@@ -298,7 +302,7 @@ impl Film {
             bytes.extend_from_slice(&payload[parts.leaf.start as usize..parts.leaf.end as usize]);
             let (last, bytes) = (writer.is_done(), bytes.into());
             frames.push(Frame::Data {
-                request,
+                request: request.0,
                 last,
                 bytes,
             });
@@ -343,17 +347,11 @@ impl Peer {
     /// A contact on which both have said hello.
     pub(crate) async fn meet(node: &Node, seed: u8) -> Self {
         let mut peer = Self::dial(node, seed).await;
-        let (name, interest) = ("hostile".to_owned(), Interest::everything());
-        let hello = Hello {
-            version: 1,
-            name,
-            interest,
-            proof: None,
-        };
-        peer.say(Message::Hello(hello)).await;
-        let heard = peer
-            .hear_a(|m| matches!(m, Message::Hello(_)).then_some(()))
-            .await;
+        let hello = Hello::new("hostile".to_owned(), Interest::everything(), None);
+        peer.say(ContactMessage::Hello(hello)).await;
+        let is_hello =
+            |m: &Message| matches!(m, Message::Contact(ContactMessage::Hello(_))).then_some(());
+        let heard = peer.hear_a(is_hello).await;
         assert!(heard.is_some());
         peer
     }
@@ -367,8 +365,8 @@ impl Peer {
             .await;
     }
 
-    pub(crate) async fn say(&mut self, message: Message) {
-        self.raw(&message.encode()).await;
+    pub(crate) async fn say(&mut self, message: impl Into<Message>) {
+        self.raw(&message.into().encode()).await;
     }
 
     /// Says many things; fails when the link has ended.
@@ -397,8 +395,9 @@ impl Peer {
                 continue;
             };
             match Message::decode(&bytes).unwrap() {
-                Message::Ping(stamp) => {
-                    let _ = self.try_say(&[Message::Pong(stamp)]).await;
+                Message::Contact(ContactMessage::Ping(stamp)) => {
+                    let pong = ContactMessage::Pong(stamp);
+                    let _ = self.try_say(&[pong.into()]).await;
                 }
                 other => return Ok(other),
             }
@@ -413,6 +412,31 @@ impl Peer {
             }
         }
         None
+    }
+
+    /// The same in what is said of contents.
+    pub(crate) async fn hear_of<T>(
+        &mut self,
+        is: impl Fn(&RelayMessage) -> Option<T>,
+    ) -> Option<T> {
+        self.hear_a(|message| match message {
+            Message::Relay(message) => is(message),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Whether the node says that what was asked for with a request is gone.
+    pub(crate) async fn hears_gone(&mut self, request: u32) -> bool {
+        let gone = Message::Piece(PieceMessage::Gone(RequestNo(request)));
+        self.hear_a(|m| (*m == gone).then_some(())).await.is_some()
+    }
+
+    /// Waits until the node asks for the manifest of a content.
+    pub(crate) async fn asked_for_manifest(&mut self, no: u32) {
+        let asked = RelayMessage::GetManifest(ContentNo(no));
+        let heard = self.hear_of(|m| (*m == asked).then_some(())).await;
+        assert!(heard.is_some(), "it asks for the manifest");
     }
 
     /// Whether bytes come for a request.
@@ -435,23 +459,25 @@ impl Peer {
         let of_contents = |message: &Message| {
             !matches!(
                 message,
-                Message::Gone(_)
-                    | Message::Records(..)
-                    | Message::Lost(..)
-                    | Message::Removed(_)
-                    | Message::Cancel(_)
-                    | Message::Damaged(..)
+                Message::Piece(_)
+                    | Message::Relay(
+                        RelayMessage::Records(..)
+                            | RelayMessage::Lost(..)
+                            | RelayMessage::Removed(_)
+                            | RelayMessage::Damaged(..)
+                    )
             )
         };
         self.hears_until_pong(of_contents).await == Some(false)
     }
 
     async fn hears_until_pong(&mut self, is: impl Fn(&Message) -> bool) -> Option<bool> {
-        self.try_say(&[Message::Ping(4711)]).await.ok()?;
+        let ping = ContactMessage::Ping(4711);
+        self.try_say(&[ping.into()]).await.ok()?;
         let mut heard = false;
         loop {
             match self.hear().await.ok()? {
-                Message::Pong(4711) => return Some(heard),
+                Message::Contact(ContactMessage::Pong(4711)) => return Some(heard),
                 other => heard |= is(&other),
             }
         }
@@ -459,7 +485,7 @@ impl Peer {
 
     /// Begins to reconcile, as one who has nothing.
     pub(crate) async fn reconcile(&mut self) {
-        self.say(Message::Ranges(reconcile::begin(&[]))).await;
+        self.say(RelayMessage::Ranges(reconcile::begin(&[]))).await;
     }
 
     /// Asks for what the node has, and gives the number of the first content.
@@ -467,17 +493,17 @@ impl Peer {
         self.reconcile().await;
         loop {
             match self.hear().await.expect("it is told") {
-                Message::Summaries(summaries) => return summaries[0].no,
-                Message::Ranges(ranges) => {
+                Message::Relay(RelayMessage::Summaries(summaries)) => return summaries[0].no.0,
+                Message::Relay(RelayMessage::Ranges(ranges)) => {
                     let (answers, found) = reconcile::answer(&[], &ranges);
                     for answer in answers {
-                        self.say(Message::Ranges(answer)).await;
+                        self.say(RelayMessage::Ranges(answer)).await;
                     }
                     let names = found
                         .theirs
                         .iter()
                         .map(|point| *point.name.first_chunk().unwrap());
-                    self.say(Message::Lacking(names.collect())).await;
+                    self.say(RelayMessage::Lacking(names.collect())).await;
                 }
                 _ => {}
             }
@@ -485,7 +511,7 @@ impl Peer {
     }
 
     async fn summary(&mut self, summary: Summary) {
-        self.say(Message::Summaries(vec![summary])).await;
+        self.say(RelayMessage::Summaries(vec![summary])).await;
     }
 
     /// Says that it has all of a film, of which it knows signed records.
@@ -495,12 +521,12 @@ impl Peer {
 
     /// Says that it has all of a finished film.
     pub(crate) async fn offer_finished(&mut self, no: u32, film: &Film) {
-        let Message::Manifest(_, bytes, signature) = film.manifest(no) else {
+        let RelayMessage::Manifest(_, bytes, signature) = film.manifest(no) else {
             unreachable!()
         };
         let hash = blake3::hash(&[&bytes[..], &signature.0].concat());
-        self.summary(summary(no, film, Some(*hash.as_bytes())))
-            .await;
+        let hint = hash.as_bytes().first_chunk().copied();
+        self.summary(summary(no, film, hint)).await;
     }
 
     /// Says that it knows of renditions of which it has nothing.
@@ -518,7 +544,7 @@ impl Peer {
                     rendition,
                     kind: Kind::Media,
                 },
-                Runs::of(0, 3),
+                SequenceRuns::of(0, 3),
             )
         };
         let tracks = names.map(track).collect();
@@ -530,24 +556,24 @@ impl Peer {
         .await;
     }
 
-    pub(crate) async fn asked_for_records(&mut self, no: u32) -> Run {
-        let asked = self.hear_a(|message| match message {
-            Message::GetRecords(at, 0, run) if *at == no => Some(*run),
+    pub(crate) async fn asked_for_records(&mut self, no: u32) -> SequenceRun {
+        let asked = self.hear_of(|message| match message {
+            RelayMessage::GetRecords(at, TrackNo(0), run) if at.0 == no => Some(*run),
             _ => None,
         });
         asked.await.expect("it asks for records")
     }
 
     /// Request, sequence and chunk groups.
-    pub(crate) async fn asked_for_groups(&mut self, no: u32) -> (u32, u64, Run) {
-        let asked = self.hear_a(|message| match message {
-            Message::Get {
+    pub(crate) async fn asked_for_groups(&mut self, no: u32) -> (RequestNo, u64, GroupRun) {
+        let asked = self.hear_of(|message| match message {
+            RelayMessage::Get {
                 request,
-                no: at,
+                content,
                 sequence,
                 groups,
                 ..
-            } if *at == no => Some((*request, *sequence, *groups)),
+            } if content.0 == no => Some((*request, *sequence, *groups)),
             _ => None,
         });
         asked.await.expect("it asks for chunk groups")
@@ -555,20 +581,24 @@ impl Peer {
 
     /// Answers a question about a film as an honest node would.
     async fn answer(&mut self, no: u32, film: &Film, question: Message) {
+        let Message::Relay(question) = question else {
+            return;
+        };
         match question {
-            Message::GetRecords(at, track, run) if at == no => {
-                self.say(Message::Records(no, track, run, film.records(run)))
+            RelayMessage::GetRecords(at, track, run) if at.0 == no => {
+                let records = film.records(run);
+                self.say(RelayMessage::Records(RemoteNo(no), track, run, records))
                     .await;
             }
-            Message::GetManifest(at) if at == no => self.say(film.manifest(no)).await,
-            Message::GetRows(at, _) if at == no => self.say(film.rows(no)).await,
-            Message::Get {
+            RelayMessage::GetManifest(at) if at.0 == no => self.say(film.manifest(no)).await,
+            RelayMessage::GetRows(at, _) if at.0 == no => self.say(film.rows(no)).await,
+            RelayMessage::Get {
                 request,
-                no: at,
+                content,
                 sequence,
                 groups,
                 ..
-            } if at == no => {
+            } if content.0 == no => {
                 self.send(film.frames(request, sequence, groups)).await;
             }
             _ => {}
@@ -627,20 +657,20 @@ impl Peer {
     }
 }
 
-fn summary(no: u32, film: &Film, manifest: Option<[u8; 32]>) -> Summary {
+fn summary(no: u32, film: &Film, manifest: Option<[u8; 8]>) -> Summary {
     let track = TrackName {
         rendition: Rendition::main(),
         kind: Kind::Media,
     };
     Summary {
-        no,
+        no: RemoteNo(no),
         key: film.key(),
         priority: Priority::Vod,
         expires: Time::MAX,
         manifest,
         hops: 0,
         copies: 0,
-        tracks: vec![(track, Runs::of(0, film.count))],
+        tracks: vec![(track, SequenceRuns::of(0, film.count))],
         partials: Vec::new(),
         receipts: Vec::new(),
     }

@@ -1,23 +1,25 @@
 //! Who has what is here: counted for the order of eviction, and by receipts of a group.
 
-use super::engine::Relay;
+use super::Relay;
 use super::entry::Entry;
-use super::io::{ContactNo, Output};
-use super::message::RECEIPTS_MAX;
+use super::message::{ManifestHint, RECEIPTS_MAX};
 use super::receipt::Receipt;
+use crate::delivery::{Base, Output};
+use crate::numbers::{ContactNo, ContentNo, TrackNo};
 
 impl Relay {
     /// Notes what a contact has of a content.
-    pub(super) fn compare(&mut self, no: ContactNo, at: u32) {
-        let (Some(contact), Some(entry)) = (self.contacts.get(&no), self.entries.get_mut(&at))
+    pub(super) fn compare(&mut self, base: &Base, no: ContactNo, at: ContentNo) {
+        let (Some(contact), Some(entry)) = (base.contacts.get(no), self.entries.get_mut(&at))
         else {
             return;
         };
-        let Some(remote) = contact.remote.get(&at).filter(|_| self.config.count_copies) else {
+        let session = self.sessions.get(&no).filter(|_| base.config.count_copies);
+        let Some(remote) = session.and_then(|session| session.remote.get(&at)) else {
             return;
         };
         for (ours, there) in &remote.tracks {
-            if let Some(track) = entry.tracks.get_mut(usize::from(*ours)) {
+            if let Some(track) = entry.tracks.get_mut(ours.at()) {
                 track.saw(contact.label(), there);
             }
         }
@@ -25,12 +27,12 @@ impl Relay {
     }
 
     /// A contact has exactly what is here of a content.
-    pub(super) fn seen_on(&mut self, no: ContactNo, at: u32) {
-        let (Some(contact), Some(entry)) = (self.contacts.get(&no), self.entries.get_mut(&at))
+    pub(super) fn seen_on(&mut self, base: &Base, no: ContactNo, at: ContentNo) {
+        let (Some(contact), Some(entry)) = (base.contacts.get(no), self.entries.get_mut(&at))
         else {
             return;
         };
-        if self.config.count_copies {
+        if base.config.count_copies {
             for track in &mut entry.tracks {
                 let here = track.here.clone();
                 track.saw(contact.label(), &here);
@@ -40,7 +42,7 @@ impl Relay {
     }
 
     /// Says on how many other nodes the segments are of contents of which that changed.
-    pub(super) fn count_copies(&mut self) {
+    pub(crate) fn count_copies(&mut self, base: &mut Base) {
         for at in std::mem::take(&mut self.counted) {
             let Some(entry) = self.entries.get(&at) else {
                 continue;
@@ -48,7 +50,12 @@ impl Relay {
             for (index, track) in entry.tracks.iter().enumerate() {
                 if !track.here.is_empty() {
                     let copies = track.copies(entry.everywhere);
-                    self.out.push_back(Output::Copies(at, index as u16, copies));
+                    let track = TrackNo(index as u16);
+                    base.out.push_back(Output::Copies {
+                        content: at,
+                        track,
+                        copies,
+                    });
                 }
             }
         }
@@ -57,9 +64,9 @@ impl Relay {
     /// Takes receipts of nodes of the group, and spreads those that are new.
     pub(super) fn receive(
         &mut self,
-        no: ContactNo,
-        at: u32,
-        manifest: &[u8; 32],
+        base: &mut Base,
+        (no, at): (ContactNo, ContentNo),
+        manifest: &ManifestHint,
         receipts: Vec<Receipt>,
     ) {
         let mut new = false;
@@ -67,35 +74,37 @@ impl Relay {
             let Some(entry) = self.entries.get_mut(&at) else {
                 return;
             };
-            let ours = entry.manifest.is_some_and(|(hash, _)| hash == *manifest);
+            let ours = entry.hint().as_ref() == Some(manifest);
             let known = entry.receipts.contains_key(&receipt.node);
-            if !ours || known || !self.config.group.contains(&receipt.node) {
+            if !ours || known || !base.config.group.contains(&receipt.node) {
                 continue;
             }
-            if receipt.verify(&entry.key, manifest).is_err() {
-                return self.leave(no, "a receipt is not signed by the node it names".into());
+            let hash = entry.manifest.map(|(hash, _)| hash).unwrap_or_default();
+            if receipt.verify(&entry.key, &hash).is_err() {
+                return base.leave(no, "a receipt is not signed by the node it names".into());
             }
             entry.receipts.insert(receipt.node, receipt.signature);
             entry.changed();
             new = true;
         }
         if new {
-            self.retell(at);
-            self.look_everywhere(at);
+            self.retell(base, at);
+            self.look_everywhere(base, at);
         }
     }
 
     /// Notes when all nodes of the group have a content.
-    pub(super) fn look_everywhere(&mut self, at: u32) {
+    pub(super) fn look_everywhere(&mut self, base: &mut Base, at: ContentNo) {
         let Some(entry) = self.entries.get_mut(&at) else {
             return;
         };
         let has = |node| entry.receipts.contains_key(node);
-        let all = !self.config.group.is_empty() && self.config.group.iter().all(has);
+        let group = &base.config.group;
+        let all = !group.is_empty() && group.iter().all(has);
         if all && !entry.everywhere {
             entry.everywhere = true;
             self.counted.insert(at);
-            self.count_copies();
+            self.count_copies(base);
         }
     }
 }

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::contact::Rank;
 use super::evict::EVERYWHERE;
-use super::message::{TRACKS_MAX, TrackName, groups_of};
+use super::message::{ManifestHint, TRACKS_MAX, TrackName};
 use super::reconcile::{Item, Point};
-use super::{ContactNo, Facts};
+use super::session::Question;
 use crate::content::{Kind, Priority};
+use crate::delivery::Facts;
 use crate::ids::{ContentKey, PublisherKey, Signature};
-use crate::runs::{Run, Runs};
+use crate::numbers::{ContactNo, TrackNo};
+use crate::piece::{PieceNo, Pieces};
+use crate::runs::{Run, SequenceRun, SequenceRuns};
 use crate::time::Time;
 use crate::wire::Writer;
 
@@ -23,6 +25,10 @@ const WATCHED: Duration = Duration::from_secs(120);
 const PLAYHEADS_MAX: usize = 8;
 /// A request for a segment so far ahead of a playhead is that viewer's next.
 const STEP_MAX: u64 = 8;
+
+/// The place of a content among those that are fetched: by urgency, then by an order that differs
+/// from node to node, so that nodes get different contents first and have them for each other.
+pub(super) type Rank = (u8, u32);
 
 /// A content.
 #[derive(Debug)]
@@ -46,6 +52,8 @@ pub(super) struct Entry {
     /// How many copies this node may still make, itself included, where copies are counted.
     pub(super) copies_left: u16,
     pub(super) upgrade: Option<Upgrade>,
+    /// The contact by whose word alone it is known; none once something of it was proven.
+    pub(super) claimed: Option<ContactNo>,
     /// Nodes of the group that have all of it.
     pub(super) receipts: BTreeMap<PublisherKey, Signature>,
     /// All nodes of the group do.
@@ -54,9 +62,8 @@ pub(super) struct Entry {
 }
 
 /// A manifest on its way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Upgrade {
-    pub(super) hash: [u8; 32],
     /// Who is asked now.
     pub(super) contact: Option<ContactNo>,
     /// How many records it has, once it is here.
@@ -69,45 +76,35 @@ pub(super) struct Upgrade {
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) name: TrackName,
-    pub(super) here: Runs,
+    pub(super) here: SequenceRuns,
     /// Segments that the store let go or refused.
-    pub(super) refused: Runs,
+    pub(super) refused: SequenceRuns,
     /// Segments whose record is known and whose bytes are not all here.
     pub(super) pending: BTreeMap<u64, Pending>,
     /// What other nodes have, those that were met last at the end.
-    elsewhere: Vec<(u32, Runs)>,
+    elsewhere: Vec<(u32, SequenceRuns)>,
     /// Records that were asked for: of a contact, or of the store.
-    pub(super) asked: Vec<(Option<ContactNo>, Run)>,
+    pub(super) asked: Vec<(Option<ContactNo>, SequenceRun)>,
 }
 
 /// A segment on its way.
 #[derive(Debug)]
 pub(super) struct Pending {
+    pub(super) piece: PieceNo,
     pub(super) length: u64,
-    /// Chunk groups that are here.
-    pub(super) have: Runs,
-    /// Chunk groups that were asked for.
-    pub(super) flying: Runs,
     /// Whether the store was told to take it.
     pub(super) adopting: bool,
 }
 
 impl Pending {
-    /// The chunk groups that nobody was asked for.
-    pub(super) fn open(&self) -> Runs {
-        let all = groups_of(self.length);
-        Runs::of(all.start, all.end)
-            .without(&self.have)
-            .without(&self.flying)
+    /// Whether every chunk group of it is here.
+    pub(super) fn is_whole(&self, pieces: &Pieces) -> bool {
+        pieces.get(self.piece).is_some_and(|it| it.is_whole())
     }
 
-    /// Whether every chunk group is here or was asked for.
-    pub(super) fn is_assigned(&self) -> bool {
-        self.have.count() + self.flying.count() >= groups_of(self.length).count()
-    }
-
-    pub(super) fn is_complete(&self) -> bool {
-        self.have.count() == groups_of(self.length).count()
+    /// Whether chunk groups of it were asked for and have not come.
+    pub(super) fn is_flying(&self, pieces: &Pieces) -> bool {
+        pieces.get(self.piece).is_some_and(|it| it.is_flying())
     }
 }
 
@@ -115,8 +112,8 @@ impl Track {
     pub(super) fn new(name: TrackName) -> Self {
         Self {
             name,
-            here: Runs::new(),
-            refused: Runs::new(),
+            here: SequenceRuns::new(),
+            refused: SequenceRuns::new(),
             pending: BTreeMap::new(),
             elsewhere: Vec::new(),
             asked: Vec::new(),
@@ -124,7 +121,7 @@ impl Track {
     }
 
     /// Notes what a node has.
-    pub(super) fn saw(&mut self, node: u32, there: &Runs) {
+    pub(super) fn saw(&mut self, node: u32, there: &SequenceRuns) {
         self.elsewhere.retain(|(other, _)| *other != node);
         if self.elsewhere.len() >= ELSEWHERE_MAX {
             self.elsewhere.remove(0);
@@ -133,15 +130,15 @@ impl Track {
     }
 
     /// Notes that a node has some segments more.
-    pub(super) fn saw_more(&mut self, node: u32, run: Run) {
+    pub(super) fn saw_more(&mut self, node: u32, run: SequenceRun) {
         match self.elsewhere.iter_mut().find(|(other, _)| *other == node) {
             Some((_, there)) => there.insert(run.start, run.end),
-            None => self.saw(node, &Runs::of(run.start, run.end)),
+            None => self.saw(node, &SequenceRuns::of(run.start, run.end)),
         }
     }
 
     /// On how many other nodes each segment is known to be that is here.
-    pub(super) fn copies(&self, everywhere: bool) -> Vec<(Run, u16)> {
+    pub(super) fn copies(&self, everywhere: bool) -> Vec<(SequenceRun, u16)> {
         if everywhere {
             return self
                 .here
@@ -160,7 +157,7 @@ impl Track {
             bounds.sort_unstable();
             bounds.dedup();
             for pair in bounds.windows(2) {
-                let has = |(_, there): &&(u32, Runs)| there.contains(pair[0]);
+                let has = |(_, there): &&(u32, SequenceRuns)| there.contains(pair[0]);
                 let count = self.elsewhere.iter().filter(has).count() as u16;
                 copies.push((Run::new(pair[0], pair[1]), count));
             }
@@ -169,7 +166,7 @@ impl Track {
     }
 
     /// What of `theirs` is neither here nor refused.
-    pub(super) fn lacks(&self, theirs: &Runs) -> Runs {
+    pub(super) fn lacks(&self, theirs: &SequenceRuns) -> SequenceRuns {
         let missing = theirs.without(&self.here);
         if self.refused.is_empty() {
             return missing;
@@ -178,7 +175,7 @@ impl Track {
     }
 
     /// What of `theirs` is lacking and not even asked for.
-    pub(super) fn unknown(&self, theirs: &Runs) -> Runs {
+    pub(super) fn unknown(&self, theirs: &SequenceRuns) -> SequenceRuns {
         let mut missing = self.lacks(theirs);
         for sequence in self.pending.keys() {
             missing.remove(*sequence, sequence + 1);
@@ -198,10 +195,7 @@ impl Entry {
         expires: Time,
         own: &PublisherKey,
     ) -> Self {
-        let mut w = Writer::new();
-        crate::content::record::write_content_key(&mut w, &key);
-        let mut name = [0; 16];
-        name.copy_from_slice(&blake3::hash(&w.finish()).as_bytes()[..16]);
+        let name = name_of(&key);
         let order = blake3::keyed_hash(&own.0, &name);
         let order = order.as_bytes().first_chunk();
         Self {
@@ -218,6 +212,7 @@ impl Entry {
             hops: 0,
             copies_left: 0,
             upgrade: None,
+            claimed: None,
             receipts: BTreeMap::new(),
             everywhere: false,
             digest: None,
@@ -236,7 +231,7 @@ impl Entry {
 
     /// The number of a track; it is added when it is new. None when there are as many as a content
     /// may have.
-    pub(super) fn track(&mut self, name: &TrackName) -> Option<u16> {
+    pub(super) fn track(&mut self, name: &TrackName) -> Option<TrackNo> {
         let at = self.tracks.iter().position(|track| track.name == *name);
         if at.is_none() && self.tracks.len() as u64 >= TRACKS_MAX {
             return None;
@@ -245,7 +240,7 @@ impl Entry {
             self.tracks.push(Track::new(name.clone()));
             self.tracks.len() - 1
         });
-        Some(at as u16)
+        Some(TrackNo(at as u16))
     }
 
     /// Takes back what was asked of a contact, so that others can be asked for it.
@@ -257,6 +252,24 @@ impl Entry {
             && upgrade.contact == Some(no)
         {
             upgrade.contact = None;
+        }
+    }
+
+    /// Takes back one question that a contact did not answer.
+    pub(super) fn unask_one(&mut self, no: ContactNo, question: &Question) {
+        match question {
+            Question::Manifest(_) | Question::Rows(..) => {
+                if let Some(upgrade) = &mut self.upgrade
+                    && upgrade.contact == Some(no)
+                {
+                    upgrade.contact = None;
+                }
+            }
+            Question::Records(_, track, run) => {
+                if let Some(track) = self.tracks.get_mut(track.at()) {
+                    track.asked.retain(|asked| *asked != (Some(no), *run));
+                }
+            }
         }
     }
 
@@ -282,8 +295,8 @@ impl Entry {
 
     /// Whether no segment of it is here or on its way, so that it may be forgotten. Chunk groups
     /// that came stay on the disk.
-    pub(super) fn is_idle(&self) -> bool {
-        let waits = |pending: &Pending| pending.flying.is_empty() && !pending.adopting;
+    pub(super) fn is_idle(&self, pieces: &Pieces) -> bool {
+        let waits = |pending: &Pending| !pending.is_flying(pieces) && !pending.adopting;
         let idle = |track: &Track| track.here.is_empty() && track.pending.values().all(waits);
         !self.stored
             && self.tracks.iter().all(idle)
@@ -291,6 +304,17 @@ impl Entry {
                 .upgrade
                 .as_ref()
                 .is_none_or(|upgrade| upgrade.known == 0)
+    }
+
+    /// Of the manifest that the store has.
+    pub(super) fn hint(&self) -> Option<ManifestHint> {
+        let (hash, _) = self.manifest.as_ref()?;
+        hash.first_chunk().copied()
+    }
+
+    /// The start of its name, by which nodes ask for its summary.
+    pub(super) fn short_name(&self) -> [u8; 8] {
+        short(&self.name)
     }
 
     /// Where it stands in the order of reconciliation, and a digest of what is here: finished
@@ -359,6 +383,20 @@ impl Entry {
         let urgency = if watched { 0 } else { 3 - self.priority.rank() };
         (urgency, self.order)
     }
+}
+
+/// The name of a content in the order of reconciliation.
+pub(super) fn name_of(key: &ContentKey) -> [u8; 16] {
+    let mut w = Writer::new();
+    crate::content::record::write_content_key(&mut w, key);
+    let mut name = [0; 16];
+    name.copy_from_slice(&blake3::hash(&w.finish()).as_bytes()[..16]);
+    name
+}
+
+/// The start of a name.
+pub(super) fn short(name: &[u8; 16]) -> [u8; 8] {
+    name.first_chunk().copied().unwrap_or_default()
 }
 
 fn digest(

@@ -1,22 +1,24 @@
-//! What two nodes say to each other during a contact (docs/protocol.md, "Relay").
+//! What two nodes say to each other about contents (docs/protocol.md, "Relay").
+//!
+//! Numbers are typed as the receiver reads them; see [`crate::numbers`].
 
-use super::hello::{Hello, flag, read_key};
 use super::receipt::Receipt;
 use super::reconcile::Ranges;
-use crate::content::record::{read_priority, read_rendition, write_content_key};
+use crate::contact::hello::flag;
+use crate::content::record::{read_priority, read_rendition};
 use crate::content::{Kind, Manifest, Priority, SegmentRecord};
-use crate::ids::{ContentKey, PublisherKey, Rendition, Root, Signature};
+use crate::ids::{ContentId, ContentKey, PublisherKey, Rendition, Root, Signature};
 use crate::limits::{
-    MANIFEST_BYTES_MAX, MANIFEST_RECORDS_MAX, RECORD_BYTES_MAX, RENDITIONS_MAX, SEGMENT_BYTES_MAX,
-    SEGMENT_TICKS_MAX, SEQUENCE_MAX, TTL_SECONDS_MAX,
+    CONTENT_ID_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_RECORDS_MAX, RECORD_BYTES_MAX,
+    RENDITIONS_MAX, SEGMENT_BYTES_MAX, SEGMENT_TICKS_MAX, SEQUENCE_MAX, TTL_SECONDS_MAX,
 };
-use crate::runs::{Run, Runs};
+use crate::numbers::{ContentNo, RemoteNo, RequestNo, TrackNo};
+use crate::piece::message::{read_groups, write_run};
+use crate::runs::{GroupRun, GroupRuns, PositionRun, Run, SequenceRun, SequenceRuns};
 use crate::time::Time;
-use crate::verify::{CHUNK_GROUP_BYTES, group_count};
+use crate::verify::CHUNK_GROUP_BYTES;
 use crate::wire::{DecodeError, Reader, Writer};
 
-/// Longest message: a manifest with its signature, or 512 rows of 60 bytes, fit three times.
-pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Most rows of a manifest in one message.
 pub const ROWS_MAX: u64 = 512;
 /// Most single records in one message; 16 of 2,112 bytes fit.
@@ -37,6 +39,8 @@ pub(super) const TRACKS_MAX: u64 = 2 * RENDITIONS_MAX as u64;
 const PROOF_MAX: u64 = 2 * (MANIFEST_RECORDS_MAX.ilog2() as u64 + 1);
 /// Most names in a list of what is lacking.
 const NAMES_MAX: u64 = 4096;
+/// Most echoes in one message.
+pub(super) const ECHOES_MAX: u64 = 1024;
 const GROUPS_MAX: u64 = SEGMENT_BYTES_MAX / CHUNK_GROUP_BYTES;
 
 /// One kind of segments of one rendition.
@@ -48,29 +52,51 @@ pub struct TrackName {
     pub kind: Kind,
 }
 
+/// The first bytes of the hash of a manifest and its signature: enough to see that two nodes have
+/// the same one.
+pub type ManifestHint = [u8; 8];
+
 /// What a node has of a content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The sender's number for the content, used in its later messages and in requests to it.
-    pub no: u32,
+    pub no: RemoteNo,
     /// The content.
     pub key: ContentKey,
     /// How urgent; believed until a signed record says it.
     pub priority: Priority,
     /// When the last of it expires; believed likewise.
     pub expires: Time,
-    /// Hash of its manifest, when it is finished.
-    pub manifest: Option<[u8; 32]>,
+    /// Of its manifest, when it is finished.
+    pub manifest: Option<ManifestHint>,
     /// Over how many nodes it came.
     pub hops: u8,
     /// How many copies the receiver may make; 0 stands for any number.
     pub copies: u16,
     /// Segments that are there, by track. A track's place in the list is its number.
-    pub tracks: Vec<(TrackName, Runs)>,
+    pub tracks: Vec<(TrackName, SequenceRuns)>,
     /// Segments that are there in part: track, sequence, chunk groups.
-    pub partials: Vec<(u16, u64, Runs)>,
+    pub partials: Vec<(TrackNo, u64, GroupRuns)>,
     /// Nodes of a group that have all of it.
     pub receipts: Vec<Receipt>,
+}
+
+/// What a node has of a content that the receiver told it of, in fewer bytes than a [`Summary`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Echo {
+    /// The receiver's number for the content.
+    pub yours: ContentNo,
+    /// The sender's number for it.
+    pub no: RemoteNo,
+    /// Whether the sender has the manifest that the receiver has.
+    pub finished: bool,
+    /// Over how many nodes it came.
+    pub hops: u8,
+    /// How many copies the receiver may make; 0 stands for any number.
+    pub copies: u16,
+    /// Segments that are there, by the receiver's numbers of their tracks. A track's place in the
+    /// list is its number at the sender.
+    pub tracks: Vec<(TrackNo, SequenceRuns)>,
 }
 
 /// One record of a finished content, without what its manifest and its place say.
@@ -172,99 +198,135 @@ pub fn place(
     None
 }
 
-/// A message on a link's control channel.
+/// What is said about contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
-    /// The first of each side.
-    Hello(Hello),
+pub enum RelayMessage {
     /// A step of the reconciliation of what both hold.
     Ranges(Ranges),
     /// Starts of names of contents that the sender lacks or has otherwise: send their summaries.
     Lacking(Vec<[u8; 8]>),
     /// What the sender has of some contents.
     Summaries(Vec<Summary>),
-    /// Segments came: number, track, sequences.
-    Have(u32, u16, Run),
+    /// The same, of contents that the receiver told of.
+    Echoes(Vec<Echo>),
+    /// Segments came.
+    Have(RemoteNo, TrackNo, SequenceRun),
     /// Segments went.
-    Lost(u32, u16, Run),
+    Lost(RemoteNo, TrackNo, SequenceRun),
     /// A content went as a whole.
-    Removed(u32),
+    Removed(RemoteNo),
     /// Asks for a manifest.
-    GetManifest(u32),
+    GetManifest(ContentNo),
     /// A manifest as its publisher signed it.
-    Manifest(u32, Vec<u8>, Signature),
+    Manifest(RemoteNo, Vec<u8>, Signature),
     /// Asks for rows of a manifest, by their positions.
-    GetRows(u32, Run),
+    GetRows(ContentNo, PositionRun),
     /// Rows from a position on, with the hashes that prove them.
-    Rows(u32, u64, Vec<Row>, Vec<[u8; 32]>),
+    Rows(RemoteNo, u64, Vec<Row>, Vec<[u8; 32]>),
     /// Asks for records of a content that is not finished.
-    GetRecords(u32, u16, Run),
+    GetRecords(ContentNo, TrackNo, SequenceRun),
     /// Those of the asked records that are there, as signed.
-    Records(u32, u16, Run, Vec<(Vec<u8>, Signature)>),
-    /// Asks for chunk groups of a segment, under a number of the asker.
+    Records(RemoteNo, TrackNo, SequenceRun, Vec<(Vec<u8>, Signature)>),
+    /// Asks for chunk groups of a segment.
     Get {
         /// The asker's number for the answer.
-        request: u32,
-        /// The content's number at the asked node.
-        no: u32,
-        /// The track's number at the asked node.
-        track: u16,
+        request: RequestNo,
+        /// The content.
+        content: ContentNo,
+        /// The track.
+        track: TrackNo,
         /// The segment.
         sequence: u64,
         /// Its chunk groups.
-        groups: Run,
+        groups: GroupRun,
     },
-    /// What a request asked for is not there (any more).
-    Gone(u32),
-    /// A request is no longer needed.
-    Cancel(u32),
     /// What came of a segment does not match its root: number, track, sequence.
-    Damaged(u32, u16, u64),
-    /// Asks for a sign of life.
-    Ping(u64),
-    /// The sign of life.
-    Pong(u64),
+    Damaged(ContentNo, TrackNo, u64),
 }
 
-fn write_run(w: &mut Writer, run: &Run) {
-    w.number(run.start).number(run.count());
+fn read_run<K: Copy>(r: &mut Reader<'_>, end_max: u64) -> Result<Run<K>, DecodeError> {
+    crate::piece::message::read_run(r, end_max)
 }
 
-fn read_run(r: &mut Reader<'_>, end_max: u64) -> Result<Run, DecodeError> {
-    let start = r.number("run", end_max)?;
-    let count = r.number("run", end_max)?;
-    let end = start.saturating_add(count);
-    if count == 0 || end > end_max {
-        return Err(DecodeError::Invalid("run"));
-    }
-    Ok(Run::new(start, end))
+fn read_sequences(r: &mut Reader<'_>) -> Result<SequenceRun, DecodeError> {
+    read_run(r, SEQUENCE_MAX + 1)
 }
 
 fn read_no(r: &mut Reader<'_>) -> Result<u32, DecodeError> {
     Ok(r.number("content number", u64::from(u32::MAX))? as u32)
 }
 
-fn read_track(r: &mut Reader<'_>) -> Result<u16, DecodeError> {
-    Ok(r.number("track", TRACKS_MAX - 1)? as u16)
+fn read_remote(r: &mut Reader<'_>) -> Result<RemoteNo, DecodeError> {
+    read_no(r).map(RemoteNo)
+}
+
+fn read_content(r: &mut Reader<'_>) -> Result<ContentNo, DecodeError> {
+    read_no(r).map(ContentNo)
+}
+
+fn read_track(r: &mut Reader<'_>) -> Result<TrackNo, DecodeError> {
+    Ok(TrackNo(r.number("track", TRACKS_MAX - 1)? as u16))
+}
+
+/// Summaries, with each publisher's key named once.
+fn write_summaries(summaries: &[Summary], w: &mut Writer) {
+    let mut publishers: Vec<PublisherKey> = summaries.iter().map(|it| it.key.publisher).collect();
+    publishers.sort_unstable();
+    publishers.dedup();
+    w.number(publishers.len() as u64);
+    for publisher in &publishers {
+        w.bytes(&publisher.0);
+    }
+    w.number(summaries.len() as u64);
+    for summary in summaries {
+        let at = publishers.partition_point(|key| *key < summary.key.publisher);
+        w.number(at as u64);
+        summary.write(w);
+    }
+}
+
+fn read_summaries(r: &mut Reader<'_>) -> Result<Vec<Summary>, DecodeError> {
+    let publishers = list(r, "publishers", SUMMARIES_MAX, |r| {
+        Ok(PublisherKey(r.array("publisher")?))
+    })?;
+    list(r, "summaries", SUMMARIES_MAX, |r| {
+        let at = r.number("publisher", SUMMARIES_MAX)?;
+        let publisher = usize::try_from(at)
+            .ok()
+            .and_then(|at| publishers.get(at).copied());
+        Summary::read(publisher.ok_or(DecodeError::Invalid("publisher"))?, r)
+    })
 }
 
 impl Summary {
     /// About how many bytes it takes in a message, rather more than less.
     pub(super) fn size(&self) -> usize {
-        let runs = |runs: &Runs| 2 + 10 * runs.runs().len();
-        let tracks = self.tracks.iter().map(|(_, here)| 34 + runs(here));
-        let partials = self.partials.iter().map(|(.., groups)| 10 + runs(groups));
+        let runs = |count: usize| 2 + 10 * count;
+        let tracks = self
+            .tracks
+            .iter()
+            .map(|(_, here)| 34 + runs(here.runs().len()));
+        let partials = self.partials.iter();
+        let partials = partials.map(|(.., groups)| 10 + runs(groups.runs().len()));
         let receipts = 96 * self.receipts.len();
         210 + tracks.sum::<usize>() + partials.sum::<usize>() + receipts
     }
 
+    /// Bytes of memory that it takes once it is believed, rather more than less.
+    pub(super) fn weight(&self) -> usize {
+        let runs: usize = self.tracks.iter().map(|(_, here)| here.runs().len()).sum();
+        let parts: usize = self.partials.iter().map(|(.., it)| it.runs().len()).sum();
+        128 + 16 * (self.tracks.len() + runs + parts) + 64 * self.partials.len()
+    }
+
     fn write(&self, w: &mut Writer) {
-        w.number(u64::from(self.no));
-        write_content_key(w, &self.key);
+        w.number(u64::from(self.no.0));
+        w.text(self.key.content_id.as_str());
+        w.number(u64::from(self.key.version));
         w.byte(self.priority.rank()).number(self.expires.0);
         w.byte(u8::from(self.manifest.is_some()));
-        if let Some(hash) = &self.manifest {
-            w.bytes(hash);
+        if let Some(hint) = &self.manifest {
+            w.bytes(hint);
         }
         w.byte(self.hops).number(u64::from(self.copies));
         w.number(self.tracks.len() as u64);
@@ -275,7 +337,7 @@ impl Summary {
         }
         w.number(self.partials.len() as u64);
         for (track, sequence, groups) in &self.partials {
-            w.number(u64::from(*track)).number(*sequence);
+            w.number(u64::from(track.0)).number(*sequence);
             groups.write(w);
         }
         w.number(self.receipts.len() as u64);
@@ -284,10 +346,18 @@ impl Summary {
         }
     }
 
-    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn read(publisher: PublisherKey, r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let no = read_remote(r)?;
+        let content_id = r.text("content_id", CONTENT_ID_BYTES_MAX)?;
+        let key = ContentKey {
+            publisher,
+            content_id: ContentId::new(content_id)
+                .map_err(|_| DecodeError::Invalid("content_id"))?,
+            version: read_version(r)?,
+        };
         let mut summary = Self {
-            no: read_no(r)?,
-            key: read_key(r)?,
+            no,
+            key,
             priority: read_priority(r)?,
             expires: Time(r.number("expires", u64::MAX)?),
             manifest: None,
@@ -300,8 +370,7 @@ impl Summary {
         if flag(r, "manifest")? {
             summary.manifest = Some(r.array("manifest")?);
         }
-        summary.hops = r.byte("hops")?;
-        summary.copies = r.number("copies", u64::from(u16::MAX))? as u16;
+        (summary.hops, summary.copies) = read_spread(r)?;
         let mut runs_left = SUMMARY_RUNS_MAX;
         for _ in 0..r.number("tracks", TRACKS_MAX)? {
             let rendition = read_rendition(r)?;
@@ -310,14 +379,14 @@ impl Summary {
             } else {
                 Kind::Init
             };
-            let here = Runs::read(r, SEQUENCE_MAX, runs_left)?;
+            let here = SequenceRuns::read(r, SEQUENCE_MAX, runs_left)?;
             runs_left -= here.runs().len();
             summary.tracks.push((TrackName { rendition, kind }, here));
         }
         for _ in 0..r.number("partials", PARTIALS_MAX)? {
             let track = read_track(r)?;
             let sequence = r.number("sequence", SEQUENCE_MAX)?;
-            let groups = Runs::read(r, GROUPS_MAX, PARTIAL_RUNS_MAX)?;
+            let groups = GroupRuns::read(r, GROUPS_MAX, PARTIAL_RUNS_MAX)?;
             summary.partials.push((track, sequence, groups));
         }
         for _ in 0..r.number("receipts", RECEIPTS_MAX)? {
@@ -330,13 +399,64 @@ impl Summary {
     }
 }
 
-impl Message {
-    /// The message as it crosses a link.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new();
+fn read_version(r: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    Ok(r.number("version", u64::from(u32::MAX))? as u32)
+}
+
+/// Hops and copies.
+fn read_spread(r: &mut Reader<'_>) -> Result<(u8, u16), DecodeError> {
+    Ok((
+        r.byte("hops")?,
+        r.number("copies", u64::from(u16::MAX))? as u16,
+    ))
+}
+
+impl Echo {
+    /// About how many bytes it takes in a message, rather more than less.
+    pub(super) fn size(&self) -> usize {
+        let tracks = self.tracks.iter();
+        let tracks = tracks.map(|(_, here)| 4 + 10 * here.runs().len());
+        18 + tracks.sum::<usize>()
+    }
+
+    fn write(&self, w: &mut Writer) {
+        w.number(u64::from(self.yours.0))
+            .number(u64::from(self.no.0));
+        w.byte(u8::from(self.finished));
+        w.byte(self.hops).number(u64::from(self.copies));
+        w.number(self.tracks.len() as u64);
+        for (track, here) in &self.tracks {
+            w.number(u64::from(track.0));
+            here.write(w);
+        }
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (yours, no) = (read_content(r)?, read_remote(r)?);
+        let finished = flag(r, "finished")?;
+        let (hops, copies) = read_spread(r)?;
+        let (mut tracks, mut runs_left) = (Vec::new(), SUMMARY_RUNS_MAX);
+        for _ in 0..r.number("tracks", TRACKS_MAX)? {
+            let track = read_track(r)?;
+            let here = SequenceRuns::read(r, SEQUENCE_MAX, runs_left)?;
+            runs_left -= here.runs().len();
+            tracks.push((track, here));
+        }
+        Ok(Self {
+            yours,
+            no,
+            finished,
+            hops,
+            copies,
+            tracks,
+        })
+    }
+}
+
+impl RelayMessage {
+    /// Kind and body, as they follow the way on a link.
+    pub(crate) fn write(&self, w: &mut Writer) {
         match self {
-            Self::Hello(hello) => hello.write(w.byte(0)),
             Self::Ranges(ranges) => ranges.write(w.byte(1)),
             Self::Lacking(names) => {
                 w.byte(2).number(names.len() as u64);
@@ -344,112 +464,87 @@ impl Message {
                     w.bytes(name);
                 }
             }
-            Self::Summaries(summaries) => {
-                w.byte(3).number(summaries.len() as u64);
-                for summary in summaries {
-                    summary.write(&mut w);
-                }
-            }
-            Self::Have(no, track, run) => write_place(w.byte(4), *no, *track, run),
-            Self::Lost(no, track, run) => write_place(w.byte(5), *no, *track, run),
+            Self::Summaries(summaries) => write_summaries(summaries, w.byte(3)),
+            Self::Have(no, track, run) => write_place(w.byte(4), no.0, *track, run),
+            Self::Lost(no, track, run) => write_place(w.byte(5), no.0, *track, run),
             Self::Removed(no) => {
-                w.byte(6).number(u64::from(*no));
+                w.byte(6).number(u64::from(no.0));
             }
             Self::GetManifest(no) => {
-                w.byte(7).number(u64::from(*no));
+                w.byte(7).number(u64::from(no.0));
             }
             Self::Manifest(no, manifest, signature) => {
-                w.byte(8).number(u64::from(*no)).blob(manifest);
+                w.byte(8).number(u64::from(no.0)).blob(manifest);
                 w.bytes(&signature.0);
             }
-            Self::GetRows(no, run) => write_run(w.byte(9).number(u64::from(*no)), run),
+            Self::GetRows(no, run) => write_run(w.byte(9).number(u64::from(no.0)), run),
             Self::Rows(no, from, rows, proof) => {
-                w.byte(10).number(u64::from(*no)).number(*from);
+                w.byte(10).number(u64::from(no.0)).number(*from);
                 w.number(rows.len() as u64);
                 for row in rows {
-                    row.write(&mut w);
+                    row.write(w);
                 }
                 w.number(proof.len() as u64).bytes(proof.as_flattened());
             }
-            Self::GetRecords(no, track, run) => write_place(w.byte(11), *no, *track, run),
+            Self::GetRecords(no, track, run) => write_place(w.byte(11), no.0, *track, run),
             Self::Records(no, track, run, records) => {
-                write_place(w.byte(12), *no, *track, run);
+                write_place(w.byte(12), no.0, *track, run);
                 w.number(records.len() as u64);
                 for (record, signature) in records {
                     w.blob(record).bytes(&signature.0);
                 }
             }
-            other => other.write_short(&mut w),
-        }
-        w.finish()
-    }
-
-    /// Requests for chunk groups, and messages of a number or two.
-    fn write_short(&self, w: &mut Writer) {
-        match self {
             Self::Get {
                 request,
-                no,
+                content,
                 track,
                 sequence,
                 groups,
             } => {
-                w.byte(13).number(u64::from(*request));
-                w.number(u64::from(*no)).number(u64::from(*track));
+                w.byte(13).number(u64::from(request.0));
+                w.number(u64::from(content.0)).number(u64::from(track.0));
                 write_run(w.number(*sequence), groups);
             }
-            Self::Gone(request) => {
-                w.byte(14).number(u64::from(*request));
-            }
-            Self::Cancel(request) => {
-                w.byte(15).number(u64::from(*request));
-            }
             Self::Damaged(no, track, sequence) => {
-                w.byte(18).number(u64::from(*no));
-                w.number(u64::from(*track)).number(*sequence);
+                w.byte(14).number(u64::from(no.0));
+                w.number(u64::from(track.0)).number(*sequence);
             }
-            Self::Ping(stamp) => {
-                w.byte(16).number(*stamp);
+            Self::Echoes(echoes) => {
+                w.byte(15).number(echoes.len() as u64);
+                for echo in echoes {
+                    echo.write(w);
+                }
             }
-            Self::Pong(stamp) => {
-                w.byte(17).number(*stamp);
-            }
-            _ => {}
         }
     }
 
-    /// The inverse of [`Message::encode`].
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        if bytes.len() > MESSAGE_BYTES_MAX {
-            return Err(DecodeError::Limit("message"));
-        }
-        let mut reader = Reader::new(bytes);
-        let r = &mut reader;
-        let message = match r.byte("message")? {
-            0 => Self::Hello(Hello::read(r)?),
+    /// The inverse of [`RelayMessage::write`]; `None` for a kind that is not known.
+    pub(crate) fn read(kind: u8, r: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
+        Ok(Some(match kind {
             1 => Self::Ranges(Ranges::read(r)?),
             2 => Self::Lacking(list(r, "names", NAMES_MAX, |r| r.array("name"))?),
-            3 => Self::Summaries(list(r, "summaries", SUMMARIES_MAX, Summary::read)?),
-            4 => Self::Have(read_no(r)?, read_track(r)?, read_run(r, SEQUENCE_MAX + 1)?),
-            5 => Self::Lost(read_no(r)?, read_track(r)?, read_run(r, SEQUENCE_MAX + 1)?),
-            6 => Self::Removed(read_no(r)?),
-            7 => Self::GetManifest(read_no(r)?),
+            3 => Self::Summaries(read_summaries(r)?),
+            4 => Self::Have(read_remote(r)?, read_track(r)?, read_sequences(r)?),
+            5 => Self::Lost(read_remote(r)?, read_track(r)?, read_sequences(r)?),
+            6 => Self::Removed(read_remote(r)?),
+            7 => Self::GetManifest(read_content(r)?),
             8 => {
-                let no = read_no(r)?;
+                let no = read_remote(r)?;
                 let manifest = r.blob("manifest", MANIFEST_BYTES_MAX)?.to_vec();
                 Self::Manifest(no, manifest, Signature(r.array("signature")?))
             }
-            9 => Self::GetRows(read_no(r)?, read_run(r, MANIFEST_RECORDS_MAX as u64)?),
+            9 => Self::GetRows(read_content(r)?, read_run(r, MANIFEST_RECORDS_MAX as u64)?),
             10 => {
-                let (no, from) = (read_no(r)?, r.number("from", MANIFEST_RECORDS_MAX as u64)?);
+                let no = read_remote(r)?;
+                let from = r.number("from", MANIFEST_RECORDS_MAX as u64)?;
                 let rows = list(r, "rows", ROWS_MAX, Row::read)?;
                 let proof = list(r, "proof", PROOF_MAX, |r| r.array("hash"))?;
                 Self::Rows(no, from, rows, proof)
             }
-            11 => Self::GetRecords(read_no(r)?, read_track(r)?, read_run(r, SEQUENCE_MAX + 1)?),
+            11 => Self::GetRecords(read_content(r)?, read_track(r)?, read_sequences(r)?),
             12 => {
-                let (no, track) = (read_no(r)?, read_track(r)?);
-                let run = read_run(r, SEQUENCE_MAX + 1)?;
+                let (no, track) = (read_remote(r)?, read_track(r)?);
+                let run = read_sequences(r)?;
                 let records = list(r, "records", RECORDS_MAX, |r| {
                     let record = r.blob("record", RECORD_BYTES_MAX)?.to_vec();
                     Ok((record, Signature(r.array("signature")?)))
@@ -457,30 +552,25 @@ impl Message {
                 Self::Records(no, track, run, records)
             }
             13 => Self::Get {
-                request: read_no(r)?,
-                no: read_no(r)?,
+                request: RequestNo(read_no(r)?),
+                content: read_content(r)?,
                 track: read_track(r)?,
                 sequence: r.number("sequence", SEQUENCE_MAX)?,
-                groups: read_run(r, GROUPS_MAX)?,
+                groups: read_groups(r)?,
             },
-            14 => Self::Gone(read_no(r)?),
-            15 => Self::Cancel(read_no(r)?),
-            16 => Self::Ping(r.number("stamp", u64::MAX)?),
-            17 => Self::Pong(r.number("stamp", u64::MAX)?),
-            18 => Self::Damaged(
-                read_no(r)?,
+            14 => Self::Damaged(
+                read_content(r)?,
                 read_track(r)?,
                 r.number("sequence", SEQUENCE_MAX)?,
             ),
-            _ => return Err(DecodeError::Invalid("message")),
-        };
-        reader.end()?;
-        Ok(message)
+            15 => Self::Echoes(list(r, "echoes", ECHOES_MAX, Echo::read)?),
+            _ => return Ok(None),
+        }))
     }
 }
 
-fn write_place(w: &mut Writer, no: u32, track: u16, run: &Run) {
-    write_run(w.number(u64::from(no)).number(u64::from(track)), run);
+fn write_place(w: &mut Writer, no: u32, track: TrackNo, run: &SequenceRun) {
+    write_run(w.number(u64::from(no)).number(u64::from(track.0)), run);
 }
 
 fn list<'a, T>(
@@ -496,19 +586,14 @@ fn list<'a, T>(
     Ok(list)
 }
 
-/// How many chunk groups a run of a payload of `length` bytes may name.
-#[must_use]
-pub(super) fn groups_of(length: u64) -> Run {
-    Run::new(0, group_count(length))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::hello::Interest;
     use super::*;
+    use crate::contact::hello::Way;
     use crate::ids::ContentId;
+    use crate::message::Message;
 
     fn summary() -> Summary {
         let media = |name: &str, kind| TrackName {
@@ -516,7 +601,7 @@ mod tests {
             kind,
         };
         Summary {
-            no: 7,
+            no: RemoteNo(7),
             key: ContentKey {
                 publisher: PublisherKey([3; 32]),
                 content_id: ContentId::new("film").unwrap(),
@@ -524,19 +609,19 @@ mod tests {
             },
             priority: Priority::Live,
             expires: Time::from_seconds(1_800_000_000),
-            manifest: Some([9; 32]),
+            manifest: Some([9; 8]),
             hops: 3,
             copies: 16,
             tracks: vec![
-                (media("main", Kind::Init), Runs::of(0, 1)),
-                (media("main", Kind::Media), Runs::of(5, 900)),
+                (media("main", Kind::Init), SequenceRuns::of(0, 1)),
+                (media("main", Kind::Media), SequenceRuns::of(5, 900)),
             ],
-            partials: vec![(1, 900, Runs::of(0, 12))],
+            partials: vec![(TrackNo(1), 900, GroupRuns::of(0, 12))],
             receipts: Vec::new(),
         }
     }
 
-    fn examples() -> Vec<Message> {
+    fn examples() -> Vec<RelayMessage> {
         let row = Row {
             duration: 540_000,
             discontinuity: true,
@@ -546,57 +631,62 @@ mod tests {
             length: 1234,
             root: Root([4; 32]),
         };
-        let get = Message::Get {
-            request: 1,
-            no: 2,
-            track: 3,
+        let get = RelayMessage::Get {
+            request: RequestNo(1),
+            content: ContentNo(2),
+            track: TrackNo(3),
             sequence: 4,
             groups: Run::new(5, 9),
         };
-        let run = Run::new(3, 90);
+        let echo = Echo {
+            yours: ContentNo(300),
+            no: RemoteNo(7),
+            finished: true,
+            hops: 1,
+            copies: 0,
+            tracks: vec![(TrackNo(0), SequenceRuns::of(0, 1))],
+        };
+        let mut other = summary();
+        other.key.publisher = PublisherKey([1; 32]);
+        let (run, rows) = (Run::new(3, 90), Run::new(3, 90));
+        let (no, track) = (RemoteNo(1), TrackNo(2));
         vec![
-            Message::Hello(Hello {
-                version: 1,
-                name: "ship".into(),
-                interest: Interest::everything(),
-                proof: Some([1; 32]),
-            }),
-            Message::Ranges(super::super::reconcile::begin(&[])),
-            Message::Lacking(vec![[1; 8], [2; 8]]),
-            Message::Summaries(vec![summary(), summary()]),
-            Message::Have(1, 2, run),
-            Message::Lost(1, 2, run),
-            Message::Removed(4),
-            Message::GetManifest(5),
-            Message::Manifest(5, vec![1, 2, 3], Signature([7; 64])),
-            Message::GetRows(5, run),
-            Message::Rows(5, 3, vec![row.clone(), row], vec![[8; 32]]),
-            Message::GetRecords(5, 1, run),
-            Message::Records(5, 1, run, vec![(vec![1; 30], Signature([6; 64]))]),
+            RelayMessage::Ranges(super::super::reconcile::begin(&[])),
+            RelayMessage::Lacking(vec![[1; 8], [2; 8]]),
+            RelayMessage::Summaries(vec![summary(), other, summary()]),
+            RelayMessage::Echoes(vec![echo.clone(), echo]),
+            RelayMessage::Have(no, track, run),
+            RelayMessage::Lost(no, track, run),
+            RelayMessage::Removed(RemoteNo(4)),
+            RelayMessage::GetManifest(ContentNo(5)),
+            RelayMessage::Manifest(no, vec![1, 2, 3], Signature([7; 64])),
+            RelayMessage::GetRows(ContentNo(5), rows),
+            RelayMessage::Rows(no, 3, vec![row.clone(), row], vec![[8; 32]]),
+            RelayMessage::GetRecords(ContentNo(5), track, run),
+            RelayMessage::Records(no, track, run, vec![(vec![1; 30], Signature([6; 64]))]),
             get,
-            Message::Gone(9),
-            Message::Cancel(9),
-            Message::Damaged(1, 2, 3),
-            Message::Ping(8),
-            Message::Pong(8),
+            RelayMessage::Damaged(ContentNo(1), track, 3),
         ]
     }
 
     #[test]
     fn messages_round_trip_and_their_starts_are_refused() {
         for message in examples() {
+            let message = Message::Relay(message);
             let bytes = message.encode();
             assert_eq!(Message::decode(&bytes), Ok(message));
-            for end in 0..bytes.len() {
-                assert!(Message::decode(&bytes[..end]).is_err());
+            for end in 1..bytes.len() {
+                assert!(Message::decode(&bytes[..end]).is_err(), "{end}");
             }
         }
     }
 
     #[test]
     fn the_description_of_an_ordinary_content_is_small() {
-        let bytes = Message::Summaries(vec![summary()]).encode();
-        assert!(bytes.len() < 120, "{}", bytes.len());
+        let one = Message::Relay(RelayMessage::Summaries(vec![summary()])).encode();
+        assert!(one.len() < 100, "{}", one.len());
+        let two = Message::Relay(RelayMessage::Summaries(vec![summary(), summary()])).encode();
+        assert!(two.len() - one.len() < 60, "{}", two.len() - one.len());
     }
 
     proptest! {
@@ -604,7 +694,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(
             kind in 0u8..20, bytes in proptest::collection::vec(any::<u8>(), 0..300)
         ) {
-            let bytes = [vec![kind], bytes].concat();
+            let bytes = [vec![Way::Relay.code(), kind], bytes].concat();
             if let Ok(message) = Message::decode(&bytes) {
                 prop_assert!(message.encode().len() <= bytes.len() + 64);
             }

@@ -2,44 +2,99 @@
 
 use std::time::Duration;
 
-use super::contact::Place;
-use super::engine::Relay;
-use super::entry::Track;
-use crate::runs::{Run, Runs};
+use super::Relay;
+use crate::delivery::{Base, Input};
+use crate::numbers::{ContentNo, Place, TrackNo};
+use crate::runs::{SequenceRun, SequenceRuns};
 
 /// For how long nothing more of a content is fetched when the store could not take a segment.
 const PAUSE: Duration = Duration::from_secs(30);
 
 impl Relay {
+    /// Takes what the store, or what verifies for it, says.
+    pub(crate) fn store_said(&mut self, base: &mut Base, input: Input) {
+        match input {
+            Input::Content { content, facts } => self.content(base, content, &facts),
+            Input::Stored {
+                content,
+                track,
+                run,
+            } => self.stored(base, (content, track), run),
+            Input::Dropped {
+                content,
+                track,
+                run,
+                torn,
+            } => self.dropped(base, (content, track), run, torn),
+            Input::Removed { content } => {
+                self.announce_loss(base, content, None);
+                self.refuse_content(base, content);
+            }
+            Input::Refused { place, forever } => self.refused(base, place, forever),
+            Input::RefusedContent { content, forever } => {
+                if forever {
+                    self.refuse_content(base, content);
+                } else {
+                    self.failed_content(base, content);
+                }
+            }
+            Input::Learned {
+                from,
+                content,
+                track,
+                run,
+                known,
+            } => self.learned(base, from, (content, track), run, known),
+            Input::Manifest {
+                content,
+                total,
+                known,
+                ..
+            } => self.manifest(base, content, (total, known)),
+            Input::Rows { content, known } => self.rows(base, content, known),
+            Input::Watched { content, sequence } => self.watched(base, content, sequence),
+            _ => {}
+        }
+    }
+
     /// Segments are in the store now.
-    pub(super) fn stored(&mut self, at: u32, track: u16, run: Run) {
+    fn stored(&mut self, base: &mut Base, (at, track): (ContentNo, TrackNo), run: SequenceRun) {
+        self.proven(base, at);
         let Some(entry) = self.entries.get_mut(&at) else {
             return;
         };
-        let Some(ours) = entry.tracks.get_mut(usize::from(track)) else {
+        let Some(ours) = entry.tracks.get_mut(track.at()) else {
             return;
         };
         ours.here.insert(run.start, run.end);
         ours.refused.remove(run.start, run.end);
-        let came: Vec<u64> = ours
-            .pending
-            .range(run.start..run.end)
-            .map(|(at, _)| *at)
-            .collect();
-        for sequence in came {
-            ours.pending.remove(&sequence);
-        }
+        let came = ours.pending.range(run.start..run.end);
+        let came: Vec<u64> = came.map(|(sequence, _)| *sequence).collect();
         entry.changed();
-        self.announce(at, track, run);
-        self.reoffer(at);
+        for sequence in came {
+            let place = Place {
+                content: at,
+                track,
+                sequence,
+            };
+            self.settle_pending(base, place);
+        }
+        self.announce(base, at, track, run);
+        self.dirty.insert(at);
     }
 
     /// Segments are not in the store any more; whether they are welcome again.
-    pub(super) fn dropped(&mut self, at: u32, track: u16, run: Run, torn: bool) {
+    fn dropped(
+        &mut self,
+        base: &mut Base,
+        (at, track): (ContentNo, TrackNo),
+        run: SequenceRun,
+        torn: bool,
+    ) {
         let Some(entry) = self.entries.get_mut(&at) else {
             return;
         };
-        let Some(ours) = entry.tracks.get_mut(usize::from(track)) else {
+        let Some(ours) = entry.tracks.get_mut(track.at()) else {
             return;
         };
         ours.here.remove(run.start, run.end);
@@ -47,66 +102,64 @@ impl Relay {
             ours.refused.insert(run.start, run.end);
         }
         entry.changed();
-        self.announce_loss(at, Some((track, run)));
-        self.reoffer(at);
-    }
-
-    pub(super) fn removed(&mut self, at: u32) {
-        self.announce_loss(at, None);
-        self.refuse_content(at);
+        self.announce_loss(base, at, Some((track, run)));
+        self.dirty.insert(at);
     }
 
     /// Nothing more of a content is wanted.
-    pub(super) fn refuse_content(&mut self, at: u32) {
+    fn refuse_content(&mut self, base: &mut Base, at: ContentNo) {
         let Some(entry) = self.entries.get_mut(&at) else {
             return;
         };
         (entry.refused, entry.stored, entry.manifest) = (true, false, None);
         entry.upgrade = None;
-        for track in &mut entry.tracks {
-            (track.here, track.refused) = (Runs::new(), Runs::new());
-            track.pending.clear();
+        let mut gone = Vec::new();
+        for (index, track) in entry.tracks.iter_mut().enumerate() {
+            (track.here, track.refused) = (SequenceRuns::new(), SequenceRuns::new());
             track.asked.clear();
+            for (sequence, pending) in std::mem::take(&mut track.pending) {
+                let place = Place {
+                    content: at,
+                    track: TrackNo(index as u16),
+                    sequence,
+                };
+                gone.push((place, pending.piece));
+            }
         }
         entry.changed();
-        self.reoffer(at);
+        for (place, piece) in gone {
+            self.let_go(base, place, piece);
+        }
+        self.dirty.insert(at);
     }
 
-    pub(super) fn refused(&mut self, place: Place) {
+    /// A segment could not be taken. What was asked for it is taken back.
+    fn refused(&mut self, base: &mut Base, place: Place, forever: bool) {
+        self.settle_pending(base, place);
+        if !forever {
+            return self.pause(base, place.content);
+        }
         if let Some(track) = self.track_mut(place) {
-            track.pending.remove(&place.sequence);
             track.refused.insert(place.sequence, place.sequence + 1);
         }
-        self.reoffer(place.no);
-        self.adopt_ready(place.no, place.track);
+        self.dirty.insert(place.content);
+        self.adopt_ready(base, place.content, place.track);
     }
 
-    pub(super) fn failed(&mut self, place: Place) {
-        if let Some(track) = self.track_mut(place) {
-            track.pending.remove(&place.sequence);
-        }
-        self.pause(place.no);
-    }
-
-    pub(super) fn failed_content(&mut self, at: u32) {
+    fn failed_content(&mut self, base: &mut Base, at: ContentNo) {
         if let Some(entry) = self.entries.get_mut(&at) {
             entry.upgrade = None;
             for track in &mut entry.tracks {
                 track.asked.retain(|(asked, _)| asked.is_some());
             }
         }
-        self.pause(at);
+        self.pause(base, at);
     }
 
-    fn pause(&mut self, at: u32) {
-        let until = self.now.after(PAUSE);
+    fn pause(&mut self, base: &mut Base, at: ContentNo) {
+        let until = base.now.after(PAUSE);
         self.paused.insert(at, until);
-        self.wake = self.wake.min(until);
-        self.reoffer(at);
-    }
-
-    fn track_mut(&mut self, place: Place) -> Option<&mut Track> {
-        let entry = self.entries.get_mut(&place.no)?;
-        entry.tracks.get_mut(usize::from(place.track))
+        base.wake_at(until);
+        self.dirty.insert(at);
     }
 }

@@ -1,86 +1,74 @@
 //! Fetching the manifest of a finished content, and its rows, before its first segment.
 
-use std::collections::VecDeque;
-
-use super::contact::Remote;
-use super::engine::Relay;
+use super::Relay;
+use super::choose::ask;
 use super::entry::{Entry, Upgrade};
-use super::io::{ContactNo, Output};
-use super::message::{Message, ROWS_MAX};
+use super::message::{ROWS_MAX, RelayMessage};
+use super::session::{Question, Session};
+use crate::delivery::Base;
+use crate::numbers::{ContactNo, ContentNo};
 use crate::runs::Run;
 
 impl Relay {
     /// A manifest was verified.
-    pub(super) fn manifest(&mut self, at: u32, hash: [u8; 32], total: u64, known: u64) {
+    pub(super) fn manifest(&mut self, base: &mut Base, at: ContentNo, (total, known): (u64, u64)) {
+        self.proven(base, at);
         if let Some(entry) = self.entries.get_mut(&at)
             && let Some(upgrade) = &mut entry.upgrade
         {
-            // What was said of it before it came counts for nothing.
-            upgrade.hash = hash;
             (upgrade.total, upgrade.known) = (Some(total), known);
-            self.ask_rows(at);
+            self.ask_rows(base, at);
         }
     }
 
-    pub(super) fn rows(&mut self, at: u32, known: u64) {
+    pub(super) fn rows(&mut self, base: &mut Base, at: ContentNo, known: u64) {
         if let Some(entry) = self.entries.get_mut(&at)
             && let Some(upgrade) = &mut entry.upgrade
         {
             upgrade.known = known;
-            self.ask_rows(at);
+            self.ask_rows(base, at);
         }
     }
 
-    fn ask_rows(&mut self, at: u32) {
-        let Some(upgrade) = self
-            .entries
-            .get(&at)
-            .and_then(|entry| entry.upgrade.as_ref())
-        else {
+    fn ask_rows(&mut self, base: &mut Base, at: ContentNo) {
+        let entry = self.entries.get(&at);
+        let Some(upgrade) = entry.and_then(|entry| entry.upgrade.as_ref()) else {
             return;
         };
         let (Some(total), Some(no)) = (upgrade.total, upgrade.contact) else {
             return;
         };
         let run = Run::new(upgrade.known, (upgrade.known + ROWS_MAX).min(total));
-        let theirs = self
-            .contacts
-            .get(&no)
-            .and_then(|contact| contact.remote.get(&at))
-            .map(|remote| remote.no);
-        if let (Some(theirs), true) = (theirs, run.count() > 0) {
-            self.send(no, Message::GetRows(theirs, run));
-            self.owes(no, at);
+        let Some(session) = self.sessions.get_mut(&no).filter(|_| run.count() > 0) else {
+            return;
+        };
+        let question = Question::Rows(at, run);
+        if session.owed.contains_key(&question) {
+            return;
+        }
+        if let Some(theirs) = session.remote.get(&at).map(|remote| remote.no) {
+            let message = RelayMessage::GetRows(theirs.asked(), run);
+            ask(base, no, session, question, message);
         }
     }
 }
 
 /// Asks for the manifest of a content that is finished elsewhere, or goes on with its rows.
 pub(super) fn upgrade(
-    no: ContactNo,
-    entry: &mut Entry,
-    remote: &Remote,
-    hash: [u8; 32],
-    out: &mut VecDeque<Output>,
+    base: &mut Base,
+    (no, session): (ContactNo, &mut Session),
+    (at, entry): (ContentNo, &mut Entry),
 ) {
+    let Some(remote) = session.remote.get(&at).filter(|_| session.can_owe()) else {
+        return;
+    };
     entry.came_by(remote.hops, remote.copies);
-    match &mut entry.upgrade {
-        Some(upgrade) if upgrade.contact.is_some() => {}
-        // The rows that came stay with whoever verified them; asking for the manifest again
-        // brings them back, from any node.
-        Some(upgrade) => {
-            upgrade.contact = Some(no);
-            upgrade.hash = hash;
-            out.push_back(Output::Send(no, Message::GetManifest(remote.no)));
-        }
-        None => {
-            entry.upgrade = Some(Upgrade {
-                hash,
-                contact: Some(no),
-                total: None,
-                known: 0,
-            });
-            out.push_back(Output::Send(no, Message::GetManifest(remote.no)));
-        }
+    let upgrade = entry.upgrade.get_or_insert_with(Upgrade::default);
+    // The rows that came stay with whoever verified them; asking for the manifest again brings them
+    // back, from any node.
+    if upgrade.contact.is_none() {
+        upgrade.contact = Some(no);
+        let message = RelayMessage::GetManifest(remote.no.asked());
+        ask(base, no, session, Question::Manifest(at), message);
     }
 }

@@ -83,10 +83,7 @@ impl Subtree {
 
 /// The run as far as the payload goes.
 fn clipped(length: u64, groups: GroupRange) -> GroupRange {
-    GroupRange {
-        start: groups.start,
-        end: groups.end.min(group_count(length)),
-    }
+    GroupRange::new(groups.start, groups.end.min(group_count(length)))
 }
 
 /// Length of a chunk group.
@@ -398,7 +395,7 @@ mod tests {
     use super::*;
 
     fn run(start: u64, end: u64) -> GroupRange {
-        GroupRange { start, end }
+        GroupRange::new(start, end)
     }
 
     /// The next frame, with its chunk group; fails like the writer.

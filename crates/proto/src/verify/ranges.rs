@@ -1,11 +1,11 @@
 //! Have-ranges: which chunk groups of a payload are here.
 
 use crate::limits::HAVE_INTERVALS_MAX;
-use crate::runs::Runs;
+use crate::runs::GroupRuns;
 use crate::wire::{DecodeError, Reader, Writer};
 
 /// A run of chunk groups.
-pub use crate::runs::Run as GroupRange;
+pub use crate::runs::GroupRun as GroupRange;
 
 /// Why ranges were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,19 +14,19 @@ pub struct RangesError;
 
 /// A set of chunk groups, in a limited number of runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HaveRanges(Runs);
+pub struct HaveRanges(GroupRuns);
 
 impl HaveRanges {
     /// Nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Runs::new())
+        Self(GroupRuns::new())
     }
 
     /// The groups from 0 up to `count`.
     #[must_use]
     pub fn full(count: u64) -> Self {
-        Self(Runs::of(0, count))
+        Self(GroupRuns::of(0, count))
     }
 
     /// Adds the groups `start..end`.
@@ -62,14 +62,14 @@ impl HaveRanges {
 
     /// As a set without a limit.
     #[must_use]
-    pub const fn as_runs(&self) -> &Runs {
+    pub const fn as_runs(&self) -> &GroupRuns {
         &self.0
     }
 
     /// The runs of `0..count` that are not here, in order.
     #[must_use]
     pub fn missing(&self, count: u64) -> Self {
-        Self(Runs::of(0, count).without(&self.0))
+        Self(GroupRuns::of(0, count).without(&self.0))
     }
 
     /// The canonical bytes: the number of runs, then for each the gap before it and its length.
@@ -83,7 +83,7 @@ impl HaveRanges {
     /// The inverse of [`HaveRanges::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
-        let runs = Runs::read(&mut r, u64::MAX - 1, HAVE_INTERVALS_MAX)?;
+        let runs = GroupRuns::read(&mut r, u64::MAX - 1, HAVE_INTERVALS_MAX)?;
         r.end()?;
         Ok(Self(runs))
     }

@@ -13,6 +13,13 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
+    /// Everything that is left.
+    pub const fn rest(&mut self) -> &'a [u8] {
+        let rest = self.0;
+        self.0 = &[];
+        rest
+    }
+
     /// One byte of the field `what`.
     pub fn byte(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         let (first, rest) = self.0.split_first().ok_or(DecodeError::Truncated(what))?;

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use lavant_proto::relay::message::Message;
-use lavant_proto::relay::{ContactNo, Input, Relay};
+use lavant_proto::contact::message::ContactMessage;
+use lavant_proto::delivery::{Delivery, Input};
+use lavant_proto::message::Message;
+use lavant_proto::numbers::ContactNo;
+use lavant_proto::relay::message::RelayMessage;
 use lavant_proto::runs::Run;
 use lavant_proto::verify::{CHUNK_GROUP_BYTES, group_count};
 
-use super::world::{
-    Contact, Direction, Event, PROOF_BYTES, Parcel, RECORD_BYTES, ROW_BYTES, World,
-};
+use super::world::{Contact, Data, Direction, Event, PROOF_BYTES, Parcel, RECORD_BYTES, World};
 
 /// Bytes of a chunk group on a link, with proofs and framing.
 const GROUP_BYTES: u64 = CHUNK_GROUP_BYTES + 80;
@@ -24,21 +25,21 @@ impl World {
         side: usize,
         direction: &Direction,
     ) -> bool {
-        let Some((Parcel::Data(request, content, sequence, groups, bad), since)) =
-            &direction.sending
-        else {
+        let Some((Parcel::Data(data), since)) = &direction.sending else {
             return !direction.data.is_empty();
         };
         let micros = self.now.since(*since).as_micros();
         let rate = u128::from(self.setup.rate.unwrap_or(u64::MAX));
         let bytes = (micros * rate / 1_000_000) as u64;
-        let whole = (bytes / GROUP_BYTES).min(groups.count());
+        let whole = (bytes / GROUP_BYTES).min(data.groups.count());
         self.outcome.lost_bytes += bytes.saturating_sub(whole * GROUP_BYTES);
         if whole > 0 {
-            let came = Run::new(groups.start, groups.start + whole);
-            let to = contact.ends[1 - side];
-            let parcel = (*request, *content, *sequence, came, *bad);
-            self.data(number, to, parcel);
+            let start = data.groups.start;
+            let came = Data {
+                groups: Run::new(start, start + whole),
+                ..*data
+            };
+            self.data(number, contact.ends[1 - side], came);
         }
         true
     }
@@ -49,16 +50,17 @@ impl World {
         };
         let side = usize::from(it.ends[0] != node);
         if self.setup.rate.is_none() && self.setup.delay.is_zero() {
-            if let Parcel::Data(_, _, _, groups, _) = &parcel {
-                let bytes = Relay::serve_bytes(groups);
-                self.nodes[node as usize].handle(self.now, Input::Sent(contact, bytes));
+            if let Parcel::Data(data) = &parcel {
+                let bytes = Delivery::serving_bytes(&data.groups);
+                let sent = Input::Sent { contact, bytes };
+                self.nodes[node as usize].handle(self.now, sent);
             }
             self.ready.push_back(Event::Arrive(contact.0, side, parcel));
             return;
         }
         match parcel {
             Parcel::Message(message) => it.directions[side].messages.push_back(message),
-            data @ Parcel::Data(..) => it.directions[side].data.push_back(data),
+            data @ Parcel::Data(_) => it.directions[side].data.push_back(data),
         }
         self.next_parcel(contact.0, side);
     }
@@ -78,7 +80,7 @@ impl World {
         };
         let bytes = match &parcel {
             Parcel::Message(message) => message_bytes(message),
-            Parcel::Data(_, _, _, groups, _) => groups.count() * GROUP_BYTES,
+            Parcel::Data(data) => data.groups.count() * GROUP_BYTES,
         };
         if let Parcel::Message(message) = &parcel {
             self.outcome.message_bytes += bytes;
@@ -101,9 +103,10 @@ impl World {
         let Some((parcel, _)) = contact.directions[side].sending.take() else {
             return;
         };
-        if let Parcel::Data(_, _, _, groups, _) = &parcel {
-            let bytes = Relay::serve_bytes(groups);
-            self.input(node, Input::Sent(ContactNo(number), bytes));
+        if let Parcel::Data(data) = &parcel {
+            let bytes = Delivery::serving_bytes(&data.groups);
+            let contact = ContactNo(number);
+            self.input(node, Input::Sent { contact, bytes });
         }
         let at = self.now.after(self.setup.delay);
         self.at(at, Event::Arrive(number, side, parcel));
@@ -117,35 +120,55 @@ impl World {
         let to = contact.ends[1 - side];
         match parcel {
             Parcel::Message(message) => {
-                self.input(to, Input::Message(ContactNo(number), message));
+                let came = Input::Message {
+                    contact: ContactNo(number),
+                    message,
+                };
+                self.input(to, came);
             }
-            Parcel::Data(request, content, sequence, groups, bad) => {
-                self.data(number, to, (request, content, sequence, groups, bad));
-            }
+            Parcel::Data(data) => self.data(number, to, data),
         }
     }
 
     /// Chunk groups came to a node: verified and kept, or found damaged.
-    pub(super) fn data(&mut self, number: u32, to: u32, parcel: (u32, u32, u64, Run, bool)) {
-        let (request, content, sequence, groups, bad) = parcel;
+    pub(super) fn data(&mut self, number: u32, to: u32, data: Data) {
+        let Data {
+            request,
+            content,
+            sequence,
+            groups,
+            bad,
+        } = data;
         if !self.nodes[to as usize].up {
             return;
         }
         let contact = ContactNo(number);
         if bad {
-            return self.input(to, Input::Damaged(contact, request));
+            self.nodes[to as usize].unexpect(contact, request);
+            return self.input(to, Input::Damaged { contact, request });
+        }
+        let bytes = groups.count() * CHUNK_GROUP_BYTES;
+        if !self.nodes[to as usize].expects(contact, request) {
+            // It was given up, and came too late to be of use.
+            self.outcome.payload_bytes += bytes;
+            self.outcome.duplicate_bytes += bytes;
+            return;
         }
         let all = group_count(self.setup.universe.specs[content as usize].length);
         assert!(groups.end <= all, "more was asked for than there is");
         let it = &mut self.nodes[to as usize];
         let held = it.held.get(&content);
-        let bytes = groups.count() * CHUNK_GROUP_BYTES;
         if held.is_some_and(|held| held.here.contains(sequence)) {
             self.outcome.duplicate_bytes += bytes;
         }
         self.outcome.payload_bytes += bytes;
         it.keep(content, sequence, groups);
-        self.input(to, Input::Arrived(contact, request, groups));
+        let arrived = Input::Arrived {
+            contact,
+            request,
+            groups,
+        };
+        self.input(to, arrived);
     }
 }
 
@@ -153,15 +176,21 @@ impl World {
 const fn tells(message: &Message) -> bool {
     matches!(
         message,
-        Message::Hello(_) | Message::Ranges(_) | Message::Lacking(_) | Message::Summaries(_)
+        Message::Contact(ContactMessage::Hello(_))
+            | Message::Relay(
+                RelayMessage::Ranges(_)
+                    | RelayMessage::Lacking(_)
+                    | RelayMessage::Summaries(_)
+                    | RelayMessage::Echoes(_)
+            )
     )
 }
 
 fn message_bytes(message: &Message) -> u64 {
     let extra = match message {
-        Message::Rows(..) => PROOF_BYTES + ROW_BYTES * 64,
-        Message::Records(.., records) => RECORD_BYTES * records.len() as u64,
-        Message::Manifest(..) => 600,
+        Message::Relay(RelayMessage::Rows(..)) => PROOF_BYTES,
+        Message::Relay(RelayMessage::Records(.., records)) => RECORD_BYTES * records.len() as u64,
+        Message::Relay(RelayMessage::Manifest(..)) => 600,
         _ => 0,
     };
     extra + message.encode().len() as u64 + 4

@@ -1,6 +1,7 @@
 //! Nodes that meet: the relay of `lavant-proto` on every node, contacts, links and faults in
 //! virtual time.
 
+mod effects;
 pub mod epidemic;
 mod links;
 pub mod node;

@@ -1,13 +1,14 @@
-//! One node of a simulation: the relay of `lavant-proto` on a store that is only counted.
+//! One node of a simulation: the core of `lavant-proto` on a store that is only counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lavant_proto::content::Kind;
-use lavant_proto::ids::Rendition;
+use lavant_proto::delivery::{Config, Delivery, Facts, Input, Known};
+use lavant_proto::ids::{Rendition, Root};
+use lavant_proto::numbers::{ContactNo, ContentNo, Place, RequestNo};
 use lavant_proto::relay::evict::{EvictionRank, Holding};
 use lavant_proto::relay::message::TrackName;
-use lavant_proto::relay::{Config, Facts, Input, Known, Place, Relay};
-use lavant_proto::runs::{Run, Runs};
+use lavant_proto::runs::{GroupRun, GroupRuns, SequenceRun, SequenceRuns};
 use lavant_proto::time::Time;
 use lavant_proto::verify::group_count;
 
@@ -17,15 +18,15 @@ use crate::random::Random;
 /// What a node has of one content.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    pub(super) here: Runs,
+    pub(super) here: SequenceRuns,
     /// Chunk groups of segments that are not whole.
-    partial: BTreeMap<u64, Runs>,
+    partial: BTreeMap<u64, GroupRuns>,
     /// Its records are all known.
     pub(super) admitted: bool,
     /// On how many other nodes segments are.
     copies: BTreeMap<u64, u16>,
     /// Segments that ever were here.
-    ever: Runs,
+    ever: SequenceRuns,
     /// It was removed or has expired.
     gone: bool,
 }
@@ -34,20 +35,22 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) number: u32,
-    pub(super) relay: Relay,
+    pub(super) core: Delivery,
     pub(super) up: bool,
     /// Added to the time of the world; what is wrong with its clock.
     pub(super) clock: i64,
     pub(super) lies: bool,
     pub(super) held: BTreeMap<u32, Held>,
-    /// Contents by the relay's numbers.
-    contents: BTreeMap<u32, u32>,
-    /// The relay's numbers by contents.
-    numbers: BTreeMap<u32, u32>,
+    /// Contents by the core's numbers.
+    contents: BTreeMap<ContentNo, u32>,
+    /// The core's numbers by contents.
+    numbers: BTreeMap<u32, ContentNo>,
+    /// Answers that are expected.
+    expected: BTreeSet<(ContactNo, RequestNo)>,
     capacity: Option<u64>,
     pub(super) used: u64,
     evictable: BTreeSet<(EvictionRank, u32, u64)>,
-    /// When the relay wants to be called, as it was last asked.
+    /// When the core wants to be called, as it was last asked.
     pub(super) timer: Time,
 }
 
@@ -58,6 +61,14 @@ fn track() -> TrackName {
     }
 }
 
+/// A payload of the simulation: it has no bytes, but a name.
+fn root(content: u32, sequence: u64) -> Root {
+    let mut root = [0; 32];
+    root[..4].copy_from_slice(&content.to_le_bytes());
+    root[4..12].copy_from_slice(&sequence.to_le_bytes());
+    Root(root)
+}
+
 impl Node {
     pub(super) fn new(number: u32, config: &Config, capacity: Option<u64>, clock: i64) -> Self {
         let config = Config {
@@ -66,13 +77,14 @@ impl Node {
         };
         Self {
             number,
-            relay: Relay::new(config, Time(0)),
+            core: Delivery::new(config, Time(0)),
             up: true,
             clock,
             lies: false,
             held: BTreeMap::new(),
             contents: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            expected: BTreeSet::new(),
             capacity,
             used: 0,
             evictable: BTreeSet::new(),
@@ -87,29 +99,29 @@ impl Node {
 
     pub(super) fn handle(&mut self, now: Time, input: Input) {
         let now = self.time(now);
-        self.relay.handle(now, input);
+        self.core.handle(now, input);
     }
 
-    /// The content that the relay calls by a number.
-    pub(super) fn content(&mut self, universe: &Universe, no: u32) -> Option<u32> {
+    /// The content that the core calls by a number.
+    pub(super) fn content(&mut self, universe: &Universe, no: ContentNo) -> Option<u32> {
         if let Some(content) = self.contents.get(&no) {
             return Some(*content);
         }
-        let content = universe.number(self.relay.key(no)?)?;
+        let content = universe.number(self.core.key(no)?)?;
         self.contents.insert(no, content);
         self.numbers.insert(content, no);
         Some(content)
     }
 
-    /// The relay's number for a content.
-    pub(super) fn no(&mut self, universe: &Universe, content: u32) -> u32 {
+    /// The core's number for a content.
+    pub(super) fn no(&mut self, universe: &Universe, content: u32) -> ContentNo {
         if let Some(no) = self.numbers.get(&content)
-            && self.relay.key(*no).is_some()
+            && self.core.key(*no).is_some()
         {
             return *no;
         }
-        let no = self.relay.no(universe.key(content));
-        self.relay.track(no, &track());
+        let no = self.core.no(universe.key(content));
+        self.core.track(no, &track());
         self.numbers.insert(content, no);
         self.contents.insert(no, content);
         no
@@ -137,11 +149,17 @@ impl Node {
         let no = self.no(universe, content);
         self.held.entry(content).or_default().admitted = spec.is_finished();
         let facts = self.facts(spec, content);
-        self.handle(now, Input::Content(no, facts));
+        self.handle(now, Input::Content { content: no, facts });
     }
 
     /// This node publishes segments.
-    pub(super) fn publish(&mut self, universe: &Universe, content: u32, run: Run, now: Time) {
+    pub(super) fn publish(
+        &mut self,
+        universe: &Universe,
+        content: u32,
+        run: SequenceRun,
+        now: Time,
+    ) {
         let spec = &universe.specs[content as usize];
         if !self.held.contains_key(&content) {
             self.admit(universe, content, now);
@@ -150,8 +168,13 @@ impl Node {
         held.here.insert(run.start, run.end);
         self.used += run.count() * spec.length;
         let no = self.no(universe, content);
-        let track = self.relay.track(no, &track()).unwrap_or(0);
-        self.handle(now, Input::Stored(no, track, run));
+        let track = self.core.track(no, &track()).unwrap_or_default();
+        let stored = Input::Stored {
+            content: no,
+            track,
+            run,
+        };
+        self.handle(now, stored);
     }
 
     /// A content's time is over.
@@ -166,16 +189,17 @@ impl Node {
         held.gone = true;
         self.evictable.retain(|(_, other, _)| *other != content);
         if let Some(no) = self.numbers.get(&content).copied() {
-            self.handle(now, Input::Removed(no));
+            self.handle(now, Input::Removed { content: no });
         }
     }
 
-    /// What the store knows of segments that the relay wants to fetch.
-    pub(super) fn recall(&self, universe: &Universe, content: u32, run: Run) -> Vec<Known> {
+    /// What the store knows of segments that the core wants to fetch.
+    pub(super) fn recall(&self, universe: &Universe, content: u32, run: SequenceRun) -> Vec<Known> {
         let spec = &universe.specs[content as usize];
         let held = self.held.get(&content);
         let known = (run.start..run.end.min(spec.segments)).map(|sequence| Known {
             sequence,
+            root: root(content, sequence),
             length: spec.length,
             have: held
                 .and_then(|held| held.partial.get(&sequence).cloned())
@@ -184,8 +208,27 @@ impl Node {
         known.collect()
     }
 
+    /// An answer is expected from now on.
+    pub(super) fn expect(&mut self, contact: ContactNo, request: RequestNo) {
+        self.expected.insert((contact, request));
+    }
+
+    /// An answer is not expected any more. Whether it was.
+    pub(super) fn unexpect(&mut self, contact: ContactNo, request: RequestNo) -> bool {
+        self.expected.remove(&(contact, request))
+    }
+
+    pub(super) fn expects(&self, contact: ContactNo, request: RequestNo) -> bool {
+        self.expected.contains(&(contact, request))
+    }
+
+    /// A contact ended.
+    pub(super) fn expect_nothing(&mut self, contact: ContactNo) {
+        self.expected.retain(|(other, _)| *other != contact);
+    }
+
     /// Chunk groups came.
-    pub(super) fn keep(&mut self, content: u32, sequence: u64, groups: Run) {
+    pub(super) fn keep(&mut self, content: u32, sequence: u64, groups: GroupRun) {
         let held = self.held.entry(content).or_default();
         if !held.here.contains(sequence) {
             let part = held.partial.entry(sequence).or_default();
@@ -206,7 +249,7 @@ impl Node {
             return None;
         }
         let all = group_count(spec.length);
-        let whole = held.partial.get(&sequence).map(Runs::count) == Some(all);
+        let whole = held.partial.get(&sequence).map(GroupRuns::count) == Some(all);
         assert!(whole, "an incomplete segment was to be adopted");
         let victims = self.make_room(universe, content)?;
         // Whoever gave it has it.
@@ -267,7 +310,12 @@ impl Node {
     }
 
     /// On how many other nodes segments are.
-    pub(super) fn copies(&mut self, universe: &Universe, content: u32, copies: &[(Run, u16)]) {
+    pub(super) fn copies(
+        &mut self,
+        universe: &Universe,
+        content: u32,
+        copies: &[(SequenceRun, u16)],
+    ) {
         let spec = &universe.specs[content as usize];
         if self.capacity.is_none() || spec.publisher == self.number {
             return;
@@ -337,10 +385,11 @@ impl Node {
             own: node_key(self.number),
             ..config.clone()
         };
-        self.relay = Relay::new(config, self.time(now));
+        self.core = Delivery::new(config, self.time(now));
         (self.up, self.timer) = (true, Time::MAX);
         self.contents.clear();
         self.numbers.clear();
+        self.expected.clear();
         let contents: Vec<u32> = self.held.keys().copied().collect();
         for content in contents {
             let Some(held) = self.held.get(&content) else {
@@ -350,7 +399,11 @@ impl Node {
             let admitted = held.admitted;
             if gone {
                 let no = self.no(universe, content);
-                self.handle(now, Input::RefusedContent(no));
+                let refused = Input::RefusedContent {
+                    content: no,
+                    forever: true,
+                };
+                self.handle(now, refused);
                 continue;
             }
             if !admitted && runs.is_empty() {
@@ -358,20 +411,25 @@ impl Node {
             }
             let no = self.no(universe, content);
             let facts = self.facts(&universe.specs[content as usize], content);
-            self.handle(now, Input::Content(no, facts));
-            let track = self.relay.track(no, &track()).unwrap_or(0);
+            self.handle(now, Input::Content { content: no, facts });
+            let track = self.core.track(no, &track()).unwrap_or_default();
             for run in runs.runs() {
-                self.handle(now, Input::Stored(no, track, *run));
+                let stored = Input::Stored {
+                    content: no,
+                    track,
+                    run: *run,
+                };
+                self.handle(now, stored);
             }
         }
     }
 
-    /// The place that the relay knows a segment by.
+    /// The place that the core knows a segment by.
     pub(super) fn place(&mut self, universe: &Universe, content: u32, sequence: u64) -> Place {
         let no = self.no(universe, content);
-        let track = self.relay.track(no, &track()).unwrap_or(0);
+        let track = self.core.track(no, &track()).unwrap_or_default();
         Place {
-            no,
+            content: no,
             track,
             sequence,
         }

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use lavant_proto::content::Priority;
+use lavant_proto::delivery::Config;
 use lavant_proto::ids::PublisherKey;
-use lavant_proto::relay::Config;
 use lavant_proto::time::Time;
 
 use super::epidemic;
@@ -118,7 +118,7 @@ pub fn setup(options: &Options) -> Setup {
         .map(|percent| (universe.bytes() * percent / 100).max(options.length));
     let mut config = Config::new(PublisherKey([0; 32]));
     // Long meetings are cheap to simulate when nobody asks for signs of life.
-    config.keep_alive = Duration::from_secs(3600);
+    config.patience.keep_alive = Duration::from_secs(3600);
     config.quantum = 64;
     let faults = if options.trouble {
         Faults {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lavant_proto::content::Priority;
+use lavant_proto::delivery::Config;
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
-use lavant_proto::relay::Config;
 use lavant_proto::time::Time;
 
 /// A content: segments of equal length, published by a node at one time, or one after another.

@@ -4,18 +4,21 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use lavant_proto::ids::Signature;
-use lavant_proto::relay::message::Message;
-use lavant_proto::relay::{ContactNo, Input, Output};
-use lavant_proto::runs::Run;
+use lavant_proto::contact::Arrival;
+use lavant_proto::contact::patience::Profile;
+use lavant_proto::delivery::{Input, Output};
+use lavant_proto::message::Message;
+use lavant_proto::numbers::{ContactNo, ContentNo, RequestNo};
+use lavant_proto::relay::message::RelayMessage;
+use lavant_proto::runs::{GroupRun, Run};
 use lavant_proto::time::Time;
+use lavant_proto::uplink::Serving;
 
 use super::node::Node;
 use super::universe::{Setup, node_key};
 use crate::random::Random;
 
-/// Bytes of a row, a record, and of what proves rows, as they are counted.
-pub(super) const ROW_BYTES: u64 = 60;
+/// Bytes of a record, and of what proves rows, as they are counted.
 pub(super) const RECORD_BYTES: u64 = 260;
 pub(super) const PROOF_BYTES: u64 = 1300;
 /// How long a crashed node is away.
@@ -24,9 +27,19 @@ const AWAY: Duration = Duration::from_secs(60);
 /// What crosses a link.
 #[derive(Clone, Debug)]
 pub(super) enum Parcel {
-    Message(Message),
-    /// Chunk groups for a request: content, segment, groups; damaged or not.
-    Data(u32, u32, u64, Run, bool),
+    Message(Box<Message>),
+    Data(Data),
+}
+
+/// Chunk groups for a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Data {
+    pub(super) request: RequestNo,
+    pub(super) content: u32,
+    pub(super) sequence: u64,
+    pub(super) groups: GroupRun,
+    /// They are not what was signed.
+    pub(super) bad: bool,
 }
 
 #[derive(Debug)]
@@ -75,7 +88,7 @@ impl Ord for Due {
 /// One direction of a contact.
 #[derive(Debug, Default)]
 pub(super) struct Direction {
-    pub(super) messages: VecDeque<Message>,
+    pub(super) messages: VecDeque<Box<Message>>,
     pub(super) data: VecDeque<Parcel>,
     /// What is on its way onto the link, and since when.
     pub(super) sending: Option<(Parcel, Time)>,
@@ -133,7 +146,7 @@ pub struct World {
     pub(super) now: Time,
     random: Random,
     pub(super) outcome: Outcome,
-    hasher: blake3::Hasher,
+    pub(super) hasher: blake3::Hasher,
 }
 
 impl World {
@@ -263,7 +276,11 @@ impl World {
                 let view = self.setup.views[number as usize];
                 let it = &mut self.nodes[view.node as usize];
                 let no = it.no(&self.setup.universe, view.content);
-                self.input(view.node, Input::Watched(no, view.sequence));
+                let watched = Input::Watched {
+                    content: no,
+                    sequence: view.sequence,
+                };
+                self.input(view.node, watched);
             }
             Event::Restart(node) => {
                 let (universe, config) = (&self.setup.universe, &self.setup.config);
@@ -295,8 +312,12 @@ impl World {
         for side in 0..2 {
             let up = Input::Up {
                 contact: ContactNo(number),
-                node: node_key(ends[1 - side]),
-                dialled: side == 0,
+                arrival: Arrival {
+                    node: node_key(ends[1 - side]),
+                    dialled: side == 0,
+                    source: None,
+                    profile: Profile::default(),
+                },
             };
             self.input(ends[side], up);
         }
@@ -312,7 +333,7 @@ impl World {
         }
         self.outcome.broken += u64::from(broken);
         for end in contact.ends {
-            self.input(end, Input::Down(ContactNo(number)));
+            self.went_down(end, ContactNo(number));
         }
     }
 
@@ -356,7 +377,13 @@ impl World {
         };
         let place = it.place(&self.setup.universe, content, sequence);
         let run = Run::new(sequence, sequence + 1);
-        self.input(node, Input::Torn(place.no, place.track, run));
+        let torn = Input::Dropped {
+            content: place.content,
+            track: place.track,
+            run,
+            torn: true,
+        };
+        self.input(node, torn);
     }
 
     pub(super) fn input(&mut self, node: u32, input: Input) {
@@ -368,16 +395,16 @@ impl World {
         }
     }
 
-    /// Does what the relay of a node wants done.
+    /// Does what the core of a node wants done.
     fn drain(&mut self, node: u32) {
         if !self.nodes[node as usize].up {
             return;
         }
-        while let Some(output) = self.nodes[node as usize].relay.poll() {
+        while let Some(output) = self.nodes[node as usize].core.poll() {
             self.output(node, output);
         }
         let it = &mut self.nodes[node as usize];
-        let deadline = it.relay.deadline();
+        let deadline = it.core.deadline();
         if deadline == Time::MAX {
             return;
         }
@@ -390,71 +417,89 @@ impl World {
 
     fn output(&mut self, node: u32, output: Output) {
         match output {
-            Output::Send(contact, message) => self.send(contact, node, message),
-            Output::Close(contact, why) => {
+            Output::Send { contact, message } => self.send(contact, node, message),
+            Output::Close { contact, why } => {
                 *self.outcome.closed.entry(why).or_default() += 1;
                 self.hang_up(contact.0, node);
             }
-            Output::Serve {
+            Output::Serve(serving) => self.serve(node, serving),
+            Output::Ask {
                 contact,
                 request,
                 place,
-                groups,
+                message,
                 ..
             } => {
-                let it = &mut self.nodes[node as usize];
-                let Some(content) = it.content(&self.setup.universe, place.no) else {
-                    return;
-                };
-                let bad = it.lies && self.random.below(1000) < self.setup.faults.lies;
-                let parcel = Parcel::Data(request, content, place.sequence, groups, bad);
-                self.link(contact, node, parcel);
+                if self.fails() {
+                    let forever = false;
+                    return self.handle(node, Input::Refused { place, forever });
+                }
+                self.nodes[node as usize].expect(contact, request);
+                self.send(contact, node, message);
             }
-            Output::SendManifest(contact, no) => {
-                let manifest = Message::Manifest(no, Vec::new(), Signature([0; 64]));
-                self.send(contact, node, manifest);
+            Output::Unask { contact, request } => {
+                self.nodes[node as usize].unexpect(contact, request);
             }
-            Output::SendRows(contact, no, run) => {
-                self.outcome.message_bytes += PROOF_BYTES + run.count() * ROW_BYTES;
-                let rows = Message::Rows(no, run.start, Vec::new(), Vec::new());
-                self.send(contact, node, rows);
-            }
-            Output::SendRecords(contact, no, track, run) => {
-                self.send_records(contact, node, (no, track, run));
-            }
-            Output::LearnManifest(_, no, ..) => self.learn_manifest(node, no),
-            Output::LearnRows(_, no, from, ..) => self.learn_rows(node, no, from),
-            Output::LearnRecords(contact, no, track, run, records) => {
-                let Some(content) = self.content(node, no) else {
-                    return;
-                };
-                let sent: Vec<u64> = records.iter().map(|(_, s)| u64::from(s.0[0])).collect();
-                let mut known =
-                    self.nodes[node as usize].recall(&self.setup.universe, content, run);
-                known.retain(|known| sent.contains(&(known.sequence - run.start)));
-                let learned = Input::Learned(Some(contact), no, track, run, known);
-                self.nodes[node as usize].handle(self.now, learned);
-            }
-            Output::Recall(no, track, run) => {
+            Output::Recall {
+                content: no,
+                track,
+                run,
+            } => {
                 let Some(content) = self.content(node, no) else {
                     return;
                 };
                 let known = self.nodes[node as usize].recall(&self.setup.universe, content, run);
-                let learned = Input::Learned(None, no, track, run, known);
-                self.nodes[node as usize].handle(self.now, learned);
+                let learned = Input::Learned {
+                    from: None,
+                    content: no,
+                    track,
+                    run,
+                    known,
+                };
+                self.handle(node, learned);
             }
-            Output::Adopt(place, _) => self.adopt(node, place.no, place.sequence),
-            Output::Copies(no, _, copies) => {
+            Output::Adopt { place, .. } => self.adopt(node, place),
+            Output::Copies {
+                content: no,
+                copies,
+                ..
+            } => {
                 if let Some(content) = self.content(node, no) {
                     let universe = &self.setup.universe;
                     self.nodes[node as usize].copies(universe, content, &copies);
                 }
             }
-            Output::Expect { .. } | Output::Doubt(_) | Output::Forgotten(_) => {}
+            Output::Ready { .. }
+            | Output::Slow { .. }
+            | Output::Forget { .. }
+            | Output::Doubt { .. }
+            | Output::Forgotten { .. } => {}
+            other => self.about_contents(node, other),
         }
     }
 
-    fn content(&mut self, node: u32, no: u32) -> Option<u32> {
+    fn serve(&mut self, node: u32, serving: Serving) {
+        let it = &mut self.nodes[node as usize];
+        let Some(content) = it.content(&self.setup.universe, serving.place.content) else {
+            return;
+        };
+        let bad = it.lies && self.random.below(1000) < self.setup.faults.lies;
+        let data = Data {
+            request: serving.request,
+            content,
+            sequence: serving.place.sequence,
+            groups: serving.groups,
+            bad,
+        };
+        self.link(serving.contact, node, Parcel::Data(data));
+    }
+
+    /// Hands something to a node's core while its outputs are being worked through.
+    pub(super) fn handle(&mut self, node: u32, input: Input) {
+        self.nodes[node as usize].handle(self.now, input);
+    }
+
+    pub(super) fn content(&mut self, node: u32, no: ContentNo) -> Option<u32> {
         self.nodes[node as usize].content(&self.setup.universe, no)
     }
 
@@ -463,114 +508,27 @@ impl World {
         if let Some(contact) = self.contacts.remove(&number) {
             let other = contact.ends.into_iter().find(|end| *end != by);
             if let Some(other) = other {
-                self.input(other, Input::Down(ContactNo(number)));
+                self.went_down(other, ContactNo(number));
             }
         }
     }
 
-    fn send_records(&mut self, contact: ContactNo, node: u32, asked: (u32, u16, Run)) {
-        let (no, track, run) = asked;
-        let Some(content) = self.content(node, no) else {
-            return;
-        };
-        let Some(held) = self.nodes[node as usize].held.get(&content) else {
-            return;
-        };
-        let here = (run.start..run.end).filter(|sequence| held.here.contains(*sequence));
-        let records: Vec<_> = here
-            .map(|sequence| (Vec::new(), Signature([(sequence - run.start) as u8; 64])))
-            .collect();
-        self.outcome.message_bytes += RECORD_BYTES * records.len() as u64;
-        self.send(contact, node, Message::Records(no, track, run, records));
-    }
-
-    fn learn_manifest(&mut self, node: u32, no: u32) {
-        let Some(content) = self.content(node, no) else {
-            return;
-        };
-        let total = self.setup.universe.specs[content as usize].segments;
-        let mut hash = [0; 32];
-        hash[..4].copy_from_slice(&content.to_le_bytes());
-        let it = &mut self.nodes[node as usize];
-        it.handle(self.now, Input::Manifest(no, hash, total, 0));
-    }
-
-    fn learn_rows(&mut self, node: u32, no: u32, from: u64) {
-        let Some(content) = self.content(node, no) else {
-            return;
-        };
-        let total = self.setup.universe.specs[content as usize].segments;
-        let known = (from + lavant_proto::relay::message::ROWS_MAX).min(total);
-        if known < total {
-            self.nodes[node as usize].handle(self.now, Input::Rows(no, known));
-        } else if self.fails() {
-            self.nodes[node as usize].handle(self.now, Input::FailedContent(no));
-        } else {
-            self.nodes[node as usize].admit(&self.setup.universe, content, self.now);
-        }
+    fn went_down(&mut self, node: u32, contact: ContactNo) {
+        self.nodes[node as usize].expect_nothing(contact);
+        self.input(node, Input::Down { contact });
     }
 
     /// Whether the store cannot take something now.
-    fn fails(&mut self) -> bool {
+    pub(super) fn fails(&mut self) -> bool {
         let failures = self.setup.faults.failures;
         failures > 0 && self.random.below(1000) < failures
     }
 
-    fn adopt(&mut self, node: u32, no: u32, sequence: u64) {
-        let Some(content) = self.content(node, no) else {
-            return;
-        };
-        let now = self.now;
-        let fails = self.fails();
-        let universe = &self.setup.universe;
-        let it = &mut self.nodes[node as usize];
-        let place = it.place(universe, content, sequence);
-        if fails {
-            it.handle(now, Input::Failed(place));
-            return;
-        }
-        let spec = universe.specs[content as usize];
-        let Some(victims) = it.adopt(universe, content, sequence) else {
-            it.handle(now, Input::Refused(place));
-            return;
-        };
-        if let Some(capacity) = self.setup.capacity
-            && spec.publisher != node
-        {
-            let own: u64 = universe
-                .specs
-                .iter()
-                .filter(|spec| spec.publisher == node)
-                .map(|spec| spec.segments * spec.length)
-                .sum();
-            assert!(it.used <= capacity + own, "a store is over its limit");
-        }
-        self.outcome.evicted += victims.len() as u64;
-        for (other, sequence) in victims {
-            let gone = it.place(universe, other, sequence);
-            let run = Run::new(sequence, sequence + 1);
-            it.handle(now, Input::Dropped(gone.no, gone.track, run));
-        }
-        if it
-            .held
-            .get(&content)
-            .is_some_and(|held| held.here.count() == 1)
-            && !spec.is_finished()
-        {
-            it.admit(universe, content, now);
-        }
-        let run = Run::new(sequence, sequence + 1);
-        it.handle(now, Input::Stored(place.no, place.track, run));
-        if it.first_time(content, sequence) {
-            self.outcome.delivered += 1;
-            self.outcome.delay_seconds += now.since(spec.published(sequence)).as_secs();
-        }
-        for number in [now.0, u64::from(node), u64::from(content), sequence] {
-            self.hasher.update(&number.to_le_bytes());
-        }
+    pub(super) fn say(&mut self, contact: ContactNo, node: u32, message: RelayMessage) {
+        self.send(contact, node, Box::new(message.into()));
     }
 
-    fn send(&mut self, contact: ContactNo, node: u32, message: Message) {
+    fn send(&mut self, contact: ContactNo, node: u32, message: Box<Message>) {
         self.outcome.messages += 1;
         self.link(contact, node, Parcel::Message(message));
     }

@@ -15,7 +15,7 @@ use super::*;
 const LENGTH: u64 = 300_000;
 
 fn run(start: u64, end: u64) -> GroupRange {
-    GroupRange { start, end }
+    GroupRange::new(start, end)
 }
 
 fn groups(start: u64, end: u64) -> HaveRanges {

@@ -1,13 +1,12 @@
-//! How a relay behaves.
+//! How a node delivers.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use super::contact::Patience;
-use super::hello::{Interest, Token};
+use crate::contact::hello::{Interest, Token};
+use crate::contact::patience::Patience;
 use crate::ids::{PublisherKey, SigningKey};
 
-/// How a relay behaves.
+/// How a node delivers.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The node's own key.
@@ -20,6 +19,8 @@ pub struct Config {
     pub token: Option<Token>,
     /// The only nodes that it meets; all when absent.
     pub allow: Option<BTreeSet<PublisherKey>>,
+    /// Publishers that go before strangers, for entries and slots.
+    pub trusted: BTreeSet<PublisherKey>,
     /// Bytes a second that it sends, to all.
     pub upload: Option<u64>,
     /// Bytes a second that it sends to each contact.
@@ -38,17 +39,14 @@ pub struct Config {
     pub signer: Option<SigningKey>,
     /// Whether it is told on how many other nodes segments are, for a store that may be full.
     pub count_copies: bool,
-    /// How many chunk groups are handed to a link at a time.
+    /// How many chunk groups are handed to a link at a time, at most.
     pub quantum: u64,
-    /// After how long a quiet contact is asked for a sign of life; it is left after three and a
-    /// half times as long.
-    pub keep_alive: Duration,
-    /// How long other things may take.
+    /// How long is waited.
     pub patience: Patience,
 }
 
 impl Config {
-    /// A relay that takes everything, without limits.
+    /// A node that takes everything, without limits.
     #[must_use]
     pub const fn new(own: PublisherKey) -> Self {
         Self {
@@ -61,6 +59,7 @@ impl Config {
             },
             token: None,
             allow: None,
+            trusted: BTreeSet::new(),
             upload: None,
             peer_upload: None,
             download: None,
@@ -71,8 +70,14 @@ impl Config {
             signer: None,
             count_copies: true,
             quantum: 32,
-            keep_alive: Duration::from_secs(10),
             patience: Patience::new(),
         }
+    }
+
+    /// Whether a node, or a publisher, goes before strangers.
+    #[must_use]
+    pub fn is_trusted(&self, key: &PublisherKey) -> bool {
+        let allowed = || self.allow.as_ref().is_some_and(|it| it.contains(key));
+        *key == self.own || self.trusted.contains(key) || self.group.contains(key) || allowed()
     }
 }

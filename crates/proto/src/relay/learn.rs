@@ -1,25 +1,58 @@
 //! What peers say of contents, checked against the publisher's key before it is believed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::time::Duration;
 
-use lavant_proto::content::{
-    Kind, Leaf, Manifest, MerkleTree, Proof, SegmentRecord, SignedManifest, Unverified, Verified,
-    verify_range,
+use super::message::{Row, TrackName, place};
+use crate::content::{
+    Kind, Leaf, Manifest, Proof, SegmentRecord, SignedManifest, Unverified, Verified, verify_range,
 };
-use lavant_proto::ids::{ContentKey, Signature};
-use lavant_proto::limits::MANIFEST_RECORDS_MAX;
-use lavant_proto::relay::message::{Row, TrackName, place};
-use lavant_proto::runs::Run;
-use lavant_proto::time::Time;
+use crate::ids::{ContentKey, Signature};
+use crate::limits::MANIFEST_RECORDS_MAX;
+use crate::numbers::ContentNo;
+use crate::runs::SequenceRun;
+use crate::time::Time;
 
 /// Most rows of manifests that are on their way: as many as one manifest may have.
 const ROWS_MAX: usize = MANIFEST_RECORDS_MAX;
 /// Manifests that are on their way at a time.
 const ASSEMBLIES_MAX: usize = 256;
+/// How far ahead of this node's clock something may have been made. What is dated later would
+/// outlive everything else.
+pub const EARLY_MAX: Duration = Duration::from_secs(86_400);
+/// A clock that shows less was never set: 2026-01-01. Nothing can be said about the future then.
+const CLOCK_SET: Time = Time::from_seconds(1_767_225_600);
+
+/// What is wrong with something that a contact sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// No honest node sends it.
+    Lie(String),
+    /// It cannot be taken now; one of the two clocks may be wrong.
+    Early,
+}
+
+impl From<String> for Wrong {
+    fn from(why: String) -> Self {
+        Self::Lie(why)
+    }
+}
+
+impl From<&str> for Wrong {
+    fn from(why: &str) -> Self {
+        Self::Lie(why.to_owned())
+    }
+}
+
+/// Whether something is dated further in the future than clocks differ.
+#[must_use]
+pub fn is_early(created: Time, now: Time) -> bool {
+    now >= CLOCK_SET && created.since(now) > EARLY_MAX
+}
 
 /// A manifest of which the rows are coming.
-pub(super) struct Assembly {
+#[derive(Debug)]
+pub struct Assembly {
     manifest: Verified<Manifest>,
     signature: Signature,
     hash: [u8; 32],
@@ -34,25 +67,60 @@ impl Assembly {
     }
 }
 
-/// All manifests on their way, by the relay's numbers of their contents.
-#[derive(Default)]
-pub(super) struct Assemblies(BTreeMap<u32, Assembly>);
-
-/// A manifest with all of its records.
-pub(super) struct Complete {
-    pub(super) signed: Verified<SignedManifest>,
-    pub(super) records: Vec<Verified<SegmentRecord>>,
+impl Assembly {
+    /// The manifest with its records. It takes about a microsecond a record.
+    #[must_use]
+    pub fn finish(self) -> Option<Complete> {
+        let Self {
+            manifest,
+            signature,
+            leaves,
+            rows,
+            ..
+        } = self;
+        let records: Option<Vec<_>> = rows
+            .iter()
+            .zip(&leaves)
+            .enumerate()
+            .map(|(position, (row, leaf))| {
+                let record = row.record(&manifest, position as u64)?;
+                Unverified::new(record).verify_leaf(leaf)
+            })
+            .collect();
+        let claim = Unverified::new(manifest.into_inner());
+        let signed = claim.verify(signature, leaves).ok()?;
+        Some(Complete {
+            signed,
+            records: records?,
+        })
+    }
 }
 
-/// How far a manifest is: its hash, how many records it has, how many are known.
-pub(super) struct Progress {
-    pub(super) hash: [u8; 32],
-    pub(super) total: u64,
-    pub(super) known: u64,
+/// All manifests on their way.
+#[derive(Debug, Default)]
+pub struct Assemblies(BTreeMap<ContentNo, Assembly>);
+
+/// A manifest with all of its records.
+#[derive(Debug)]
+pub struct Complete {
+    /// The manifest.
+    pub signed: Verified<SignedManifest>,
+    /// Its records, in its order.
+    pub records: Vec<Verified<SegmentRecord>>,
+}
+
+/// How far a manifest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// How many records it has.
+    pub total: u64,
+    /// How many of them are known.
+    pub known: u64,
 }
 
 /// The hash by which nodes compare manifests.
-pub(super) fn manifest_hash(manifest: &[u8], signature: &Signature) -> [u8; 32] {
+#[must_use]
+pub fn manifest_hash(manifest: &[u8], signature: &Signature) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(manifest).update(&signature.0);
     *hasher.finalize().as_bytes()
@@ -60,14 +128,14 @@ pub(super) fn manifest_hash(manifest: &[u8], signature: &Signature) -> [u8; 32] 
 
 impl Assemblies {
     /// A manifest came. Rows that are here of the same one stay.
-    pub(super) fn manifest(
+    pub fn manifest(
         &mut self,
-        no: u32,
+        no: ContentNo,
         key: &ContentKey,
         bytes: &[u8],
         signature: Signature,
         now: Time,
-    ) -> Result<Progress, String> {
+    ) -> Result<Progress, Wrong> {
         let claim: Unverified<Manifest> =
             Manifest::decode(bytes).map_err(|error| format!("a manifest is damaged: {error}"))?;
         if claim.claim().content != *key {
@@ -78,6 +146,9 @@ impl Assemblies {
             .map_err(|_| "a manifest is not signed by its publisher".to_owned())?;
         if manifest.expires() <= now {
             return Err("it sent a manifest whose time is over".into());
+        }
+        if is_early(manifest.created, now) {
+            return Err(Wrong::Early);
         }
         let hash = manifest_hash(bytes, &signature);
         let known = match self.0.get(&no) {
@@ -96,7 +167,7 @@ impl Assemblies {
             }
         };
         let total = self.0.get(&no).map_or(0, Assembly::total);
-        Ok(Progress { hash, total, known })
+        Ok(Progress { total, known })
     }
 
     fn make_room(&mut self) {
@@ -110,19 +181,22 @@ impl Assemblies {
     }
 
     /// Rows came. Returns how many are known then, out of how many.
-    pub(super) fn rows(
+    pub fn rows(
         &mut self,
-        no: u32,
+        no: ContentNo,
         from: u64,
         rows: Vec<Row>,
         proof: &[[u8; 32]],
-    ) -> Result<Option<(u64, u64)>, String> {
+    ) -> Result<Option<Progress>, String> {
         let Some(held) = self.0.get_mut(&no) else {
             return Ok(None);
         };
         let total = held.total();
         if from != held.rows.len() as u64 {
-            return Ok(Some((held.rows.len() as u64, total)));
+            return Ok(Some(Progress {
+                total,
+                known: held.rows.len() as u64,
+            }));
         }
         let wrong = || "rows of a manifest are not what its publisher signed".to_owned();
         let mut leaves = Vec::with_capacity(rows.len());
@@ -136,51 +210,47 @@ impl Assemblies {
         }
         held.leaves.extend(leaves);
         held.rows.extend(rows);
-        Ok(Some((held.rows.len() as u64, total)))
+        let known = held.rows.len() as u64;
+        self.keep_below(no);
+        Ok(Some(Progress { total, known }))
+    }
+
+    /// Lets others go, the shortest first, while there are more rows than there may be.
+    fn keep_below(&mut self, no: ContentNo) {
+        let rows = |all: &BTreeMap<ContentNo, Assembly>| -> usize {
+            all.values().map(|held| held.rows.len()).sum()
+        };
+        while rows(&self.0) > ROWS_MAX {
+            let others = self.0.iter().filter(|(other, _)| **other != no);
+            let least = others.min_by_key(|(_, held)| held.rows.len());
+            let Some(least) = least.map(|(other, _)| *other) else {
+                return;
+            };
+            self.0.remove(&least);
+        }
     }
 
     /// Takes a manifest out of which every row is known.
-    pub(super) fn complete(&mut self, no: u32) -> Option<Complete> {
+    pub fn complete(&mut self, no: ContentNo) -> Option<Assembly> {
         let whole = self.0.get(&no)?;
         if whole.rows.len() as u64 != whole.total() {
             return None;
         }
-        let Assembly {
-            manifest,
-            signature,
-            leaves,
-            rows,
-            ..
-        } = self.0.remove(&no)?;
-        let records: Option<Vec<_>> = rows
-            .iter()
-            .zip(&leaves)
-            .enumerate()
-            .map(|(position, (row, leaf))| {
-                let record = row.record(&manifest, position as u64)?;
-                Unverified::new(record).verify_leaf(leaf)
-            })
-            .collect();
-        let claim = Unverified::new(manifest.into_inner());
-        let signed = claim.verify(signature, leaves).ok()?;
-        Some(Complete {
-            signed,
-            records: records?,
-        })
+        self.0.remove(&no)
     }
 
     /// Forgets a manifest.
-    pub(super) fn forget(&mut self, no: u32) {
+    pub fn forget(&mut self, no: ContentNo) {
         self.0.remove(&no);
     }
 }
 
 /// Checks signed records of a run of a track. One that is wrong makes all of them suspect; those
-/// whose time is over are left out.
-pub(super) fn records(
+/// whose time is over, or has not come, are left out.
+pub fn records(
     key: &ContentKey,
     track: &TrackName,
-    run: Run,
+    run: SequenceRun,
     claims: Vec<(Vec<u8>, Signature)>,
     now: Time,
 ) -> Result<Vec<(Verified<SegmentRecord>, Proof)>, String> {
@@ -194,11 +264,11 @@ pub(super) fn records(
         let asked = record.content == *key
             && record.rendition == track.rendition
             && record.kind == track.kind
-            && (run.start..run.end).contains(&record.sequence);
+            && run.contains(record.sequence);
         if !asked {
             return Err("it sent a record that was not asked for".into());
         }
-        if record.expires() > now {
+        if record.expires() > now && !is_early(record.created, now) {
             verified.push((record, Proof::Signature(signature)));
         }
     }
@@ -206,7 +276,8 @@ pub(super) fn records(
 }
 
 /// The position of a record in its manifest.
-pub(super) fn position(manifest: &Manifest, name: &TrackName, sequence: u64) -> Option<u64> {
+#[must_use]
+pub fn position(manifest: &Manifest, name: &TrackName, sequence: u64) -> Option<u64> {
     let mut before = 0;
     for info in &manifest.renditions {
         if info.name == name.rendition {
@@ -221,50 +292,4 @@ pub(super) fn position(manifest: &Manifest, name: &TrackName, sequence: u64) -> 
         before += info.inits + info.segments;
     }
     None
-}
-
-/// A manifest with what proves its records.
-pub(super) struct Sheet {
-    pub(super) manifest: Manifest,
-    pub(super) tree: MerkleTree,
-}
-
-/// Manifests of contents that are being fetched or served, verified once.
-#[derive(Default)]
-pub(super) struct Sheets(Vec<(u64, Arc<Sheet>)>);
-
-/// How many are kept: a record takes 64 bytes.
-const SHEETS_MAX: usize = 8;
-
-impl Sheets {
-    /// The manifest of a content, by its number in the store.
-    pub(super) fn get(
-        &mut self,
-        content_no: u64,
-        read: impl FnOnce() -> Option<Verified<SignedManifest>>,
-    ) -> Option<Arc<Sheet>> {
-        if let Some(at) = self.0.iter().position(|(no, _)| *no == content_no) {
-            let sheet = self.0.remove(at);
-            let kept = Arc::clone(&sheet.1);
-            self.0.push(sheet);
-            return Some(kept);
-        }
-        let SignedManifest {
-            manifest, leaves, ..
-        } = read()?.into_inner();
-        let sheet = Arc::new(Sheet {
-            manifest,
-            tree: MerkleTree::new(leaves),
-        });
-        if self.0.len() >= SHEETS_MAX {
-            self.0.remove(0);
-        }
-        self.0.push((content_no, Arc::clone(&sheet)));
-        Some(sheet)
-    }
-
-    /// Forgets the manifest of a content that changed.
-    pub(super) fn forget(&mut self, content_no: u64) {
-        self.0.retain(|(no, _)| *no != content_no);
-    }
 }

@@ -59,6 +59,15 @@ impl Bucket {
         }
     }
 
+    /// Puts bytes back that did not pass after all.
+    pub fn give_back(&mut self, now: Time, bytes: u64) {
+        if self.rate.is_some() {
+            self.fill(now);
+            let level = self.level + i128::from(bytes) * MICROS;
+            self.level = level.min(self.capacity());
+        }
+    }
+
     /// When `bytes` may pass; now when they may already, or when there is no limit.
     pub fn when(&mut self, now: Time, bytes: u64) -> Time {
         let Some(rate) = self.rate else { return now };

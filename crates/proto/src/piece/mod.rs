@@ -1,0 +1,570 @@
+//! Fetching verified chunk groups, by the root of the payload that they belong to.
+//!
+//! One table says which chunk group was asked of whom, for all ways of delivery and for every place
+//! that has the same payload, so that nothing is fetched twice. A way says what it wants next, and
+//! from whom, as a [`Chooser`].
+
+pub mod flow;
+pub mod message;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::delivery::Base;
+use crate::ids::Root;
+use crate::message::Message;
+use crate::numbers::{ContactNo, Place, RequestNo};
+use crate::runs::{GroupRun, GroupRuns, Run};
+use crate::time::Time;
+use crate::uplink::bucket::Bucket;
+use crate::verify::{CHUNK_GROUP_BYTES, group_count};
+use flow::Flow;
+
+/// Most requests that wait for a contact's answers.
+pub(crate) const REQUESTS_MAX: usize = 256;
+/// Most chunk groups in one request.
+pub(crate) const REQUEST_GROUPS_MAX: u64 = 64;
+/// How many requests in a row a contact may leave unanswered that others had to answer.
+const WITHHELD_MAX: u32 = 16;
+
+/// A payload that is being fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PieceNo(u32);
+
+/// What a way wants to be asked of a contact next.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// The payload.
+    pub piece: PieceNo,
+    /// The segment that it is asked for as.
+    pub place: Place,
+    /// The chunk groups.
+    pub groups: GroupRun,
+}
+
+/// A way of delivery as far as it fetches: it says what comes next, and how that is asked for.
+pub trait Chooser {
+    /// What to ask a contact for, of at most so many chunk groups; none when there is nothing, or
+    /// when something has to be learned first. Only what [`Pieces::open`] names may be chosen.
+    fn choose(&mut self, base: &mut Base, contact: ContactNo, most: u64) -> Option<Want>;
+
+    /// The question, in the other node's numbers. None when it has gone meanwhile.
+    fn question(&mut self, contact: ContactNo, want: &Want, request: RequestNo) -> Option<Message>;
+}
+
+/// A payload of which some chunk groups are here or on their way.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    key: (Root, u64),
+    have: GroupRuns,
+    flying: GroupRuns,
+    users: BTreeSet<Place>,
+}
+
+impl Payload {
+    pub(crate) const fn length(&self) -> u64 {
+        self.key.1
+    }
+
+    pub(crate) const fn have(&self) -> &GroupRuns {
+        &self.have
+    }
+
+    pub(crate) fn is_flying(&self) -> bool {
+        !self.flying.is_empty()
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.have.count() == group_count(self.length())
+    }
+}
+
+/// Something that was asked of a contact.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) piece: PieceNo,
+    pub(crate) place: Place,
+    /// What has not come yet.
+    pub(crate) groups: GroupRun,
+    /// When others may be asked for it.
+    due: Time,
+}
+
+/// What is asked of one contact.
+#[derive(Debug)]
+struct Fetch {
+    requests: BTreeMap<RequestNo, Request>,
+    next: RequestNo,
+    flow: Flow,
+    limit: Bucket,
+    /// When something came last, and the latest request of which.
+    progress: (Time, Option<RequestNo>),
+    /// Requests that it left unanswered, in a row.
+    withheld: u32,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Came {
+    /// The segments that have the payload.
+    pub(crate) places: Vec<Place>,
+    pub(crate) bytes: u64,
+    /// How many of them were here already.
+    pub(crate) duplicate: u64,
+    /// The payload is whole now.
+    pub(crate) whole: bool,
+    /// Something is still asked of the contact.
+    pub(crate) more: bool,
+}
+
+/// What became of a request that is overdue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overdue {
+    pub(crate) contact: ContactNo,
+    pub(crate) request: RequestNo,
+    pub(crate) place: Place,
+}
+
+/// All payloads that are being fetched, and of whom.
+#[derive(Debug)]
+pub struct Pieces {
+    payloads: BTreeMap<PieceNo, Payload>,
+    by_root: BTreeMap<(Root, u64), PieceNo>,
+    next: u32,
+    fetches: BTreeMap<ContactNo, Fetch>,
+    limit: Bucket,
+    /// When requests are due, at the earliest.
+    dues: BTreeSet<(Time, ContactNo, RequestNo)>,
+}
+
+impl Pieces {
+    pub(crate) fn new(limit: Option<u64>, now: Time) -> Self {
+        Self {
+            payloads: BTreeMap::new(),
+            by_root: BTreeMap::new(),
+            next: 0,
+            fetches: BTreeMap::new(),
+            limit: Bucket::new(limit, now),
+            dues: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn open_contact(&mut self, contact: ContactNo, limit: Option<u64>, now: Time) {
+        let fetch = Fetch {
+            requests: BTreeMap::new(),
+            next: RequestNo(0),
+            flow: Flow::new(now),
+            limit: Bucket::new(limit, now),
+            progress: (now, None),
+            withheld: 0,
+        };
+        self.fetches.insert(contact, fetch);
+    }
+
+    /// Forgets what was asked of a contact; it may be asked of others.
+    pub(crate) fn close_contact(&mut self, contact: ContactNo) {
+        let Some(fetch) = self.fetches.remove(&contact) else {
+            return;
+        };
+        for request in fetch.requests.values() {
+            self.land(request);
+        }
+    }
+
+    /// A segment is wanted that has this payload, of which some chunk groups are here.
+    pub(crate) fn want(&mut self, place: Place, key: (Root, u64), have: &GroupRuns) -> PieceNo {
+        if let Some(piece) = self.by_root.get(&key)
+            && let Some(payload) = self.payloads.get_mut(piece)
+        {
+            payload.users.insert(place);
+            payload.have.extend(have);
+            return *piece;
+        }
+        let piece = PieceNo(self.next);
+        self.next = self.next.wrapping_add(1);
+        let payload = Payload {
+            key,
+            have: have.clone(),
+            flying: GroupRuns::new(),
+            users: BTreeSet::from([place]),
+        };
+        self.payloads.insert(piece, payload);
+        self.by_root.insert(key, piece);
+        piece
+    }
+
+    /// A segment is not wanted any more. Returns what is asked of whom for nobody then.
+    pub(crate) fn unwant(&mut self, place: Place, piece: PieceNo) -> Vec<(ContactNo, RequestNo)> {
+        let Some(payload) = self.payloads.get_mut(&piece) else {
+            return Vec::new();
+        };
+        payload.users.remove(&place);
+        if !payload.users.is_empty() {
+            return Vec::new();
+        }
+        let flying = payload.is_flying();
+        let key = payload.key;
+        self.payloads.remove(&piece);
+        self.by_root.remove(&key);
+        if !flying {
+            return Vec::new();
+        }
+        let mut useless = Vec::new();
+        for (contact, fetch) in &self.fetches {
+            let its = fetch.requests.iter().filter(|(_, it)| it.piece == piece);
+            useless.extend(its.map(|(request, _)| (*contact, *request)));
+        }
+        useless
+    }
+
+    pub(crate) fn get(&self, piece: PieceNo) -> Option<&Payload> {
+        self.payloads.get(&piece)
+    }
+
+    /// The chunk groups of a payload that are not here and that nobody was asked for.
+    #[must_use]
+    pub fn open(&self, piece: PieceNo) -> GroupRuns {
+        let Some(payload) = self.payloads.get(&piece) else {
+            return GroupRuns::new();
+        };
+        let all = group_count(payload.length());
+        if payload.have.count() + payload.flying.count() >= all {
+            return GroupRuns::new();
+        }
+        GroupRuns::of(0, all)
+            .without(&payload.have)
+            .without(&payload.flying)
+    }
+
+    /// How many requests of a contact there may be besides those that there are, by its window.
+    fn room(&self, contact: ContactNo) -> Option<u64> {
+        let fetch = self.fetches.get(&contact)?;
+        let flow = &fetch.flow;
+        let free = flow.outstanding < flow.window && fetch.requests.len() < REQUESTS_MAX;
+        free.then(|| (flow.window - flow.outstanding).min(flow.window / 2))
+    }
+
+    fn has_room(&self, contact: ContactNo) -> bool {
+        let fetch = self.fetches.get(&contact);
+        fetch.is_some_and(|fetch| fetch.flow.has_room(REQUEST_GROUPS_MAX))
+    }
+
+    /// How many bytes the limits allow to be asked of a contact; or from when on.
+    fn allows(&mut self, contact: ContactNo, least: u64, now: Time) -> Result<u64, Time> {
+        let Some(fetch) = self.fetches.get_mut(&contact) else {
+            return Err(Time::MAX);
+        };
+        let allowed = self.limit.allows(now).min(fetch.limit.allows(now));
+        if allowed >= least {
+            return Ok(allowed);
+        }
+        let own = fetch.limit.when(now, least);
+        Err(own.max(self.limit.when(now, least)))
+    }
+
+    /// Notes that something is asked of a contact. Returns the number of the request, and when it
+    /// is due.
+    fn ask(
+        &mut self,
+        contact: ContactNo,
+        want: &Want,
+        answer: Duration,
+        now: Time,
+    ) -> Option<(RequestNo, Time)> {
+        let payload = self.payloads.get_mut(&want.piece)?;
+        let fetch = self.fetches.get_mut(&contact)?;
+        let Want { groups, .. } = *want;
+        payload.flying.insert(groups.start, groups.end);
+        let bytes = bytes_of(groups, payload.length());
+        fetch.flow.asked(bytes, now);
+        let queued = fetch.flow.takes().unwrap_or(answer);
+        let due = now.after(answer.saturating_add(queued * 3));
+        let request = fetch.next;
+        fetch.next = request.next();
+        let asked = Request {
+            piece: want.piece,
+            place: want.place,
+            groups,
+            due,
+        };
+        if fetch.requests.is_empty() {
+            fetch.progress.0 = now;
+        }
+        fetch.requests.insert(request, asked);
+        self.dues.insert((due, contact, request));
+        let cost = groups.count() * crate::uplink::GROUP_ON_LINK;
+        fetch.limit.take(now, cost);
+        self.limit.take(now, cost);
+        Some((request, due))
+    }
+
+    /// Chunk groups of a request came and were kept. None when it was given up.
+    pub(crate) fn arrived(
+        &mut self,
+        contact: ContactNo,
+        request: RequestNo,
+        groups: GroupRun,
+        (now, round_trip): (Time, Duration),
+    ) -> Option<Came> {
+        let fetch = self.fetches.get_mut(&contact)?;
+        let asked = fetch.requests.get_mut(&request)?;
+        asked.groups.start = asked.groups.start.max(groups.end);
+        let (piece, place) = (asked.piece, asked.place);
+        if asked.groups.count() == 0 {
+            fetch.requests.remove(&request);
+        }
+        fetch.withheld = 0;
+        fetch.progress = (now, fetch.progress.1.max(Some(request)));
+        let more = !fetch.requests.is_empty();
+        let Some(payload) = self.payloads.get_mut(&piece) else {
+            // It came another way meanwhile.
+            let bytes = groups.count() * CHUNK_GROUP_BYTES;
+            fetch.flow.came(bytes, round_trip, now);
+            return Some(Came {
+                places: vec![place],
+                bytes,
+                duplicate: bytes,
+                whole: false,
+                more,
+            });
+        };
+        let bytes = bytes_of(groups, payload.length());
+        fetch.flow.came(bytes, round_trip, now);
+        let came = GroupRuns::of(groups.start, groups.end);
+        let new = came.without(&payload.have).count();
+        payload.have.insert(groups.start, groups.end);
+        payload.flying.remove(groups.start, groups.end);
+        Some(Came {
+            places: payload.users.iter().copied().collect(),
+            bytes,
+            duplicate: (groups.count() - new) * CHUNK_GROUP_BYTES,
+            whole: payload.is_whole(),
+            more,
+        })
+    }
+
+    /// Forgets a request; what it asked for may be asked of others. What was set aside for it under
+    /// the limits is given back.
+    pub(crate) fn release(
+        &mut self,
+        contact: ContactNo,
+        request: RequestNo,
+        now: Time,
+    ) -> Option<Request> {
+        let fetch = self.fetches.get_mut(&contact)?;
+        let asked = fetch.requests.remove(&request)?;
+        let length = self.payloads.get(&asked.piece).map(Payload::length);
+        let most = asked.groups.count() * CHUNK_GROUP_BYTES;
+        let bytes = length.map_or(most, |length| bytes_of(asked.groups, length));
+        fetch.flow.dropped(bytes);
+        let cost = asked.groups.count() * crate::uplink::GROUP_ON_LINK;
+        fetch.limit.give_back(now, cost);
+        self.limit.give_back(now, cost);
+        self.land(&asked);
+        Some(asked)
+    }
+
+    fn land(&mut self, request: &Request) {
+        if let Some(payload) = self.payloads.get_mut(&request.piece) {
+            let Run { start, end, .. } = request.groups;
+            payload.flying.remove(start, end);
+        }
+    }
+
+    /// A contact did not answer what another one can: it is asked for less. Whether it did so too
+    /// often.
+    pub(crate) fn withheld(&mut self, contact: ContactNo) -> bool {
+        let Some(fetch) = self.fetches.get_mut(&contact) else {
+            return false;
+        };
+        fetch.flow.slow_down();
+        fetch.withheld += 1;
+        fetch.withheld >= WITHHELD_MAX
+    }
+
+    /// The requests that are due: those that were passed over for later ones, and those of contacts
+    /// of which nothing has come for as long as an answer may take.
+    pub(crate) fn overdue(
+        &mut self,
+        now: Time,
+        answer_within: impl Fn(ContactNo) -> Duration,
+    ) -> Vec<Overdue> {
+        let mut found = Vec::new();
+        while let Some(first) = self.dues.first().copied().filter(|(due, ..)| *due <= now) {
+            self.dues.remove(&first);
+            let (_, contact, request) = first;
+            let answer = answer_within(contact);
+            let Some(fetch) = self.fetches.get_mut(&contact) else {
+                continue;
+            };
+            let (since, latest) = fetch.progress;
+            let Some(asked) = fetch.requests.get_mut(&request) else {
+                continue;
+            };
+            let skipped = latest.is_some_and(|latest| latest > request);
+            if skipped || now.since(since) >= answer {
+                let place = asked.place;
+                found.push(Overdue {
+                    contact,
+                    request,
+                    place,
+                });
+            }
+            // Nobody else may have it: then it is waited for on.
+            asked.due = now.after(answer);
+            self.dues.insert((asked.due, contact, request));
+        }
+        found
+    }
+
+    /// When a request is due next.
+    pub(crate) fn next_due(&self) -> Time {
+        self.dues.first().map_or(Time::MAX, |(due, ..)| *due)
+    }
+
+    /// Whether something is asked of a contact.
+    pub(crate) fn asks(&self, contact: ContactNo) -> bool {
+        let fetch = self.fetches.get(&contact);
+        fetch.is_some_and(|fetch| !fetch.requests.is_empty())
+    }
+
+    /// Bytes a second that came from a contact of late.
+    pub(crate) fn rate(&self, contact: ContactNo, now: Time) -> u64 {
+        self.fetches
+            .get(&contact)
+            .map_or(0, |fetch| fetch.flow.rate(now))
+    }
+}
+
+impl Base {
+    /// Asks a contact for as much as its window holds, once a part of it is free: many small
+    /// requests would each carry the whole path of proofs.
+    pub(crate) fn fill(&mut self, no: ContactNo, chooser: &mut impl Chooser) {
+        if !self.pieces.has_room(no) || !self.contacts.get(no).is_some_and(|it| it.ready) {
+            return;
+        }
+        while let Some(room) = self.pieces.room(no) {
+            let least = crate::uplink::GROUP_ON_LINK;
+            let allowed = match self.pieces.allows(no, least, self.now) {
+                Ok(allowed) => allowed,
+                Err(when) => return self.wake_at(when),
+            };
+            let most = (room / CHUNK_GROUP_BYTES)
+                .min(allowed / least)
+                .clamp(1, REQUEST_GROUPS_MAX);
+            let Some(want) = chooser.choose(self, no, most) else {
+                return;
+            };
+            let now = self.now;
+            let Some(contact) = self.contacts.get_mut(no) else {
+                return;
+            };
+            let answer = contact.answer_within();
+            let Some((request, due)) = self.pieces.ask(no, &want, answer, now) else {
+                return;
+            };
+            contact.owes(now);
+            self.schedule(due);
+            let Some(message) = chooser.question(no, &want, request) else {
+                self.pieces.release(no, request, now);
+                return;
+            };
+            self.ask_for(no, request, &want, message);
+        }
+    }
+}
+
+/// Bytes that a run of chunk groups of a payload takes.
+pub(crate) fn bytes_of(groups: GroupRun, length: u64) -> u64 {
+    let end = group_count(length).min(groups.end);
+    let to = (end * CHUNK_GROUP_BYTES).min(length);
+    to.saturating_sub(groups.start * CHUNK_GROUP_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::numbers::{ContentNo, TrackNo};
+
+    const TRIP: Duration = Duration::from_millis(10);
+    const ANSWER: Duration = Duration::from_secs(1);
+
+    fn place(sequence: u64) -> Place {
+        Place {
+            content: ContentNo(1),
+            track: TrackNo(0),
+            sequence,
+        }
+    }
+
+    fn pieces() -> Pieces {
+        let mut pieces = Pieces::new(None, Time(0));
+        for contact in 0..2 {
+            pieces.open_contact(ContactNo(contact), None, Time(0));
+        }
+        pieces
+    }
+
+    fn ask(pieces: &mut Pieces, contact: u32, piece: PieceNo, groups: GroupRun) -> RequestNo {
+        let want = Want {
+            piece,
+            place: place(1),
+            groups,
+        };
+        let asked = pieces.ask(ContactNo(contact), &want, ANSWER, Time(0));
+        asked.unwrap().0
+    }
+
+    #[test]
+    fn one_payload_at_two_places_is_fetched_once() {
+        let mut pieces = pieces();
+        let key = (Root([1; 32]), 3 * CHUNK_GROUP_BYTES);
+        let none = GroupRuns::new();
+        let piece = pieces.want(place(1), key, &none);
+        assert_eq!(pieces.want(place(2), key, &none), piece);
+        let request = ask(&mut pieces, 0, piece, Run::new(0, 3));
+        assert!(pieces.open(piece).is_empty());
+        let now = (Time(5), TRIP);
+        let came = pieces.arrived(ContactNo(0), request, Run::new(0, 3), now);
+        let came = came.unwrap();
+        assert_eq!(came.places, [place(1), place(2)]);
+        assert_eq!((came.duplicate, came.whole, came.more), (0, true, false));
+    }
+
+    #[test]
+    fn what_one_contact_does_not_give_another_one_is_asked_for() {
+        let mut pieces = pieces();
+        let key = (Root([1; 32]), 8 * CHUNK_GROUP_BYTES);
+        let piece = pieces.want(place(1), key, &GroupRuns::new());
+        let held = ask(&mut pieces, 0, piece, Run::new(0, 4));
+        let later = ask(&mut pieces, 0, piece, Run::new(4, 8));
+        // The later one is answered and the first one passed over.
+        let second = Time::from_seconds(1);
+        pieces.arrived(ContactNo(0), later, Run::new(4, 8), (second, TRIP));
+        let due = pieces.next_due();
+        assert!(due > second && due < Time::from_seconds(8), "{due:?}");
+        let overdue = pieces.overdue(due, |_| ANSWER);
+        assert_eq!(overdue.len(), 1);
+        assert_eq!(overdue[0].request, held);
+        assert!(pieces.release(ContactNo(0), held, due).is_some());
+        assert_eq!(pieces.open(piece).runs(), [Run::new(0, 4)]);
+        assert!(!pieces.withheld(ContactNo(0)));
+        ask(&mut pieces, 1, piece, Run::new(0, 4));
+        pieces.close_contact(ContactNo(1));
+        assert_eq!(pieces.open(piece).count(), 4);
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_is_named_so_that_it_can_be_cancelled() {
+        let mut pieces = pieces();
+        let key = (Root([1; 32]), 8 * CHUNK_GROUP_BYTES);
+        let piece = pieces.want(place(1), key, &GroupRuns::new());
+        let request = ask(&mut pieces, 1, piece, Run::new(0, 8));
+        let useless = pieces.unwant(place(1), piece);
+        assert_eq!(useless, [(ContactNo(1), request)]);
+        // What comes of it all the same counts as a duplicate and frees the window.
+        let now = (Time(5), TRIP);
+        let came = pieces.arrived(ContactNo(1), request, Run::new(0, 8), now);
+        assert_eq!(came.unwrap().duplicate, 8 * CHUNK_GROUP_BYTES);
+    }
+}

@@ -1,0 +1,116 @@
+//! What others ask for: whether they may have it, and how many copies go with it.
+
+use super::Relay;
+use super::session::Session;
+use crate::content::Priority;
+use crate::delivery::{Base, Output};
+use crate::numbers::{ContactNo, ContentNo, Place, RequestNo};
+use crate::piece::message::PieceMessage;
+use crate::runs::{GroupRun, Run};
+use crate::uplink::{Class, Job, Serving};
+
+/// Segments that one contact may call damaged: each is read and hashed again.
+const DOUBTS_MAX: u32 = 16;
+
+impl Relay {
+    /// A contact asks for chunk groups.
+    pub(super) fn get(
+        &mut self,
+        base: &mut Base,
+        no: ContactNo,
+        (request, place, groups): (RequestNo, Place, GroupRun),
+    ) {
+        if !self.may_ask(base, no, place.content) {
+            return;
+        }
+        let entry = self.entries.get(&place.content);
+        let track = entry.and_then(|entry| entry.tracks.get(place.track.at()));
+        let here = track.is_some_and(|track| {
+            let pending = track.pending.get(&place.sequence);
+            let part = pending.and_then(|pending| base.pieces.get(pending.piece));
+            track.here.contains(place.sequence)
+                || part.is_some_and(|it| it.have().covers(groups.start, groups.end))
+        });
+        if !here || !self.grant(base, no, place.content) {
+            return base.send(no, PieceMessage::Gone(request));
+        }
+        let priority = self.entries.get(&place.content).map(|it| it.priority);
+        let job = Job {
+            request,
+            place,
+            class: Class::Relay,
+            rank: serving_rank(priority.unwrap_or(Priority::Vod)),
+            asked: groups,
+        };
+        if !base.uplink.push(no, job) {
+            return base.leave(no, "it asks for too much at a time".into());
+        }
+        base.work.insert(no);
+    }
+
+    /// Whether a contact was told of a content that it asks for; one that was not is left.
+    pub(super) fn may_ask(&self, base: &mut Base, no: ContactNo, at: ContentNo) -> bool {
+        let session = self.sessions.get(&no);
+        let may = session.is_some_and(|session| session.may_ask(at));
+        if !may {
+            base.leave(no, "it asked for a content that it was not told of".into());
+        }
+        may
+    }
+
+    /// Gives a contact half of the copies that are left (binary spray, Spyropoulos et al. 2005).
+    /// Whether it may have the content.
+    fn grant(&mut self, base: &Base, no: ContactNo, at: ContentNo) -> bool {
+        let (Some(session), Some(contact)) = (self.sessions.get_mut(&no), base.contacts.get(no))
+        else {
+            return false;
+        };
+        let Some(entry) = self.entries.get_mut(&at) else {
+            return false;
+        };
+        let Session { granted, .. } = session;
+        let limited = base.config.copies[usize::from(entry.priority.rank())] > 0;
+        if !limited || contact.interest.names(&entry.key) || granted.contains(&at) {
+            return true;
+        }
+        if entry.copies_left <= 1 {
+            return false;
+        }
+        entry.copies_left -= entry.copies_left / 2;
+        granted.insert(at);
+        true
+    }
+
+    /// All of an answer went to a link.
+    pub(crate) fn served(&mut self, base: &Base, done: Serving) {
+        let Some(label) = base.contacts.get(done.contact).map(|it| it.label()) else {
+            return;
+        };
+        let place = done.place;
+        if base.config.count_copies
+            && let Some(track) = self.track_mut(place)
+        {
+            track.saw_more(label, Run::one(place.sequence));
+            self.counted.insert(place.content);
+        }
+    }
+
+    /// A contact says that a segment of ours is damaged.
+    pub(super) fn doubted(&mut self, base: &mut Base, no: ContactNo, place: Place) {
+        let Some(contact) = base.contacts.get_mut(no) else {
+            return;
+        };
+        contact.doubts += 1;
+        if contact.doubts > DOUBTS_MAX {
+            return base.leave(no, "it doubts too much of what it gets".into());
+        }
+        if self.may_ask(base, no, place.content) {
+            base.out.push_back(Output::Doubt { place });
+        }
+    }
+}
+
+/// The rank of a priority among what is served: 0 goes first.
+const fn serving_rank(priority: Priority) -> u8 {
+    2 - priority.rank()
+}

@@ -1,0 +1,398 @@
+//! What a contact says of contents: what it has, and its answers to questions of ours.
+
+use super::Relay;
+use super::entry::Entry;
+use super::message::{Echo, RelayMessage, SUMMARY_RUNS_MAX, Summary};
+use super::session::{Fit, Question, Remote};
+use crate::contact::Contact;
+use crate::contact::budget::Claims;
+use crate::delivery::{Base, Output};
+use crate::limits::CONTENTS_MAX;
+use crate::numbers::{ContactNo, ContentNo, Place, RemoteNo, TrackNo};
+use crate::runs::{Run, SequenceRun};
+
+/// Bytes that a run more in what a contact has is counted with.
+const RUN_BYTES: usize = 16;
+/// Bytes of claims from which on a contact may have to go for another one.
+const CLAIMS_LARGE: usize = 1 << 20;
+
+impl Relay {
+    pub(crate) fn message(&mut self, base: &mut Base, no: ContactNo, message: RelayMessage) {
+        match message {
+            RelayMessage::Ranges(ranges) => self.reconcile(base, no, &ranges),
+            RelayMessage::Lacking(names) => self.lacking(base, no, &names),
+            RelayMessage::Summaries(summaries) => {
+                for summary in summaries {
+                    self.summary(base, no, summary);
+                }
+            }
+            RelayMessage::Echoes(echoes) => {
+                for echo in echoes {
+                    self.echo(base, no, echo);
+                }
+            }
+            RelayMessage::Have(at, track, run) => self.remote_has(base, no, at, track, run),
+            RelayMessage::Lost(at, track, run) => {
+                self.remote_lost(no, at, track, run);
+            }
+            RelayMessage::Removed(at) => self.remote_removed(base, no, at),
+            RelayMessage::GetManifest(content) => {
+                if self.may_ask(base, no, content) {
+                    let contact = no;
+                    let answer = Output::SendManifest { contact, content };
+                    base.out.push_back(answer);
+                }
+            }
+            RelayMessage::GetRows(content, run) => {
+                if self.may_ask(base, no, content) {
+                    base.out.push_back(Output::SendRows {
+                        contact: no,
+                        content,
+                        run,
+                    });
+                }
+            }
+            RelayMessage::GetRecords(content, track, run) => {
+                if self.may_ask(base, no, content) {
+                    base.out.push_back(Output::SendRecords {
+                        contact: no,
+                        content,
+                        track,
+                        run,
+                    });
+                }
+            }
+            RelayMessage::Get {
+                request,
+                content,
+                track,
+                sequence,
+                groups,
+            } => {
+                let place = Place {
+                    content,
+                    track,
+                    sequence,
+                };
+                self.get(base, no, (request, place, groups));
+            }
+            RelayMessage::Damaged(content, track, sequence) => {
+                let place = Place {
+                    content,
+                    track,
+                    sequence,
+                };
+                self.doubted(base, no, place);
+            }
+            answer => self.answer(base, no, answer),
+        }
+    }
+
+    /// Answers to questions of ours. One that was asked is verified; one to something else is a lie
+    /// while that is owed, so that nobody keeps a content away by answering beside the question.
+    fn answer(&mut self, base: &mut Base, no: ContactNo, message: RelayMessage) {
+        match message {
+            RelayMessage::Manifest(theirs, manifest, signature) => {
+                let question = |at| Question::Manifest(at);
+                if let Some(content) = self.answered(base, no, theirs, question) {
+                    base.out.push_back(Output::LearnManifest {
+                        contact: no,
+                        content,
+                        manifest,
+                        signature,
+                    });
+                }
+            }
+            RelayMessage::Rows(theirs, from, rows, proof) => {
+                let run = Run::new(from, from.saturating_add(rows.len() as u64));
+                let question = |at| Question::Rows(at, run);
+                if let Some(content) = self.answered(base, no, theirs, question) {
+                    base.out.push_back(Output::LearnRows {
+                        contact: no,
+                        content,
+                        from,
+                        rows,
+                        proof,
+                    });
+                }
+            }
+            RelayMessage::Records(theirs, track, run, records) => {
+                let at = self.ours(no, theirs);
+                let remote = at.and_then(|at| self.sessions.get(&no)?.remote.get(&at));
+                let Some(track) = remote.and_then(|remote| remote.ours(track)) else {
+                    return;
+                };
+                let question = |at| Question::Records(at, track, run);
+                if let Some(content) = self.answered(base, no, theirs, question) {
+                    base.out.push_back(Output::LearnRecords {
+                        contact: no,
+                        content,
+                        track,
+                        run,
+                        records,
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Our number for the content of an answer; none when the answer is of no use.
+    fn answered(
+        &mut self,
+        base: &mut Base,
+        no: ContactNo,
+        theirs: RemoteNo,
+        question: impl FnOnce(ContentNo) -> Question,
+    ) -> Option<ContentNo> {
+        let at = self.ours(no, theirs)?;
+        let session = self.sessions.get_mut(&no)?;
+        let question = question(at);
+        if session.answered(&question) == Fit::Unasked {
+            let instead = session.owed.keys().any(|owed| owed.content() == at);
+            if instead {
+                base.leave(no, "it answered something that it was not asked".into());
+            }
+            return None;
+        }
+        if let Some(remote) = session.remote.get_mut(&at) {
+            remote.answered();
+        }
+        let now = base.now;
+        let more = !session.owed.is_empty() || base.pieces.asks(no);
+        if let Some(contact) = base.contacts.get_mut(no) {
+            contact.gave(now, more);
+        }
+        Some(at)
+    }
+
+    /// Counts what a contact says of a content. False when there is no room for it.
+    fn charge(&mut self, base: &mut Base, no: ContactNo, more: usize, less: usize) -> bool {
+        let Some(session) = self.sessions.get_mut(&no) else {
+            return false;
+        };
+        let own = session.claims.bytes.saturating_sub(less) + more;
+        if own > Claims::BYTES_MAX {
+            return false;
+        }
+        let all = self.claimed.saturating_sub(less) + more;
+        if all > Claims::ALL_MAX && more > less {
+            // The contact that says most goes, unless this one says about as much.
+            let most = self.sessions.iter().max_by_key(|(_, it)| it.claims.bytes);
+            if let Some((most, bytes)) = most.map(|(no, it)| (*no, it.claims.bytes))
+                && bytes > CLAIMS_LARGE.max(own * 2)
+            {
+                let why = "what it says that it has takes more memory than there is";
+                base.close(most, why.into());
+            }
+            return false;
+        }
+        session.claims.bytes = own;
+        self.claimed = all;
+        true
+    }
+
+    fn summary(&mut self, base: &mut Base, no: ContactNo, summary: Summary) {
+        let Some(session) = self.sessions.get(&no) else {
+            return;
+        };
+        if session.numbers.len() >= CONTENTS_MAX {
+            return base.leave(no, "it speaks of too many contents".into());
+        }
+        let facts = (summary.priority, summary.expires);
+        let at = self.offered(base, no, &summary.key, facts);
+        if let Some(session) = self.sessions.get_mut(&no) {
+            session.numbers.insert(summary.no, at);
+        }
+        let Some(at) = at else {
+            return;
+        };
+        let mut remote = Remote {
+            no: summary.no,
+            manifest: summary.manifest,
+            hops: summary.hops,
+            copies: summary.copies,
+            weight: summary.weight(),
+            ..Remote::default()
+        };
+        if let Some(entry) = self.entries.get_mut(&at) {
+            if !entry.stored && entry.tracks.iter().all(|track| track.here.is_empty()) {
+                (entry.priority, entry.expires) = facts;
+            }
+            for (name, here) in summary.tracks {
+                // One too many has a number that no track has.
+                let ours = entry.track(&name).unwrap_or(TrackNo(u16::MAX));
+                remote.tracks.push((ours, here));
+            }
+        }
+        for (track, sequence, groups) in summary.partials {
+            if let Some(ours) = remote.ours(track) {
+                remote.partials.insert((ours, sequence), groups);
+            }
+        }
+        if self.note_remote(base, no, at, remote)
+            && let Some(manifest) = summary.manifest
+        {
+            self.receive(base, (no, at), &manifest, summary.receipts);
+        }
+    }
+
+    /// A contact says what it has of a content that it was told of.
+    fn echo(&mut self, base: &mut Base, no: ContactNo, echo: Echo) {
+        if !self.may_ask(base, no, echo.yours) {
+            return;
+        }
+        let entry = self.entries.get(&echo.yours);
+        let Some(session) = self.sessions.get_mut(&no) else {
+            return;
+        };
+        let Some(entry) = entry else {
+            session.numbers.insert(echo.no, None);
+            return;
+        };
+        if echo
+            .tracks
+            .iter()
+            .any(|(it, _)| it.at() >= entry.tracks.len())
+        {
+            return base.leave(no, "it speaks of a track that it was not told of".into());
+        }
+        session.numbers.insert(echo.no, Some(echo.yours));
+        let runs = echo.tracks.iter().map(|(_, here)| here.runs().len() + 1);
+        let remote = Remote {
+            no: echo.no,
+            manifest: if echo.finished { entry.hint() } else { None },
+            hops: echo.hops,
+            copies: echo.copies,
+            weight: 128 + RUN_BYTES * runs.sum::<usize>(),
+            tracks: echo.tracks,
+            ..Remote::default()
+        };
+        self.note_remote(base, no, echo.yours, remote);
+    }
+
+    /// Notes what a contact has of a content; whether there is room for it.
+    fn note_remote(
+        &mut self,
+        base: &mut Base,
+        no: ContactNo,
+        at: ContentNo,
+        mut remote: Remote,
+    ) -> bool {
+        let before = self.sessions.get(&no).and_then(|it| it.remote.get(&at));
+        let less = before.map_or(0, |before| before.weight);
+        if let Some(before) = before {
+            remote.rests = before.rests;
+        }
+        if !self.charge(base, no, remote.weight, less) {
+            self.turn_away(base, no, at);
+            return false;
+        }
+        if let Some(session) = self.sessions.get_mut(&no) {
+            session.remote.insert(at, remote);
+            session.dirty.insert(at);
+            base.work.insert(no);
+        }
+        self.compare(base, no, at);
+        true
+    }
+
+    /// What a contact says of a content is not taken now. It is asked for again when there is room.
+    fn turn_away(&mut self, base: &mut Base, no: ContactNo, at: ContentNo) {
+        if let Some(session) = self.sessions.get_mut(&no) {
+            self.claimed = self.claimed.saturating_sub(session.forget(at));
+            let name = self.entries.get(&at).map(Entry::short_name);
+            if let Some(name) = name
+                && session.deferred.len() < CONTENTS_MAX
+            {
+                session.deferred.insert(name);
+            }
+        }
+        self.forget_idle(base, vec![at]);
+    }
+
+    fn remote_has(
+        &mut self,
+        base: &mut Base,
+        no: ContactNo,
+        theirs: RemoteNo,
+        track: TrackNo,
+        run: SequenceRun,
+    ) {
+        let Some(at) = self.ours(no, theirs) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(&no) else {
+            return;
+        };
+        let Some(remote) = session.remote.get_mut(&at) else {
+            return;
+        };
+        let Some((ours, here)) = remote.tracks.get_mut(track.at()) else {
+            return base.leave(no, "it speaks of a track that it did not name".into());
+        };
+        let ours = *ours;
+        let before = here.runs().len();
+        here.insert(run.start, run.end);
+        let after = here.runs().len();
+        if after > SUMMARY_RUNS_MAX {
+            return base.leave(no, "what it has is too scattered".into());
+        }
+        session.dirty.insert(at);
+        if after > before {
+            remote.weight += RUN_BYTES;
+            if !self.charge(base, no, RUN_BYTES, 0) {
+                return self.turn_away(base, no, at);
+            }
+        }
+        base.work.insert(no);
+        let label = base.contacts.get(no).map(Contact::label);
+        if let (Some(label), true) = (label, base.config.count_copies)
+            && let Some(entry) = self.entries.get_mut(&at)
+            && let Some(track) = entry.tracks.get_mut(ours.at())
+        {
+            track.saw_more(label, run);
+            self.counted.insert(at);
+        }
+    }
+
+    fn remote_lost(&mut self, no: ContactNo, theirs: RemoteNo, track: TrackNo, run: SequenceRun) {
+        let Some(at) = self.ours(no, theirs) else {
+            return;
+        };
+        let session = self.sessions.get_mut(&no);
+        let remote = session.and_then(|session| session.remote.get_mut(&at));
+        if let Some(remote) = remote
+            && let Some(ours) = remote.ours(track)
+        {
+            remote.lost(ours, run);
+        }
+        self.dirty.insert(at);
+    }
+
+    fn remote_removed(&mut self, base: &mut Base, no: ContactNo, theirs: RemoteNo) {
+        let Some(at) = self.ours(no, theirs) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(&no) {
+            self.claimed = self.claimed.saturating_sub(session.forget(at));
+            session.numbers.remove(&theirs);
+            session.owed.retain(|owed, _| owed.content() != at);
+        }
+        if let Some(entry) = self.entries.get_mut(&at) {
+            entry.unask(no);
+            if entry.claimed == Some(no) {
+                self.release_claim_of(no, at);
+            }
+        }
+        self.calm(base, no);
+        self.dirty.insert(at);
+    }
+
+    fn release_claim_of(&mut self, no: ContactNo, at: ContentNo) {
+        if let Some(session) = self.sessions.get_mut(&no) {
+            session.claims.unproven = session.claims.unproven.saturating_sub(1);
+        }
+        self.claim_again(at);
+    }
+}

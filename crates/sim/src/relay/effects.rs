@@ -1,0 +1,200 @@
+//! What the store of a simulated node does, and what is said of contents.
+
+use lavant_proto::delivery::{Input, Output};
+use lavant_proto::ids::{Root, Signature};
+use lavant_proto::numbers::{ContactNo, ContentNo, Place, TrackNo};
+use lavant_proto::relay::message::{RelayMessage, Row};
+use lavant_proto::runs::{Run, SequenceRun};
+use lavant_proto::time::Time;
+
+use super::world::World;
+
+impl World {
+    /// Questions about contents, and answers to them.
+    pub(super) fn about_contents(&mut self, node: u32, output: Output) {
+        match output {
+            Output::SendManifest { contact, content } => {
+                let manifest =
+                    RelayMessage::Manifest(content.told(), Vec::new(), Signature([0; 64]));
+                self.say(contact, node, manifest);
+            }
+            Output::SendRows {
+                contact,
+                content,
+                run,
+            } => {
+                let rows = (run.start..run.end).map(|_| row());
+                let rows =
+                    RelayMessage::Rows(content.told(), run.start, rows.collect(), Vec::new());
+                self.say(contact, node, rows);
+            }
+            Output::SendRecords {
+                contact,
+                content,
+                track,
+                run,
+            } => self.send_records(contact, node, (content, track, run)),
+            Output::LearnManifest { content, .. } => self.learn_manifest(node, content),
+            Output::LearnRows {
+                content,
+                from,
+                rows,
+                ..
+            } => self.learn_rows(node, content, from + rows.len() as u64),
+            Output::LearnRecords {
+                contact,
+                content: no,
+                track,
+                run,
+                records,
+            } => {
+                let Some(content) = self.content(node, no) else {
+                    return;
+                };
+                let sent: Vec<u64> = records.iter().map(|(_, s)| u64::from(s.0[0])).collect();
+                let mut known =
+                    self.nodes[node as usize].recall(&self.setup.universe, content, run);
+                known.retain(|known| sent.contains(&(known.sequence - run.start)));
+                let learned = Input::Learned {
+                    from: Some(contact),
+                    content: no,
+                    track,
+                    run,
+                    known,
+                };
+                self.handle(node, learned);
+            }
+            _ => {}
+        }
+    }
+
+    fn send_records(
+        &mut self,
+        contact: ContactNo,
+        node: u32,
+        asked: (ContentNo, TrackNo, SequenceRun),
+    ) {
+        let (no, track, run) = asked;
+        let Some(content) = self.content(node, no) else {
+            return;
+        };
+        let Some(held) = self.nodes[node as usize].held.get(&content) else {
+            return;
+        };
+        let here = (run.start..run.end).filter(|sequence| held.here.contains(*sequence));
+        let records: Vec<_> = here
+            .map(|sequence| (Vec::new(), Signature([(sequence - run.start) as u8; 64])))
+            .collect();
+        let records = RelayMessage::Records(no.told(), track, run, records);
+        self.say(contact, node, records);
+    }
+
+    fn learn_manifest(&mut self, node: u32, no: ContentNo) {
+        let Some(content) = self.content(node, no) else {
+            return;
+        };
+        let total = self.setup.universe.specs[content as usize].segments;
+        let manifest = Input::Manifest {
+            content: no,
+            total,
+            known: 0,
+        };
+        self.handle(node, manifest);
+    }
+
+    fn learn_rows(&mut self, node: u32, no: ContentNo, known: u64) {
+        let Some(content) = self.content(node, no) else {
+            return;
+        };
+        let total = self.setup.universe.specs[content as usize].segments;
+        if known < total {
+            self.handle(node, Input::Rows { content: no, known });
+        } else if self.fails() {
+            let failed = Input::RefusedContent {
+                content: no,
+                forever: false,
+            };
+            self.handle(node, failed);
+        } else {
+            self.nodes[node as usize].admit(&self.setup.universe, content, self.now);
+        }
+    }
+
+    pub(super) fn adopt(&mut self, node: u32, place: Place) {
+        let sequence = place.sequence;
+        let Some(content) = self.content(node, place.content) else {
+            return;
+        };
+        let now = self.now;
+        let fails = self.fails();
+        let universe = &self.setup.universe;
+        let it = &mut self.nodes[node as usize];
+        if fails {
+            let forever = false;
+            it.handle(now, Input::Refused { place, forever });
+            return;
+        }
+        let spec = universe.specs[content as usize];
+        let Some(victims) = it.adopt(universe, content, sequence) else {
+            let forever = true;
+            it.handle(now, Input::Refused { place, forever });
+            return;
+        };
+        if let Some(capacity) = self.setup.capacity
+            && spec.publisher != node
+        {
+            let own: u64 = universe
+                .specs
+                .iter()
+                .filter(|spec| spec.publisher == node)
+                .map(|spec| spec.segments * spec.length)
+                .sum();
+            assert!(it.used <= capacity + own, "a store is over its limit");
+        }
+        self.outcome.evicted += victims.len() as u64;
+        for (other, sequence) in victims {
+            let gone = it.place(universe, other, sequence);
+            let dropped = Input::Dropped {
+                content: gone.content,
+                track: gone.track,
+                run: Run::one(sequence),
+                torn: false,
+            };
+            it.handle(now, dropped);
+        }
+        if it
+            .held
+            .get(&content)
+            .is_some_and(|held| held.here.count() == 1)
+            && !spec.is_finished()
+        {
+            it.admit(universe, content, now);
+        }
+        let stored = Input::Stored {
+            content: place.content,
+            track: place.track,
+            run: Run::one(sequence),
+        };
+        it.handle(now, stored);
+        if it.first_time(content, sequence) {
+            self.outcome.delivered += 1;
+            self.outcome.delay_seconds += now.since(spec.published(sequence)).as_secs();
+        }
+        for number in [now.0, u64::from(node), u64::from(content), sequence] {
+            self.hasher.update(&number.to_le_bytes());
+        }
+    }
+}
+
+/// A row of a manifest; what it says is of no interest here.
+const fn row() -> Row {
+    Row {
+        duration: 540_000,
+        discontinuity: false,
+        init: None,
+        created: Time::from_seconds(1_800_000_000),
+        ttl: 86_400,
+        length: 300_000,
+        root: Root([0; 32]),
+    }
+}
