@@ -4,14 +4,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use lavant_sim::relay::report::{self, Options as RelayOptions};
+use lavant_sim::relay::report::{self, Options as RelayOptions, Ratios};
 use lavant_sim::relay::trace;
 use lavant_sim::retention::{Options, run};
 
 const HELP: &str = "Usage:
   lavant-sim retention [--seed N] [--seeds COUNT] [--steps N] [--limit BYTES]
   lavant-sim replay SEED [--steps N] [--limit BYTES]
-  lavant-sim relay [--seed N] [--seeds COUNT] [--trace FILE] [--json] [--trouble] [--alone]
+  lavant-sim relay [--films] [--seed N] [--seeds COUNT] [--trace FILE] [--json] [--trouble]
+                   [--alone]
                    [--nodes N] [--village N] [--travel PERCENT] [--hours N]
                    [--hourly MEETINGS] [--meeting SECONDS]
                    [--contents N] [--segments N] [--length BYTES] [--publish PERCENT]
@@ -20,14 +21,17 @@ const HELP: &str = "Usage:
 retention  a store under pressure: COUNT seeds from N on; the rules are checked at every step
 replay     one seed again, with its report
 relay      nodes that meet, in a trace from a file ('ID ID START END' or 'TIME CONN ID ID up|down')
-           or in one that is made, beside plain epidemic routing (not with --alone) and the best
-           that could be; --trouble adds lies, crashes, wrong clocks and failing stores;
-           --buffer is what a node can store, in percent of all that is published
+           or in one that is made, beside epidemic routing, plain and rarest first (not with
+           --alone), and the best that could be; with several seeds also how they compare over all;
+           --trouble adds lies, crashes, wrong clocks and failing stores;
+           --buffer is what a node can store, in percent of all that is published;
+           --films, given first, is a setting: short meetings, 4 films of 100 segments
 
 Examples:
   lavant-sim retention --seeds 1000
   lavant-sim replay 42
   lavant-sim relay --unlimited
+  lavant-sim relay --films --seeds 10
   lavant-sim relay --buffer 10 --meeting 10 --seeds 5
   lavant-sim relay --trace contacts.txt --json";
 
@@ -89,6 +93,7 @@ fn relay(args: &[String]) -> Result<(), String> {
     while let Some(flag) = args.next() {
         match flag.as_str() {
             "--json" => json = true,
+            "--films" => options = RelayOptions::films(),
             "--trouble" => options.trouble = true,
             "--alone" => options.compare = false,
             "--unlimited" => options.rate = None,
@@ -102,14 +107,19 @@ fn relay(args: &[String]) -> Result<(), String> {
             }
         }
     }
+    let mut ratios = Ratios::default();
     for seed in options.seed..options.seed.saturating_add(seeds) {
         options.seed = seed;
         let report = report::run(&options);
+        ratios.add(&report);
         let text = if json { report.json() } else { report.table() };
         if !json && seeds > 1 {
             say(&format_args!("seed {seed}"));
         }
         say(&text);
+    }
+    if seeds > 1 && options.compare {
+        say(&if json { ratios.json() } else { ratios.table() });
     }
     Ok(())
 }

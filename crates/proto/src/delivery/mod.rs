@@ -273,7 +273,7 @@ impl Delivery {
             self.base.fill(contact, &mut self.relay);
         }
         for done in self.base.serve() {
-            self.relay.served(&mut self.base, done);
+            self.relay.served(&self.base, done);
         }
         self.end_contacts();
     }

@@ -1,5 +1,5 @@
-//! Plain epidemic routing (Vahdat and Becker, 2000), to compare with: random order, the oldest is
-//! dropped, a transfer that was cut starts again.
+//! Epidemic routing (Vahdat and Becker, 2000), to compare with: the oldest is dropped, a transfer
+//! that was cut starts again. Two orders: plain, and rarest first, each segment once.
 
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
@@ -9,6 +9,20 @@ use lavant_proto::verify::CHUNK_GROUP_BYTES;
 use super::universe::Setup;
 use super::world::Outcome;
 use crate::random::Random;
+
+/// What a node sends next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Any segment that the other side lacks, though it may be on its way to it over another
+    /// meeting.
+    Random,
+    /// Of the segments that the other side lacks and that nobody sends it now, one that the fewest
+    /// nodes of the whole world have at this moment; chance decides between equals. Both sides know
+    /// at once and for nothing what the other one has and how rare each segment is, so this is
+    /// greedy with knowledge that no node has. Links, buffers and drops are those of the plain one,
+    /// and what was sent of a segment when a meeting ended is lost.
+    RarestOnce,
+}
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -25,11 +39,16 @@ struct Node {
     order: VecDeque<u32>,
     used: u64,
     ever: Vec<u64>,
+    /// Segments that are on their way to it.
+    coming: Vec<u64>,
     meetings: BTreeSet<usize>,
 }
 
 struct Epidemic<'a> {
     setup: &'a Setup,
+    rule: Order,
+    /// How many nodes have each segment.
+    copies: Vec<u32>,
     nodes: Vec<Node>,
     /// The first segment of each content.
     first: Vec<u32>,
@@ -44,10 +63,10 @@ struct Epidemic<'a> {
     now: Time,
 }
 
-/// Runs plain epidemic routing on the same meetings, contents, links and buffers.
+/// Runs epidemic routing on the same meetings, contents, links and buffers.
 #[must_use]
-pub fn run(setup: &Setup) -> Outcome {
-    let mut epidemic = Epidemic::new(setup);
+pub fn run(setup: &Setup, rule: Order) -> Outcome {
+    let mut epidemic = Epidemic::new(setup, rule);
     while let Some(std::cmp::Reverse((at, _, event))) = epidemic.queue.pop() {
         if at > setup.end {
             break;
@@ -59,7 +78,7 @@ pub fn run(setup: &Setup) -> Outcome {
 }
 
 impl<'a> Epidemic<'a> {
-    fn new(setup: &'a Setup) -> Self {
+    fn new(setup: &'a Setup, rule: Order) -> Self {
         let (mut first, mut content_of) = (Vec::new(), Vec::new());
         for (content, spec) in setup.universe.specs.iter().enumerate() {
             first.push(content_of.len() as u32);
@@ -71,10 +90,13 @@ impl<'a> Epidemic<'a> {
             order: VecDeque::new(),
             used: 0,
             ever: vec![0; words],
+            coming: vec![0; words],
             meetings: BTreeSet::new(),
         });
         let mut epidemic = Self {
             setup,
+            rule,
+            copies: vec![0; content_of.len()],
             nodes: nodes.collect(),
             first,
             content_of,
@@ -129,8 +151,10 @@ impl<'a> Epidemic<'a> {
         let meeting = self.setup.meetings[number];
         let mut broken = false;
         for side in 0..2 {
-            if let Some((_, _, since)) = self.sending[number][side].take() {
+            if let Some((segment, _, since)) = self.sending[number][side].take() {
                 broken = true;
+                let to = [meeting.b, meeting.a][side] as usize;
+                self.nodes[to].coming[segment as usize / 64] &= !(1 << (segment % 64));
                 let rate = u128::from(self.setup.rate.unwrap_or(u64::MAX));
                 let micros = self.now.since(since).as_micros();
                 self.outcome.lost_bytes += (micros * rate / 1_000_000) as u64;
@@ -153,6 +177,7 @@ impl<'a> Epidemic<'a> {
             let segment = self.first[content as usize] + at as u32;
             let node = &mut self.nodes[spec.publisher as usize];
             node.held[segment as usize / 64] |= 1 << (segment % 64);
+            self.copies[segment as usize] += 1;
         }
         self.wake(spec.publisher);
         if end < spec.segments {
@@ -186,31 +211,63 @@ impl<'a> Epidemic<'a> {
         }
     }
 
-    /// Starts to send a random segment that the other side lacks.
-    fn send(&mut self, number: usize, side: usize) {
-        let meeting = self.setup.meetings[number];
-        let ends = [meeting.a as usize, meeting.b as usize];
-        if !self.up[number] || self.sending[number][side].is_some() {
-            return;
-        }
-        let (from, to) = (&self.nodes[ends[side]], &self.nodes[ends[1 - side]]);
-        let words = from.held.len();
+    /// A random segment that the other side lacks.
+    fn random(&mut self, from: usize, to: usize) -> Option<u32> {
+        let words = self.nodes[from].held.len();
         let start = self.random.below(words as u64) as usize;
-        let found = (0..words).find_map(|offset| {
+        let (from, to) = (&self.nodes[from], &self.nodes[to]);
+        let (at, lacking) = (0..words).find_map(|offset| {
             let at = (start + offset) % words;
             let lacking = from.held[at] & !to.held[at];
             (lacking != 0).then_some((at, lacking))
-        });
-        let Some((at, lacking)) = found else {
-            return;
-        };
+        })?;
         let mut skip = self.random.below(u64::from(lacking.count_ones()));
         let mut bits = lacking;
         while skip > 0 {
             bits &= bits - 1;
             skip -= 1;
         }
-        let segment = at as u32 * 64 + bits.trailing_zeros();
+        Some(at as u32 * 64 + bits.trailing_zeros())
+    }
+
+    /// The rarest segment that the other side lacks and nobody sends it.
+    fn rarest(&mut self, from: usize, to: usize) -> Option<u32> {
+        let (mut best, mut equals) = (None, 0);
+        for at in 0..self.nodes[from].held.len() {
+            let (from, to) = (&self.nodes[from], &self.nodes[to]);
+            let mut bits = from.held[at] & !to.held[at] & !to.coming[at];
+            while bits != 0 {
+                let segment = at as u32 * 64 + bits.trailing_zeros();
+                bits &= bits - 1;
+                let copies = self.copies[segment as usize];
+                if best.is_none_or(|(least, _)| copies < least) {
+                    (best, equals) = (Some((copies, segment)), 1);
+                } else if best.is_some_and(|(least, _)| copies == least) {
+                    equals += 1;
+                    if self.random.below(equals) == 0 {
+                        best = Some((copies, segment));
+                    }
+                }
+            }
+        }
+        best.map(|(_, segment)| segment)
+    }
+
+    /// Starts to send a segment that the other side lacks.
+    fn send(&mut self, number: usize, side: usize) {
+        let meeting = self.setup.meetings[number];
+        let ends = [meeting.a as usize, meeting.b as usize];
+        if !self.up[number] || self.sending[number][side].is_some() {
+            return;
+        }
+        let found = match self.rule {
+            Order::Random => self.random(ends[side], ends[1 - side]),
+            Order::RarestOnce => self.rarest(ends[side], ends[1 - side]),
+        };
+        let Some(segment) = found else {
+            return;
+        };
+        self.nodes[ends[1 - side]].coming[segment as usize / 64] |= 1 << (segment % 64);
         let spec = self.setup.universe.specs[self.content_of[segment as usize] as usize];
         let micros = match self.setup.rate {
             Some(rate) => u128::from(spec.length) * 1_000_000 / u128::from(rate.max(1)),
@@ -241,6 +298,7 @@ impl<'a> Epidemic<'a> {
         let content = self.content_of[segment as usize];
         let spec = self.setup.universe.specs[content as usize];
         let (word, mask) = (segment as usize / 64, 1u64 << (segment % 64));
+        self.nodes[to as usize].coming[word] &= !mask;
         let groups = spec.length.div_ceil(CHUNK_GROUP_BYTES);
         self.outcome.payload_bytes += groups * CHUNK_GROUP_BYTES;
         if self.now >= spec.expires() {
@@ -259,10 +317,12 @@ impl<'a> Epidemic<'a> {
             let length =
                 self.setup.universe.specs[self.content_of[oldest as usize] as usize].length;
             node.held[oldest as usize / 64] &= !(1 << (oldest % 64));
+            self.copies[oldest as usize] -= 1;
             node.used -= length;
             self.outcome.evicted += 1;
         }
         node.held[word] |= mask;
+        self.copies[segment as usize] += 1;
         if spec.publisher != to {
             node.used += spec.length;
             node.order.push_back(segment);

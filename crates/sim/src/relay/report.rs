@@ -1,5 +1,4 @@
-//! `lavant-sim relay`: a world, plain epidemic routing in the same world, and the best that could
-//! be.
+//! `lavant-sim relay`: a world, epidemic routing in the same world, and the best that could be.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use lavant_proto::delivery::Config;
 use lavant_proto::ids::PublisherKey;
 use lavant_proto::time::Time;
 
-use super::epidemic;
+use super::epidemic::{self, Order};
 use super::oracle::Oracle;
 use super::trace::{self, Made, Trace};
 use super::universe::{Faults, Setup, Spec, Universe};
@@ -39,8 +38,23 @@ pub struct Options {
     pub publish_until: u64,
     /// Whether everything that can go wrong does.
     pub trouble: bool,
-    /// Whether plain epidemic routing runs in the same world.
+    /// Whether epidemic routing runs in the same world, plain and rarest first.
     pub compare: bool,
+}
+
+impl Options {
+    /// Unlimited buffers, short meetings, 4 films of 100 segments: what goes first decides how much
+    /// arrives, since a meeting carries five segments each way.
+    #[must_use]
+    pub fn films() -> Self {
+        let mut options = Self {
+            contents: 4,
+            segments: 100,
+            ..Self::default()
+        };
+        (options.made.length, options.made.hourly) = (10.0, 16.0);
+        options
+    }
 }
 
 impl Default for Options {
@@ -83,6 +97,62 @@ pub struct Report {
     pub relay: Outcome,
     /// Plain epidemic routing.
     pub epidemic: Option<Outcome>,
+    /// Epidemic routing, rarest first, each segment once.
+    pub rarest: Option<Outcome>,
+}
+
+/// How the relay compares, over several seeds.
+#[derive(Clone, Debug, Default)]
+pub struct Ratios {
+    /// Relay to plain epidemic.
+    pub epidemic: Vec<f64>,
+    /// Relay to epidemic, rarest first, each segment once.
+    pub rarest: Vec<f64>,
+}
+
+impl Ratios {
+    /// Adds a run.
+    pub fn add(&mut self, report: &Report) {
+        self.epidemic.extend(report.to(report.epidemic.as_ref()));
+        self.rarest.extend(report.to(report.rarest.as_ref()));
+    }
+
+    /// Least, median and greatest of each ratio.
+    fn rows(&self) -> impl Iterator<Item = (&'static str, [f64; 3])> {
+        [("epidemic", &self.epidemic), ("rarest", &self.rarest)]
+            .into_iter()
+            .filter_map(|(name, ratios)| {
+                let mut sorted = ratios.clone();
+                sorted.sort_unstable_by(f64::total_cmp);
+                let of = [
+                    sorted.first()?,
+                    sorted.get(sorted.len() / 2)?,
+                    sorted.last()?,
+                ];
+                Some((name, of.map(|it| *it)))
+            })
+    }
+
+    /// As lines of text.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let rows = self.rows().map(|(name, [least, median, most])| {
+            format!("relay / {name}: least {least:.4}, median {median:.4}, greatest {most:.4}")
+        });
+        rows.collect::<Vec<_>>().join("\n")
+    }
+
+    /// As JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let rows = self.rows().map(|(name, [least, median, most])| {
+            format!(
+                "\"relay_to_{name}\":{{\"min\":{least:.4},\"median\":{median:.4},\
+                 \"max\":{most:.4}}}"
+            )
+        });
+        format!("{{{}}}", rows.collect::<Vec<_>>().join(","))
+    }
 }
 
 /// The world that options describe.
@@ -159,7 +229,8 @@ pub fn run(options: &Options) -> Report {
     let oracle = Oracle::new(setup.nodes, &setup.meetings);
     let (reachable, delay) = oracle.reachable(&setup.universe, setup.end);
     drop(oracle);
-    let epidemic = options.compare.then(|| epidemic::run(&setup));
+    let beside = |rule| options.compare.then(|| epidemic::run(&setup, rule));
+    let (epidemic, rarest) = (beside(Order::Random), beside(Order::RarestOnce));
     let (nodes, segments) = (setup.nodes, setup.universe.segments());
     let relay = World::new(setup).run();
     Report {
@@ -169,6 +240,7 @@ pub fn run(options: &Options) -> Report {
         oracle: (reachable, mean(delay, reachable)),
         relay,
         epidemic,
+        rarest,
     }
 }
 
@@ -205,11 +277,16 @@ impl Report {
         unique as f64 / self.relay.delivered.max(1) as f64
     }
 
+    /// How much the relay delivered as a part of what another one did.
+    fn to(&self, other: Option<&Outcome>) -> Option<f64> {
+        other.map(|other| self.relay.delivered as f64 / other.delivered.max(1) as f64)
+    }
+
     fn rows(&self) -> Vec<Row> {
         let mut rows = vec![self.row("relay", &self.relay)];
-        if let Some(epidemic) = &self.epidemic {
-            rows.push(self.row("epidemic", epidemic));
-        }
+        let others = [("epidemic", &self.epidemic), ("rarest", &self.rarest)];
+        let others = others.into_iter();
+        rows.extend(others.filter_map(|(name, it)| Some(self.row(name, it.as_ref()?))));
         rows
     }
 
@@ -241,9 +318,10 @@ impl Report {
                 row.name, row.delivered, row.percent, row.delay, row.overhead, row.lost
             );
         }
-        if let Some(epidemic) = &self.epidemic {
-            let times = self.relay.delivered as f64 / epidemic.delivered.max(1) as f64;
-            let _ = writeln!(out, "relay / epidemic: {times:.2}");
+        for (name, other) in [("epidemic", &self.epidemic), ("rarest", &self.rarest)] {
+            if let Some(times) = self.to(other.as_ref()) {
+                let _ = writeln!(out, "relay / {name}: {times:.4}");
+            }
         }
         for (why, count) in &self.relay.closed {
             let _ = writeln!(out, "{count} contacts ended: {why}");
@@ -267,6 +345,11 @@ impl Report {
                  \"overhead\":{:.4},\"lost_bytes_per_break\":{:.0}}}",
                 row.name, row.delivered, row.percent, row.delay, row.overhead, row.lost
             );
+        }
+        for (name, other) in [("epidemic", &self.epidemic), ("rarest", &self.rarest)] {
+            if let Some(times) = self.to(other.as_ref()) {
+                let _ = write!(out, ",\"relay_to_{name}\":{times:.4}");
+            }
         }
         let _ = write!(out, ",\"trace\":\"{}\"}}", self.relay.trace);
         out
