@@ -104,6 +104,9 @@ pub(crate) struct RelayArgs {
     /// Share of the store that one unknown publisher may take [default: 50]
     #[arg(long, env = "LAVANT_PUBLISHER_SHARE", value_name = "PERCENT")]
     publisher_share: Option<u8>,
+    /// Share of the store that all unknown publishers together may take [default: 80]
+    #[arg(long, env = "LAVANT_STRANGERS_SHARE", value_name = "PERCENT")]
+    strangers_share: Option<u8>,
     /// A publisher that may take all of the store (repeat)
     #[arg(long, env = "LAVANT_TRUST", value_name = "KEY", value_delimiter = ',')]
     trust: Option<Vec<String>>,
@@ -135,6 +138,7 @@ impl RelayArgs {
             copies_near_live: self.copies_near_live,
             copies_vod: self.copies_vod,
             publisher_share: self.publisher_share,
+            strangers_share: self.strangers_share,
             trust: self.trust,
             ..Layer::default()
         }

@@ -29,7 +29,8 @@ pub(crate) struct ConfigArgs {
     /// Name of the node, shown to people [default: name of the machine]
     #[arg(long, env = "LAVANT_NODE_ID", value_name = "NAME")]
     node_id: Option<String>,
-    /// Most bytes that segments may take, such as 20G; 0 for no limit [default: 0]
+    /// Most bytes that segments may take, such as 20G; 0 for no limit [default: for what comes
+    /// from other nodes, 80 percent of the disk's free space]
     #[arg(long, env = "LAVANT_STORE_LIMIT", value_name = "SIZE")]
     store_limit: Option<Size>,
     /// Bytes of the disk that stay free [default: 64MiB]

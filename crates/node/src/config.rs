@@ -216,6 +216,8 @@ pub struct Layer {
     pub copies_vod: Option<u16>,
     /// Percent of the store that one unknown publisher may take.
     pub publisher_share: Option<u8>,
+    /// Percent of the store that all of them together may take.
+    pub strangers_share: Option<u8>,
     /// Publishers that may take all of the store.
     pub trust: Option<Vec<String>>,
 }
@@ -282,6 +284,7 @@ impl Layer {
             copies_near_live: self.copies_near_live.or(below.copies_near_live),
             copies_vod: self.copies_vod.or(below.copies_vod),
             publisher_share: self.publisher_share.or(below.publisher_share),
+            strangers_share: self.strangers_share.or(below.strangers_share),
             trust: self.trust.or(below.trust),
         }
     }
@@ -298,6 +301,7 @@ impl Layer {
             store: self.store.unwrap_or_else(|| PathBuf::from(DEFAULT_STORE)),
             node_id: self.node_id.unwrap_or_else(host_name),
             store_limit: self.store_limit.filter(|size| size.0 > 0),
+            disk_share: self.store_limit.is_none().then_some(DISK_SHARE),
             min_free: self.min_free.unwrap_or(mib(64)),
             hot_memory: self.hot_memory.unwrap_or(mib(32)),
             segment_limit: self.segment_limit.unwrap_or(mib(64)),
@@ -330,6 +334,8 @@ impl Layer {
 pub const DEFAULT_PORT: u16 = 7777;
 /// Folder of the store unless configured.
 pub const DEFAULT_STORE: &str = ".lavant/store";
+/// Percent of what the disk has free at the start that others may take when no limit is set.
+const DISK_SHARE: u8 = 80;
 
 /// Everything that a node needs to know.
 #[derive(Clone, Debug)]
@@ -342,6 +348,8 @@ pub struct Config {
     pub node_id: String,
     /// Most bytes that the store may take.
     pub store_limit: Option<Size>,
+    /// When nothing was said of a limit: percent of the disk's free space that others may take.
+    pub disk_share: Option<u8>,
     /// Bytes of the disk that stay free.
     pub min_free: Size,
     /// Memory for recent live segments.

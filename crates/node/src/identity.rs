@@ -1,8 +1,8 @@
 //! Secret keys and tokens, and the files that hold them.
 
-use std::fs::{self, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use lavant_proto::ids::{Root, SigningKey};
@@ -98,7 +98,9 @@ pub fn key_at(path: &Path) -> Result<SigningKey, IdentityError> {
         other => return other,
     }
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|source| IdentityError::Io {
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| IdentityError::Io {
             path: folder.to_owned(),
             source,
         })?;
@@ -167,6 +169,8 @@ fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

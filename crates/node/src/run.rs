@@ -70,7 +70,9 @@ pub fn settings(config: &Config) -> Settings {
         upload_idle: config.upload_idle,
         finish_after: config.finish_after,
         ttl: config.ttl,
+        disk_share: config.disk_share,
         publisher_share: Some(config.shares.publisher),
+        strangers_share: Some(config.shares.strangers),
         trusted: config.shares.trusted.clone(),
         ..Settings::new(&config.store)
     }

@@ -242,10 +242,7 @@ fn relay_for_ever(folder: &Path, first: u64) {
 fn relay(store: &Store, sequence: u64) {
     let payload = payload(sequence);
     let (length, seal) = (payload.len() as u64, seal(&payload));
-    let groups = GroupRange {
-        start: 0,
-        end: u64::MAX,
-    };
+    let groups = GroupRange::new(0, u64::MAX);
     let partial = store.partial(&seal.root, length, Priority::Vod, Time::MAX);
     let partial = partial.unwrap();
     let mut writer = FrameWriter::new(length, groups);

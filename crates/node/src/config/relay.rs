@@ -15,6 +15,8 @@ pub use crate::link::{Target, TargetError};
 pub const DEFAULT_RELAY_PORT: u16 = 7778;
 /// Percent of the store that one unknown publisher may take unless configured.
 const PUBLISHER_SHARE: u8 = 50;
+/// Percent of the store that all of them together may take unless configured.
+const STRANGERS_SHARE: u8 = 80;
 
 /// Whom a node meets and what it carries.
 #[derive(Clone, Debug)]
@@ -50,6 +52,8 @@ pub struct RelayConfig {
 pub struct Shares {
     /// Percent of the store's limit that one unknown publisher may take.
     pub publisher: u8,
+    /// Percent that all of them together may take.
+    pub strangers: u8,
     /// Publishers that may take all of it.
     pub trusted: BTreeSet<PublisherKey>,
 }
@@ -147,12 +151,14 @@ impl Layer {
     }
 
     pub(super) fn resolve_shares(&self) -> Result<Shares, ConfigError> {
-        let publisher = self.publisher_share.unwrap_or(PUBLISHER_SHARE);
-        if !(1..=100).contains(&publisher) {
-            return Err(wrong("publisher_share", "a share is 1 to 100 percent"));
-        }
+        let share = |name: &str, percent: Option<u8>, default: u8| {
+            let percent = percent.unwrap_or(default);
+            let fits = (1..=100).contains(&percent).then_some(percent);
+            fits.ok_or_else(|| wrong(name, "a share is 1 to 100 percent"))
+        };
         Ok(Shares {
-            publisher,
+            publisher: share("publisher_share", self.publisher_share, PUBLISHER_SHARE)?,
+            strangers: share("strangers_share", self.strangers_share, STRANGERS_SHARE)?,
             trusted: keys("trust", self.trust.as_deref())?,
         })
     }

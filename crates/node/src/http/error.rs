@@ -56,9 +56,10 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let status = match &error {
-            StoreError::Full { .. } | StoreError::Share { .. } | StoreError::DiskFull { .. } => {
-                StatusCode::INSUFFICIENT_STORAGE
-            }
+            StoreError::Full { .. }
+            | StoreError::Share { .. }
+            | StoreError::Strangers { .. }
+            | StoreError::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::ReadOnly | StoreError::Busy(_) | StoreError::Closed => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -13,7 +13,7 @@ use super::append::check_payload;
 use super::catalog::{Catalog, Content, State};
 use super::error::StoreError;
 use super::feed::Change;
-use super::insert::{check_new_content, count, row_of};
+use super::insert::{check_date, check_new_content, count, row_of};
 use super::manifest::places;
 use super::publish::{content_from, record_of, supersede};
 use super::rows::{REMOVALS, SegmentKey, SegmentRow, version_key};
@@ -129,6 +129,7 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
             key.content_id.as_str()
         )));
     }
+    check_date(manifest.created, tx.now, &key.content_id)?;
     check_comes_back(tx, key)?;
     if same.is_none() {
         check_new_content(tx, &key.publisher, &key.content_id)?;
@@ -147,6 +148,7 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
     };
     for (place, row) in &mut rows {
         place.content_no = no;
+        *row = row.clone().come(tx.now);
         let state = &content.renditions[usize::from(place.rendition_no)];
         let name = (state.info.name.clone(), place.kind, place.sequence);
         let listed = place.kind == Kind::Init || place.sequence >= state.first;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use lavant_proto::content::{Kind, MimeType, Priority, SegmentRecord, clean_title};
 use lavant_proto::ids::{ContentId, ContentKey, Rendition, Root};
 use lavant_proto::limits::{SEGMENT_BYTES_MAX, SEGMENT_TICKS_MAX, SEQUENCE_MAX};
+use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::TICKS_PER_SECOND;
 use redb::ReadableTable;
 
@@ -58,7 +59,10 @@ impl Store {
     /// Returns whether it was new; the same segment a second time changes nothing.
     pub fn append(&self, new: NewSegment) -> Result<bool, StoreError> {
         check_new(&new)?;
-        self.check_disk(new.payload.len() as u64)?;
+        self.shared
+            .check_disk(new.payload.len() as u64, Standing::Own)?;
+        let bytes = payload::disk_bytes(new.payload.len() as u64);
+        self.shared.drop_strangers(bytes, new.priority);
         for _ in 0..DESCRIBE_TRIES {
             if let Some(outcome) = self.append_described(&new)? {
                 return Ok(outcome);

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use lavant_proto::content::{MimeType, Priority, RenditionInfo, SegmentRecord};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition};
+use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::Time;
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
+use super::standing::Standings;
 
 /// Whether more segments may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,9 +189,20 @@ pub struct Catalog {
     skeletons: Arc<BTreeMap<String, Vec<ContentId>>>,
     /// Bytes of each priority, by its rank.
     classes: [u64; 3],
+    /// Bytes of strangers, of trusted publishers, and of the node itself.
+    standing_bytes: [u64; 3],
+    standings: Arc<Standings>,
 }
 
 impl Catalog {
+    /// One without contents.
+    pub(super) fn new(standings: Arc<Standings>) -> Self {
+        Self {
+            standings,
+            ..Self::default()
+        }
+    }
+
     /// All versions of all contents, in order of arrival.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Content>> {
         self.contents.values()
@@ -218,8 +231,9 @@ impl Catalog {
         self.contents.get(&no)
     }
 
-    /// The content that a path means: of the given publisher, or of the one whose content of that
-    /// name was here first; the given version, or the current one.
+    /// The content that a path means: of the given publisher, or of the node itself, else of one
+    /// that it trusts, else of the one whose content of that name was here first; the given
+    /// version, or the current one.
     #[must_use]
     pub fn find(
         &self,
@@ -233,7 +247,11 @@ impl Catalog {
             .iter()
             .filter_map(|no| self.get(*no))
             .collect();
-        let publisher = publisher.or_else(|| named.first().map(|c| &c.key.publisher))?;
+        let best = || {
+            let publishers = named.iter().map(|content| &content.key.publisher);
+            publishers.min_by_key(|publisher| std::cmp::Reverse(self.standing(publisher)))
+        };
+        let publisher = publisher.or_else(best)?;
         let mut of_publisher = named
             .iter()
             .copied()
@@ -246,13 +264,31 @@ impl Catalog {
         }
     }
 
-    /// An id in the store that a reader could mistake for `id`.
-    #[must_use]
-    pub fn look_alike(&self, id: &ContentId) -> Option<&ContentId> {
-        self.skeletons
-            .get(&id.skeleton())?
-            .iter()
-            .find(|other| *other != id)
+    /// A content that a reader could mistake for `id`, of publishers that `of` says.
+    pub(super) fn look_alike(
+        &self,
+        id: &ContentId,
+        of: impl Fn(&PublisherKey) -> bool,
+    ) -> Option<&Content> {
+        let alike = self.skeletons.get(&id.skeleton())?.iter();
+        let numbers = alike
+            .filter(|other| *other != id)
+            .filter_map(|other| self.names.get(other))
+            .flatten();
+        let mut contents = numbers.filter_map(|no| self.contents.get(no));
+        contents
+            .find(|content| of(&content.key.publisher))
+            .map(|content| &**content)
+    }
+
+    /// What a publisher is to the operator.
+    pub(super) fn standing(&self, publisher: &PublisherKey) -> Standing {
+        self.standings.of(publisher)
+    }
+
+    /// Bytes that the segments of strangers have.
+    pub(super) const fn strangers_bytes(&self) -> u64 {
+        self.standing_bytes[Standing::Stranger as usize]
     }
 
     /// Bytes that the segments of each priority have, by its rank; see [`Content::held_bytes`].
@@ -270,11 +306,15 @@ impl Catalog {
     fn uncount(&mut self, content: &Content) {
         let class = &mut self.classes[usize::from(content.priority.rank())];
         *class = class.saturating_sub(content.held_bytes);
+        let of = &mut self.standing_bytes[self.standings.of(&content.key.publisher) as usize];
+        *of = of.saturating_sub(content.held_bytes);
     }
 
     pub(super) fn insert(&mut self, content: Content) {
         let (no, id) = (content.no, content.key.content_id.clone());
         self.classes[usize::from(content.priority.rank())] += content.held_bytes;
+        let standing = self.standings.of(&content.key.publisher);
+        self.standing_bytes[standing as usize] += content.held_bytes;
         if let Some(before) = self.contents.insert(no, Arc::new(content)) {
             self.uncount(&before);
             return;

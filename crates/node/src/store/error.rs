@@ -80,6 +80,15 @@ pub enum StoreError {
         /// What it may take.
         share: u64,
     },
+    /// All publishers that the operator does not trust have their share together.
+    #[error(
+        "publishers that are not trusted have reached their share of {share} bytes of this store \
+         and nothing more of them can go; trust some, or raise the share"
+    )]
+    Strangers {
+        /// What they may take.
+        share: u64,
+    },
     /// The disk is full, or would be.
     #[error(
         "the disk that holds the store is full ({free} bytes free, {kept} kept in reserve); free \

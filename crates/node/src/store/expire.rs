@@ -198,7 +198,7 @@ impl Tx<'_> {
             .used
             .saturating_add(self.staged)
             .saturating_add(incoming);
-        self.settings.limit.is_some_and(|limit| wanted > limit)
+        self.limit.is_some_and(|limit| wanted > limit.bytes)
     }
 
     /// The first media segment that is known of a rendition.

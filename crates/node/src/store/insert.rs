@@ -1,12 +1,15 @@
 //! Entering a segment into the index.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use lavant_proto::content::{Kind, Priority, Proof, RenditionInfo, SegmentRecord, Verified};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
 use lavant_proto::limits::{CODECS_BYTES_MAX, RENDITIONS_MAX};
-use lavant_proto::time::TICKS_PER_SECOND;
+use lavant_proto::relay::evict::Standing;
+use lavant_proto::relay::learn::is_early;
+use lavant_proto::time::{TICKS_PER_SECOND, Time};
 use redb::ReadableTable;
 
 use super::admit::check_comes_back;
@@ -14,9 +17,10 @@ use super::catalog::{Catalog, Content, RenditionState, State};
 use super::error::StoreError;
 use super::feed::Change;
 use super::publish::supersede;
+use super::room::{self, Claim, Wanted};
 use super::rows::{SegmentKey, SegmentRow};
 use super::tx::Tx;
-use super::{expire, payload, room};
+use super::{expire, lock, payload};
 
 /// How far ahead of the last sequence a segment may be.
 const SEQUENCE_JUMP_MAX: u64 = 10_000;
@@ -26,6 +30,8 @@ const PLAYLIST_MAX: u64 = 200_000;
 const CONTENTS_MAX: usize = 20_000;
 /// Init segments of a rendition are numbered below this.
 pub(super) const INITS_MAX: u64 = 1000;
+/// How often look-alikes are warned of.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Highest bit rate that a manifest can say.
 const BITRATE_MAX: u64 = 1 << 40;
 
@@ -67,6 +73,7 @@ pub(super) fn insert(
     } else {
         0
     };
+    check_date(record.created, tx.now, &record.content.content_id)?;
     expire::expire_for_room(tx, bytes)?;
     let start = arrival.playlist_start;
     let (content, place) = place_of(tx, record, start)?;
@@ -83,9 +90,12 @@ pub(super) fn insert(
     if arrival.file.is_none() {
         check_here(tx, record)?;
     }
-    let publisher = &record.content.publisher;
-    room::make_share_room(tx, publisher, bytes, record.priority)?;
-    room::make_room(tx, bytes, record.priority)?;
+    let claim = Claim::of(&tx.catalog, &record.content.publisher, record.priority);
+    let wanted = Wanted {
+        files: bytes,
+        held: payload::disk_bytes(record.length),
+    };
+    room::make_room(tx, wanted, &claim)?;
     // Making room may have changed the counters of this very content.
     let (mut content, mut place) = place_of(tx, record, start)?;
     if content.no == 0 && held.is_some() {
@@ -101,7 +111,7 @@ pub(super) fn insert(
     // A finished content's manifest says what its records are.
     let known = held.as_ref().filter(|_| content.state == State::Finished);
     let row = known.map_or_else(
-        || row_of(record, proof),
+        || row_of(record, proof).come(tx.now),
         |known| SegmentRow {
             present: true,
             ..known.clone()
@@ -210,6 +220,7 @@ pub(super) fn row_of(record: &SegmentRecord, proof: &Proof) -> SegmentRow {
         root: record.root,
         present: true,
         copies: 0,
+        arrived: None,
         signature: match proof {
             Proof::Signature(signature) => Some(*signature),
             Proof::Manifest => None,
@@ -238,11 +249,43 @@ fn content_of(tx: &Tx<'_>, record: &SegmentRecord) -> Result<Content, StoreError
     Ok(Content::growing(0, record, tx.now))
 }
 
-/// Refuses an id that cannot be told from one that is here.
-pub(super) fn refuse_look_alike(catalog: &Catalog, id: &ContentId) -> Result<(), StoreError> {
-    let Some(other) = catalog.look_alike(id) else {
+/// Refuses what is dated further ahead than clocks differ: it would outlive everything else.
+pub(super) fn check_date(created: Time, now: Time, id: &ContentId) -> Result<(), StoreError> {
+    if !is_early(created, now) {
+        return Ok(());
+    }
+    let days = created.since(now).as_secs() / 86_400;
+    Err(StoreError::Conflict(format!(
+        "{:?} is dated {days} days ahead of the clock of this computer; nothing is taken that is \
+         dated more than a day ahead: set the clocks right",
+        id.as_str()
+    )))
+}
+
+/// The content for which a new one would be taken, if that is refused: one of the same publisher,
+/// or, for what is the node's own, one of those that it trusts. Others may choose what they like,
+/// so they can keep nobody's name from being used.
+pub(super) fn like_this<'a>(
+    catalog: &'a Catalog,
+    publisher: &PublisherKey,
+    id: &ContentId,
+) -> Option<&'a Content> {
+    let own = catalog.standing(publisher) == Standing::Own;
+    let trusted = |other: &PublisherKey| own && catalog.standing(other) > Standing::Stranger;
+    catalog.look_alike(id, |other| other == publisher || trusted(other))
+}
+
+/// Refuses an id that cannot be told from one that is here; see [`like_this`].
+pub(super) fn refuse_look_alike(
+    catalog: &Catalog,
+    publisher: &PublisherKey,
+    id: &ContentId,
+) -> Result<(), StoreError> {
+    let Some(other) = like_this(catalog, publisher, id) else {
+        warn_of_look_alike(catalog, publisher, id);
         return Ok(());
     };
+    let other = &other.key.content_id;
     Err(StoreError::Conflict(format!(
         "content_id {:?} looks like {:?}, which is here; choose one that can be told apart",
         id.as_str(),
@@ -250,9 +293,28 @@ pub(super) fn refuse_look_alike(catalog: &Catalog, id: &ContentId) -> Result<(),
     )))
 }
 
+/// Says that two publishers have contents that look alike, once in a while.
+fn warn_of_look_alike(catalog: &Catalog, publisher: &PublisherKey, id: &ContentId) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let Some(other) = catalog.look_alike(id, |other| other != publisher) else {
+        return;
+    };
+    let mut last = lock(&LAST);
+    if last.is_some_and(|last| last.elapsed() < WARN_EVERY) {
+        return;
+    }
+    *last = Some(Instant::now());
+    let (id, theirs) = (id.as_str(), other.key.content_id.as_str());
+    tracing::warn!(%publisher, of = %other.key.publisher, "content {id:?} looks like {theirs:?}");
+}
+
 /// Refuses a new content whose id looks like another's, or that is one too many.
-pub(super) fn check_new_id(tx: &Tx<'_>, id: &ContentId) -> Result<(), StoreError> {
-    refuse_look_alike(&tx.catalog, id)?;
+pub(super) fn check_new_id(
+    tx: &Tx<'_>,
+    publisher: &PublisherKey,
+    id: &ContentId,
+) -> Result<(), StoreError> {
+    refuse_look_alike(&tx.catalog, publisher, id)?;
     if tx.catalog.len() >= CONTENTS_MAX {
         return Err(StoreError::Busy(format!(
             "the store has {CONTENTS_MAX} contents, which is its limit; remove some"
@@ -268,16 +330,29 @@ pub(super) fn check_new_content(
     publisher: &PublisherKey,
     id: &ContentId,
 ) -> Result<(), StoreError> {
-    check_new_id(tx, id)?;
-    let Some(percent) = tx.untrusted_share(publisher) else {
+    check_new_id(tx, publisher, id)?;
+    if tx.catalog.standing(publisher) > Standing::Stranger {
         return Ok(());
+    }
+    let most = |percent: u8| CONTENTS_MAX * usize::from(percent) / 100;
+    let count = |of: &dyn Fn(&PublisherKey) -> bool| {
+        let all = tx.catalog.all();
+        all.filter(|content| of(&content.key.publisher)).count()
     };
-    let most = CONTENTS_MAX * usize::from(percent) / 100;
-    let all = tx.catalog.all();
-    if all.filter(|c| c.key.publisher == *publisher).count() >= most {
+    if let Some(most) = tx.settings.publisher_share.map(most)
+        && count(&|other| other == publisher) >= most
+    {
         return Err(StoreError::Busy(format!(
             "publisher {publisher} has {most} contents here, which is its share; trust it, or \
              raise the share"
+        )));
+    }
+    if let Some(most) = tx.settings.strangers_share.map(most)
+        && count(&|other| tx.catalog.standing(other) == Standing::Stranger) >= most
+    {
+        return Err(StoreError::Busy(format!(
+            "publishers that are not trusted have {most} contents here, which is their share; \
+             trust some, or raise the share"
         )));
     }
     Ok(())

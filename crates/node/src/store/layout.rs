@@ -12,8 +12,9 @@
 //! known_peers     keys of hosts that were dialled without one
 //! ```
 
-use std::fs;
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use lavant_proto::ids::{ContentKey, Root};
@@ -131,17 +132,35 @@ impl Layout {
             self.pins(),
         ];
         for folder in folders {
-            fs::create_dir_all(folder)?;
+            new_folder(&folder)?;
         }
         for digit in 0..16 {
-            fs::create_dir_all(self.segments().join(format!("{digit:x}")))?;
+            new_folder(&self.segments().join(format!("{digit:x}")))?;
         }
         sync_folder(&self.segments())?;
         sync_folder(&self.root)
     }
 }
 
+/// Makes a folder, with those above it, that only its owner can look into, unless it is there.
+pub(super) fn new_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Makes a file that only its owner can read; one that is there becomes empty.
+pub(super) fn new_file(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let made = options.write(true).create(true).truncate(true).mode(0o600);
+    made.open(path)
+}
+
+/// The mode of a folder that others can look into.
+pub(super) fn exposed(folder: &Path) -> Option<u32> {
+    let mode = fs::metadata(folder).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
 /// Makes the entries of a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
+    File::open(folder)?.sync_all()
 }

@@ -14,6 +14,7 @@ use lavant_proto::ids::Signature;
 use lavant_proto::limits::MANIFEST_BYTES_MAX;
 use lavant_proto::time::Time;
 
+use super::layout;
 use super::publish::{content_from, record_of};
 use super::rows::{SegmentKey, SegmentRow};
 
@@ -34,7 +35,7 @@ pub(super) fn write(path: &Path, signed: &SignedManifest, rows: &[SegmentRow]) -
         bytes.push(row.len() as u8);
         bytes.extend_from_slice(&row);
     }
-    let mut file = File::create(path)?;
+    let mut file = layout::new_file(path)?;
     file.write_all(&bytes)?;
     file.sync_all()
 }

@@ -11,6 +11,7 @@ mod append;
 mod catalog;
 mod check;
 mod clock;
+mod disk;
 mod error;
 mod expire;
 mod feed;
@@ -26,11 +27,15 @@ mod payload;
 mod pieces;
 mod place;
 mod publish;
+mod queues;
 mod read;
 mod rebuild;
 mod recover;
 mod room;
 mod rows;
+mod slot;
+mod stage;
+mod standing;
 mod tx;
 mod upload;
 mod writer;
@@ -43,6 +48,7 @@ pub use append::NewSegment;
 pub use catalog::{Catalog, Content, RenditionState, State};
 pub use check::{CheckReport, GcReport};
 pub use clock::Clock;
+pub use disk::{Disk, Space};
 pub use error::{OpenError, StoreError};
 pub use feed::{Change, Held};
 pub use handle::AsyncStore;
@@ -63,6 +69,7 @@ use std::time::Duration;
 
 use lavant_proto::content::Priority;
 use lavant_proto::ids::{PublisherKey, Root, SigningKey};
+use lavant_proto::relay::evict::Standing;
 use tokio::sync::{oneshot, watch};
 
 /// How far the clock may be behind the newest segment before the operator is told, in seconds.
@@ -75,15 +82,21 @@ pub struct Settings {
     pub layout: Layout,
     /// Most bytes of payload files (`--store-limit`).
     pub limit: Option<u64>,
+    /// Without such a limit, the percent of what the disk has free at the start that others may
+    /// take beside what is here.
+    pub disk_share: Option<u8>,
     /// Percent of that limit that on-demand, near-live and live segments may take: one that would
     /// be beyond lets others of its priority go first.
     pub class_share: [u8; 3],
     /// Percent of the limits on bytes and contents that a publisher may take which is neither the
     /// node's own nor trusted.
     pub publisher_share: Option<u8>,
+    /// Percent of the same that all such publishers may take together.
+    pub strangers_share: Option<u8>,
     /// Publishers that may take as much as there is.
     pub trusted: BTreeSet<PublisherKey>,
-    /// Bytes of the disk that are never used, so that the index can always be written.
+    /// Bytes of the disk that are never used, so that the index can always be written. Strangers
+    /// leave more.
     pub min_free: u64,
     /// Most bytes of recent live segments held in memory.
     pub hot_memory: u64,
@@ -97,6 +110,8 @@ pub struct Settings {
     pub ttl: [Duration; 3],
     /// Where the time comes from.
     pub clock: Clock,
+    /// Who knows what the disk has free.
+    pub disk: Disk,
 }
 
 impl Settings {
@@ -106,8 +121,10 @@ impl Settings {
         Self {
             layout: Layout::new(folder),
             limit: None,
+            disk_share: None,
             class_share: [100, 30, 20],
             publisher_share: None,
+            strangers_share: None,
             trusted: BTreeSet::new(),
             min_free: 64 << 20,
             hot_memory: 32 << 20,
@@ -116,6 +133,7 @@ impl Settings {
             finish_after: Duration::from_secs(300),
             ttl: Priority::ALL.map(Priority::default_ttl),
             clock: Clock::system(),
+            disk: Disk::system(),
         }
     }
 
@@ -129,13 +147,13 @@ impl Settings {
 /// What is shared between handles and the writer thread.
 struct Shared {
     settings: Settings,
-    /// The node's own key.
-    own: PublisherKey,
+    standings: Arc<standing::Standings>,
+    limit: Option<room::Limit>,
     index: RwLock<open::Index>,
     catalog: RwLock<Arc<Catalog>>,
     /// Bytes of payload files.
     used: AtomicU64,
-    /// Bytes that uploads hold, and that partial payloads will take.
+    /// Bytes that uploads hold, and partial payloads.
     staged: AtomicU64,
     partials: partial::Partials,
     dropped: Mutex<Dropped>,
@@ -160,7 +178,7 @@ pub struct Store {
 pub struct Stats {
     /// Bytes of payload files.
     pub bytes: u64,
-    /// Most bytes allowed.
+    /// Most bytes allowed: what was set, or a part of the disk.
     pub limit: Option<u64>,
     /// Segments that are here.
     pub segments: u64,
@@ -239,11 +257,15 @@ impl Store {
         let catalog = self.catalog();
         Stats {
             bytes: self.shared.used.load(Ordering::Acquire),
-            limit: self.settings().limit,
+            limit: self.shared.limit.map(|limit| limit.bytes),
             segments: catalog.all().map(|content| content.segment_count()).sum(),
             contents: catalog.current().count() as u64,
             hot_bytes: lock(&self.shared.hot).bytes(),
-            disk_free: disk_free(self.settings().layout.root()),
+            disk_free: self
+                .settings()
+                .disk
+                .space(self.settings().layout.root())
+                .free,
             dropped: *lock(&self.shared.dropped),
         }
     }
@@ -266,19 +288,19 @@ impl Store {
             .blocking_recv()
             .unwrap_or(Err(StoreError::Closed))
     }
+}
 
+impl Shared {
     /// Refuses `incoming` bytes when the disk has no room for them beyond the reserve.
-    fn check_disk(&self, incoming: u64) -> Result<(), StoreError> {
-        let kept = self.settings().min_free;
-        let free = disk_free(self.settings().layout.root());
+    fn check_disk(&self, incoming: u64, standing: Standing) -> Result<(), StoreError> {
+        let space = self.settings.disk.space(self.settings.layout.root());
+        let (free, kept) = (space.free, space.kept(self.settings.min_free, standing));
         if free < incoming.saturating_add(kept) {
             return Err(StoreError::DiskFull { free, kept });
         }
         Ok(())
     }
-}
 
-impl Shared {
     fn catalog(&self) -> Arc<Catalog> {
         self.catalog
             .read()
@@ -308,9 +330,4 @@ impl Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Free bytes of the disk that holds `folder`; everything when it does not say.
-fn disk_free(folder: &Path) -> u64 {
-    rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }

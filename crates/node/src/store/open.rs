@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
@@ -14,10 +14,13 @@ use tokio::sync::watch;
 
 use super::catalog::{Catalog, Content};
 use super::error::{OpenError, StoreError};
-use super::layout::Layout;
+use super::layout::{self, Layout};
 use super::partial::Partials;
+use super::queues::bring_up;
 use super::recover::recover;
+use super::room::Limit;
 use super::rows::{CONTENTS, META, PAYLOADS, STORE_FORMAT};
+use super::standing::Standings;
 use super::writer::Writer;
 use super::{Dropped, Settings, Shared, Store, hot, payload, rebuild, upload};
 
@@ -62,6 +65,7 @@ impl Lock {
         let path = layout.lock();
         let opened = File::options()
             .create(true)
+            .mode(0o600)
             .read(true)
             .write(true)
             .truncate(false)
@@ -113,6 +117,14 @@ impl Store {
     fn try_open(settings: Settings, key: SigningKey) -> Result<Self, OpenError> {
         let layout = settings.layout.clone();
         let mut warnings = Vec::new();
+        if let Some(mode) = layout::exposed(layout.root()) {
+            let folder = layout.root().display();
+            warnings.push(format!(
+                "the store {folder} can be read by other users (mode {mode:o}); unless that is \
+                 wanted, run: chmod 700 {folder}"
+            ));
+        }
+        let standings = Arc::new(Standings::new(&settings, key.publisher()));
         let (lock, writable) = match lock_for_writing(&layout) {
             Ok(lock) => (lock, true),
             Err(error) if is_refused(&error) && layout.index().exists() => {
@@ -122,9 +134,9 @@ impl Store {
             Err(error) => return Err(error),
         };
         let (index, catalog, used) = if writable {
-            open_writable(&settings, &mut warnings)?
+            open_writable(&settings, &standings, &mut warnings)?
         } else {
-            open_read_only(&layout)?
+            open_read_only(&layout, &standings)?
         };
         let (partials, staged) = if writable {
             Partials::take_up(&layout, settings.clock.now())
@@ -132,8 +144,9 @@ impl Store {
             (Partials::default(), 0)
         };
         let shared = Arc::new(Shared {
+            limit: Limit::of(&settings, used.saturating_add(staged)),
+            standings,
             partials,
-            own: key.publisher(),
             hot: Mutex::new(hot::Hot::new(settings.hot_memory)),
             settings,
             index: RwLock::new(index),
@@ -159,7 +172,7 @@ impl Store {
 }
 
 fn lock_for_writing(layout: &Layout) -> Result<Lock, OpenError> {
-    fs::create_dir_all(layout.root()).map_err(OpenError::io(layout.root()))?;
+    layout::new_folder(layout.root()).map_err(OpenError::io(layout.root()))?;
     let lock = Lock::take(layout)?;
     layout.create().map_err(OpenError::io(layout.root()))?;
     Ok(lock)
@@ -171,14 +184,17 @@ fn is_refused(error: &OpenError) -> bool {
         if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
 }
 
-fn open_read_only(layout: &Layout) -> Result<(Index, Catalog, u64), OpenError> {
+fn open_read_only(
+    layout: &Layout,
+    standings: &Arc<Standings>,
+) -> Result<(Index, Catalog, u64), OpenError> {
     let damaged = || OpenError::CorruptReadOnly(layout.root().to_owned());
     let opened = guarded(|| {
         let index = Index::ReadOnly(ReadOnlyDatabase::open(layout.index()).map_err(fault_of)?);
         if !has_format(&index)? {
             return Err(IndexFault::Damaged("it holds nothing".into()));
         }
-        Ok((load(&index)?, index))
+        Ok((load(&index, standings)?, index))
     });
     match opened {
         Ok(((catalog, used), index)) => Ok((index, catalog, used)),
@@ -189,6 +205,7 @@ fn open_read_only(layout: &Layout) -> Result<(Index, Catalog, u64), OpenError> {
 
 fn open_writable(
     settings: &Settings,
+    standings: &Arc<Standings>,
     warnings: &mut Vec<String>,
 ) -> Result<(Index, Catalog, u64), OpenError> {
     let layout = &settings.layout;
@@ -200,25 +217,28 @@ fn open_writable(
             check_pages(&mut index)?;
         }
         if has_format(&index)? {
-            return Ok((Some(load(&index)?), index));
+            return Ok((Some(load(&index, standings)?), index));
         }
         Ok((None, index))
     });
     match opened {
         Ok((Some((catalog, used)), index)) => {
-            if !recover(settings, &index, &catalog).map_err(failed)? {
+            let recovered = recover(settings, &index, &catalog).map_err(failed)?;
+            let made = bring_up(settings, &index, &catalog, standings).map_err(failed)?;
+            if !recovered && !made {
                 return Ok((index, catalog, used));
             }
-            let (catalog, used) = load(&index).map_err(|fault| fault.into_error(layout))?;
+            let loaded = load(&index, standings);
+            let (catalog, used) = loaded.map_err(|fault| fault.into_error(layout))?;
             Ok((index, catalog, used))
         }
-        Ok((None, index)) => rebuilt(settings, index, "was missing", warnings),
+        Ok((None, index)) => rebuilt((settings, standings), index, "was missing", warnings),
         Err(IndexFault::Damaged(reason)) => {
             tracing::warn!(reason, "the index of the store is damaged");
             let path = layout.index();
             fs::rename(&path, path.with_extension("damaged")).map_err(OpenError::io(&path))?;
             let index = open_index(settings).map_err(|fault| fault.into_error(layout))?;
-            rebuilt(settings, index, "was damaged", warnings)
+            rebuilt((settings, standings), index, "was damaged", warnings)
         }
         Err(other) => Err(other.into_error(layout)),
     }
@@ -226,19 +246,19 @@ fn open_writable(
 
 /// Fills a new index. A store in which nothing was is a new one, or was left while it was made.
 fn rebuilt(
-    settings: &Settings,
+    (settings, standings): (&Settings, &Arc<Standings>),
     index: Index,
     why: &str,
     warnings: &mut Vec<String>,
 ) -> Result<(Index, Catalog, u64), OpenError> {
-    let report =
-        rebuild::rebuild(settings, &index).map_err(|error| OpenError::Index(error.to_string()))?;
+    let report = rebuild::rebuild(settings, &index, standings)
+        .map_err(|error| OpenError::Index(error.to_string()))?;
     if !report.is_empty() {
         let text = format!("the index of the store {why} and was made again: {report}");
         tracing::warn!("{text}");
         warnings.push(text);
     }
-    let loaded = load(&index).map_err(|fault| fault.into_error(&settings.layout));
+    let loaded = load(&index, standings).map_err(|fault| fault.into_error(&settings.layout));
     loaded.map(|(catalog, used)| (index, catalog, used))
 }
 
@@ -310,9 +330,17 @@ fn fault_of(error: DatabaseError) -> IndexFault {
 fn open_index(settings: &Settings) -> Result<Index, IndexFault> {
     let mut builder = redb::Builder::new();
     builder.set_cache_size(usize::try_from(settings.index_memory).unwrap_or(usize::MAX));
-    Ok(Index::Writable(
-        builder.create(settings.layout.index()).map_err(fault_of)?,
-    ))
+    let path = settings.layout.index();
+    // An empty file is a new index, and only its owner can read this one.
+    let mut options = File::options();
+    options.append(true).create_new(true).mode(0o600);
+    match options.open(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(IndexFault::Io(error));
+        }
+        _ => {}
+    }
+    Ok(Index::Writable(builder.create(path).map_err(fault_of)?))
 }
 
 /// Checks the hash of every page.
@@ -348,10 +376,10 @@ fn has_format(index: &Index) -> Result<bool, IndexFault> {
 }
 
 /// Reads the catalogue, and sums the bytes of payload files.
-fn load(index: &Index) -> Result<(Catalog, u64), IndexFault> {
+fn load(index: &Index, standings: &Arc<Standings>) -> Result<(Catalog, u64), IndexFault> {
     let read = index.begin_read()?;
     let loaded: Result<_, StoreError> = (|| {
-        let mut catalog = Catalog::default();
+        let mut catalog = Catalog::new(Arc::clone(standings));
         for entry in read.open_table(CONTENTS)?.iter()? {
             let (no, row) = entry?;
             catalog.insert(Content::decode(no.value(), row.value())?);
@@ -379,7 +407,7 @@ impl Shared {
         *index = Index::Closed;
         let opened = guarded(|| {
             let opened = open_index(&self.settings)?;
-            Ok((load(&opened)?, opened))
+            Ok((load(&opened, &self.standings)?, opened))
         });
         match opened {
             Ok(((mut catalog, used), opened)) => {

@@ -2,36 +2,37 @@
 //!
 //! A partial payload's file has the shape of a whole one, with holes. Nothing is flushed and the
 //! index knows nothing of it: a start looks through the file again, and what a stop tore is simply
-//! not valid. While a partial payload is known, the room that it will take counts as taken.
+//! not valid. What of it is here counts as taken; see `stage.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
 
-use lavant_proto::content::Priority;
+use lavant_proto::content::{Priority, SegmentRecord, Verified};
 use lavant_proto::ids::Root;
 use lavant_proto::limits::SEGMENT_BYTES_MAX;
 use lavant_proto::time::Time;
 use lavant_proto::verify::{HaveRanges, VerifiedFrame, group_count, outboard_length, valid_groups};
 
 use super::error::StoreError;
+use super::insert::check_date;
 use super::layout::Layout;
 use super::pieces::{PastCache, Pieces};
 use super::recover::files_below;
-use super::{Clock, Shared, Store, lock, payload, room};
+use super::room::Claim;
+use super::slot::{Entry, IDLE_MAX, Slot};
+use super::stage::{Stage, bytes_of, stalest};
+use super::{Clock, Shared, Store, lock, payload};
 
 /// Most partial payloads at a time; the one that waits for the longest time gives way.
 const PARTIALS_MAX: usize = 4096;
-/// How long one stays to which nothing comes.
-const IDLE_MAX: Duration = Duration::from_secs(30 * 86_400);
 
-type Key = (Root, u64);
+pub(super) type Key = (Root, u64);
 
 /// A payload of which some chunk groups are still missing, open for writing. Clones of the handle
 /// share it.
@@ -41,39 +42,12 @@ pub struct Partial {
     slot: Arc<Slot>,
     clock: Clock,
     past_cache: Arc<PastCache>,
-}
-
-/// What is known of a partial payload, whether its file is open or not.
-struct Slot {
-    held: Mutex<Held>,
-    /// When something of it came last, in microseconds.
-    touched: AtomicU64,
-    /// When its record expires, in microseconds.
-    expires: AtomicU64,
-    /// Rank of its priority.
-    priority: AtomicU8,
-}
-
-#[derive(Default)]
-struct Held {
-    /// Not known until the file was looked through.
-    have: Option<HaveRanges>,
-    /// Bytes that count as taken.
-    reserved: u64,
-    /// Bytes that a transaction took over, until its commit.
-    taken: u64,
-    /// Whether the footer is written and all of it is flushed.
-    sealed: bool,
-}
-
-struct Entry {
-    slot: Arc<Slot>,
-    open: Weak<Partial>,
+    stage: Stage,
 }
 
 /// The partial payloads of a store. While its lock is held, no lock of a [`Slot`] is waited for.
 pub(super) struct Partials {
-    entries: Mutex<BTreeMap<Key, Entry>>,
+    pub(super) entries: Mutex<BTreeMap<Key, Entry>>,
     past_cache: Arc<PastCache>,
 }
 
@@ -83,32 +57,6 @@ impl Default for Partials {
             entries: Mutex::default(),
             past_cache: Arc::new(PastCache::new()),
         }
-    }
-}
-
-impl Slot {
-    fn new(touched: Time, reserved: u64) -> Arc<Self> {
-        Arc::new(Self {
-            held: Mutex::new(Held {
-                reserved,
-                ..Held::default()
-            }),
-            touched: AtomicU64::new(touched.0),
-            expires: AtomicU64::new(u64::MAX),
-            priority: AtomicU8::new(Priority::Vod.rank()),
-        })
-    }
-
-    fn is_stale(&self, now: Time) -> bool {
-        let touched = Time(self.touched.load(Ordering::Relaxed));
-        now.since(touched) >= IDLE_MAX || Time(self.expires.load(Ordering::Relaxed)) <= now
-    }
-}
-
-impl Entry {
-    /// Nobody else holds the slot: who does got it while the registry was locked.
-    fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.slot) == 1
     }
 }
 
@@ -199,21 +147,28 @@ impl Partial {
     }
 
     /// Keeps the chunk groups of verified frames of this payload. They survive the end of the
-    /// process; those of consecutive frames are written together.
+    /// process; those of consecutive frames are written together. Blocks: room is made for them
+    /// before, which fails when nothing may go.
     pub fn write_all(&self, frames: &[VerifiedFrame<'_>]) -> io::Result<()> {
         let ours = |frame: &VerifiedFrame<'_>| (*frame.root(), frame.length()) == self.key;
         if !frames.iter().all(ours) {
             let text = "the frame belongs to another segment";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let fresh: Vec<&VerifiedFrame<'_>> = {
+        let (fresh, groups) = {
             let held = lock(&self.slot.held);
             let have = held.have.as_ref();
             let new = |frame: &&VerifiedFrame<'_>| !have.is_some_and(|h| h.contains(frame.group()));
-            frames.iter().filter(new).collect()
+            let fresh: Vec<&VerifiedFrame<'_>> = frames.iter().filter(new).collect();
+            let groups = have.map_or(0, HaveRanges::count) + fresh.len() as u64;
+            (fresh, groups)
         };
+        if !fresh.is_empty() {
+            let grown = self.stage.grow(&self.slot, bytes_of(self.key.1, groups));
+            grown.map_err(io::Error::other)?;
+        }
         // What is watched while it comes will be read at once.
-        let on_demand = self.slot.priority.load(Ordering::Relaxed) == Priority::Vod.rank();
+        let on_demand = self.slot.claim().priority == Priority::Vod;
         let mut pieces = Pieces::new(&self.file, on_demand.then_some(&*self.past_cache));
         for frame in &fresh {
             pieces.add(frame.offset(), frame.leaf())?;
@@ -257,7 +212,8 @@ impl Partial {
     /// Hands the bytes that count as taken over to a transaction.
     pub(super) fn take_reserved(&self) -> u64 {
         let mut held = lock(&self.slot.held);
-        let bytes = std::mem::take(&mut held.reserved);
+        let bytes = held.reserved;
+        self.slot.count(&mut held, |_| 0);
         held.taken += bytes;
         bytes
     }
@@ -265,7 +221,8 @@ impl Partial {
     /// Takes them back when the transaction came to nothing.
     pub(super) fn give_back(&self) {
         let mut held = lock(&self.slot.held);
-        held.reserved += std::mem::take(&mut held.taken);
+        let taken = std::mem::take(&mut held.taken);
+        self.slot.count(&mut held, |reserved| reserved + taken);
     }
 
     pub(super) const fn file(&self) -> &File {
@@ -280,10 +237,25 @@ impl fmt::Debug for Partial {
 }
 
 impl Store {
-    /// The partial payload `root` of `length` bytes, made when nothing of it is here yet. Blocks.
+    /// The partial payload of a record, made when nothing of it is here yet. Blocks.
     ///
-    /// Its room counts as taken by a segment of `priority`, for which others may have to go. It is
-    /// let go when it `expires`, when nothing came for 30 days, or when there are 4096 newer ones.
+    /// Refused before anything is fetched when the segment would be: because its content was
+    /// removed or has a later version, because it is dated far ahead, or because there is no room
+    /// that could be made for it.
+    pub fn partial_of(&self, record: &Verified<SegmentRecord>) -> Result<Arc<Partial>, StoreError> {
+        let of = &record.content;
+        self.check_comes_back(of)?;
+        check_date(record.created, self.settings().clock.now(), &of.content_id)?;
+        let claim = Claim::of(&self.catalog(), &of.publisher, record.priority);
+        let key = (record.root, record.length);
+        self.claimed_partial(key, (claim, true), record.expires())
+    }
+
+    /// The partial payload `root` of `length` bytes, made when nothing of it is here yet: as the
+    /// node's own when nobody else asked for it. Blocks.
+    ///
+    /// It takes room as its chunk groups come, for which others may have to go. It is let go when
+    /// it `expires`, when nothing came for 30 days, or when there are 4096 newer ones.
     pub fn partial(
         &self,
         root: &Root,
@@ -291,20 +263,28 @@ impl Store {
         priority: Priority,
         expires: Time,
     ) -> Result<Arc<Partial>, StoreError> {
-        check_length(length)?;
+        self.claimed_partial((*root, length), (Claim::own(priority), false), expires)
+    }
+
+    fn claimed_partial(
+        &self,
+        key: Key,
+        (claim, always): (Claim, bool),
+        expires: Time,
+    ) -> Result<Arc<Partial>, StoreError> {
+        check_length(key.1)?;
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
-        let key = (*root, length);
         let now = self.settings().clock.now();
-        let (slot, open) = self.slot(key, now)?;
+        let (slot, open) = self.slot(key, now, &claim)?;
         slot.touched.store(now.0, Ordering::Relaxed);
         slot.expires.store(expires.0, Ordering::Relaxed);
-        slot.priority.store(priority.rank(), Ordering::Relaxed);
+        slot.claim_for(claim, always);
         if let Some(open) = open {
             return Ok(open);
         }
-        let opened = self.open_partial(key, &slot, Some(priority));
+        let opened = self.open_partial(key, &slot, true);
         if opened.is_err() {
             let mut partials = lock(&self.shared.partials.entries);
             let unused = partials
@@ -313,26 +293,32 @@ impl Store {
             drop(slot);
             let looked = |entry: &Entry| entry.is_idle() && lock(&entry.slot.held).have.is_none();
             if unused && partials.get(&key).is_some_and(looked) {
-                self.let_go(&mut partials, key);
+                self.shared.let_go(&mut partials, key);
             }
         }
         opened
     }
 
     /// The slot of a partial payload, made when there is none, and its handle if it is open.
-    fn slot(&self, key: Key, now: Time) -> Result<(Arc<Slot>, Option<Arc<Partial>>), StoreError> {
+    fn slot(
+        &self,
+        key: Key,
+        now: Time,
+        claim: &Claim,
+    ) -> Result<(Arc<Slot>, Option<Arc<Partial>>), StoreError> {
         let mut partials = lock(&self.shared.partials.entries);
         if let Some(entry) = partials.get(&key) {
             return Ok((entry.slot.clone(), entry.open.upgrade()));
         }
         if partials.len() >= PARTIALS_MAX {
-            let Some(stalest) = stalest(&partials, Priority::Live) else {
+            let may_go = |slot: &Slot| slot.claim().standing <= claim.standing;
+            let Some(stalest) = stalest(&partials, may_go) else {
                 return Err(StoreError::Busy(format!(
                     "{PARTIALS_MAX} segments are arriving, which is the limit; try again when \
                      some have come"
                 )));
             };
-            self.let_go(&mut partials, stalest);
+            self.shared.let_go(&mut partials, stalest);
         }
         let slot = Slot::new(now, 0);
         let entry = Entry {
@@ -343,13 +329,13 @@ impl Store {
         Ok((slot, None))
     }
 
-    /// Opens the file of a slot, unless somebody did meanwhile, and looks through it once. It is
-    /// made, and its room taken, when a priority is given.
+    /// Opens the file of a slot, unless somebody did meanwhile, and looks through it once. When it
+    /// is to be made, room for it has to be possible.
     fn open_partial(
         &self,
         key: Key,
         slot: &Arc<Slot>,
-        priority: Option<Priority>,
+        make: bool,
     ) -> Result<Arc<Partial>, StoreError> {
         let unopened = |error| StoreError::io("open part of a segment", &error);
         let mut held = lock(&slot.held);
@@ -369,14 +355,14 @@ impl Store {
                 ));
             }
         }
-        if let Some(priority) = priority {
+        if make {
             let lacking = payload::disk_bytes(key.1).saturating_sub(held.reserved);
-            self.reserve_partial(lacking, priority)?;
-            held.reserved += lacking;
+            self.check_room(lacking, slot.claim())?;
         }
         let path = self.settings().layout.partial(&key.0, key.1);
         let file = File::options()
-            .create(priority.is_some())
+            .create(make)
+            .mode(0o600)
             .truncate(false)
             .read(true)
             .write(true)
@@ -398,6 +384,7 @@ impl Store {
             slot: slot.clone(),
             clock: self.settings().clock.clone(),
             past_cache: Arc::clone(&self.shared.partials.past_cache),
+            stage: Stage::of(self),
         });
         if let Some(entry) = lock(&self.shared.partials.entries).get_mut(&key) {
             entry.open = Arc::downgrade(&partial);
@@ -416,7 +403,7 @@ impl Store {
             None => Ok(None),
             Some((_, Some(open))) => Ok(Some(open)),
             Some((slot, None)) => {
-                let opened = self.open_partial(key, &slot, None);
+                let opened = self.open_partial(key, &slot, false);
                 drop(slot);
                 let gone = !self.settings().layout.partial(&key.0, key.1).exists();
                 if opened.is_err() && gone {
@@ -426,52 +413,6 @@ impl Store {
                 opened.map(Some)
             }
         }
-    }
-
-    /// Counts bytes as taken and makes room for them.
-    fn reserve_partial(&self, bytes: u64, priority: Priority) -> Result<(), StoreError> {
-        self.check_disk(bytes)?;
-        let Shared { staged, .. } = &*self.shared;
-        staged.fetch_add(bytes, Ordering::AcqRel);
-        let mut outcome = self.make_staged_room(bytes, priority);
-        if matches!(outcome, Err(StoreError::Full { .. })) && self.drop_stalest(bytes, priority) {
-            outcome = self.make_staged_room(bytes, priority);
-        }
-        if outcome.is_err() {
-            staged.fetch_sub(bytes, Ordering::AcqRel);
-        }
-        outcome
-    }
-
-    /// Makes room for bytes that count as staged already.
-    fn make_staged_room(&self, bytes: u64, priority: Priority) -> Result<(), StoreError> {
-        let Shared { used, staged, .. } = &*self.shared;
-        let taken = used.load(Ordering::Acquire) + staged.load(Ordering::Acquire);
-        if self.settings().limit.is_none_or(|limit| taken <= limit) {
-            return Ok(());
-        }
-        self.write(move |tx| {
-            tx.staged = tx.staged.saturating_sub(bytes);
-            let made = room::make_room(tx, bytes, priority);
-            tx.staged += bytes;
-            made
-        })
-    }
-
-    /// Drops the stalest partial payloads that nobody uses, of no higher priority, until so many
-    /// bytes are free; whether any went.
-    fn drop_stalest(&self, bytes: u64, priority: Priority) -> bool {
-        let mut partials = lock(&self.shared.partials.entries);
-        let mut freed = 0;
-        let mut any = false;
-        while freed < bytes {
-            let Some(key) = stalest(&partials, priority) else {
-                break;
-            };
-            freed += self.let_go(&mut partials, key);
-            any = true;
-        }
-        any
     }
 
     /// Drops partial payloads whose record expired or to which nothing came for 30 days.
@@ -484,7 +425,7 @@ impl Store {
             .map(|(key, _)| *key)
             .collect();
         for key in stale {
-            self.let_go(&mut partials, key);
+            self.shared.let_go(&mut partials, key);
         }
     }
 
@@ -499,28 +440,9 @@ impl Store {
             if opening {
                 return;
             }
-            self.remove_partial(&mut partials, key)
+            self.shared.remove_partial(&mut partials, key)
         };
-        removed.map(|slot| self.release(&slot));
-    }
-
-    /// Removes an entry that nobody uses. Returns the bytes that no longer count as taken.
-    fn let_go(&self, partials: &mut BTreeMap<Key, Entry>, key: Key) -> u64 {
-        let removed = self.remove_partial(partials, key);
-        removed.map_or(0, |slot| self.release(&slot))
-    }
-
-    /// Removes an entry with its file.
-    fn remove_partial(&self, partials: &mut BTreeMap<Key, Entry>, key: Key) -> Option<Arc<Slot>> {
-        let entry = partials.remove(&key)?;
-        let _ = fs::remove_file(self.settings().layout.partial(&key.0, key.1));
-        Some(entry.slot)
-    }
-
-    fn release(&self, slot: &Slot) -> u64 {
-        let bytes = std::mem::take(&mut lock(&slot.held).reserved);
-        self.shared.staged.fetch_sub(bytes, Ordering::AcqRel);
-        bytes
+        removed.map(|slot| self.shared.release(&slot));
     }
 
     /// The partial payloads of which it is known what is here: root, length, chunk groups.
@@ -559,13 +481,28 @@ impl Store {
     }
 }
 
-/// The one to which nothing came for the longest time, of those that nobody uses.
-fn stalest(partials: &BTreeMap<Key, Entry>, priority: Priority) -> Option<Key> {
-    let idle = partials.iter().filter(|(_, entry)| {
-        entry.is_idle() && entry.slot.priority.load(Ordering::Relaxed) <= priority.rank()
-    });
-    idle.min_by_key(|(_, entry)| entry.slot.touched.load(Ordering::Relaxed))
-        .map(|(key, _)| *key)
+impl Shared {
+    /// Removes an entry that nobody uses. Returns the bytes that no longer count as taken.
+    pub(super) fn let_go(&self, partials: &mut BTreeMap<Key, Entry>, key: Key) -> u64 {
+        let removed = self.remove_partial(partials, key);
+        removed.map_or(0, |slot| self.release(&slot))
+    }
+
+    /// Removes an entry with its file.
+    fn remove_partial(&self, partials: &mut BTreeMap<Key, Entry>, key: Key) -> Option<Arc<Slot>> {
+        let entry = partials.remove(&key)?;
+        let _ = fs::remove_file(self.settings.layout.partial(&key.0, key.1));
+        Some(entry.slot)
+    }
+
+    fn release(&self, slot: &Slot) -> u64 {
+        let mut held = lock(&slot.held);
+        let bytes = held.reserved;
+        slot.count(&mut held, |_| 0);
+        held.gone = true;
+        self.staged.fetch_sub(bytes, Ordering::AcqRel);
+        bytes
+    }
 }
 
 fn look_through(file: &File, (root, length): Key) -> HaveRanges {

@@ -9,7 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use lavant_proto::content::{Proof, SegmentRecord};
@@ -50,6 +50,7 @@ impl Draft {
             .write(true)
             .read(true)
             .create_new(true)
+            .mode(0o600)
             .open(path)?;
         let length = payload.len() as u64;
         let mut draft = Self {

@@ -91,7 +91,7 @@ fn put(file: &Path, place: &Path) -> io::Result<How> {
         Ok(()) => Ok(How::Linked),
         Err(io::ErrorKind::AlreadyExists) => Ok(How::Waits),
         Err(io::ErrorKind::NotFound) => {
-            place.parent().map_or(Ok(()), fs::create_dir_all)?;
+            place.parent().map_or(Ok(()), layout::new_folder)?;
             fs::hard_link(file, place).map(|()| How::Linked)
         }
         Err(_) => fs::rename(file, place).map(|()| How::Renamed),

@@ -14,10 +14,11 @@ use super::catalog::{Content, RenditionState, State};
 use super::error::StoreError;
 use super::feed::Change;
 use super::insert::{bits_per_second, check_new_id, count};
+use super::room::{self, Claim, Wanted};
 use super::rows::{SegmentKey, SegmentRow};
 use super::tx::Tx;
 use super::upload::{Commit, CommitRendition, StagedSegment, Upload};
-use super::{Store, lock, room};
+use super::{Store, lock};
 
 /// How long a version stays after a later one took its place: playlists that name it are in use.
 const SUPERSEDED_TTL: Duration = Duration::from_secs(3600);
@@ -91,7 +92,11 @@ impl Store {
         let (source, pinned) = (upload.new.source.clone(), upload.new.pin);
         self.write(move |tx| {
             let manifest = &signed.manifest;
-            check_new_id(tx, &manifest.content.content_id)?;
+            check_new_id(
+                tx,
+                &manifest.content.publisher,
+                &manifest.content.content_id,
+            )?;
             check_version(tx, &manifest.content)?;
             take_staged(tx, bytes, manifest.priority)?;
             let no = tx.next_content_no()?;
@@ -169,7 +174,7 @@ fn check_version(tx: &Tx<'_>, key: &ContentKey) -> Result<(), StoreError> {
 /// Makes room for an upload's bytes, which so far count as staged.
 fn take_staged(tx: &mut Tx<'_>, bytes: u64, priority: Priority) -> Result<(), StoreError> {
     tx.staged = tx.staged.saturating_sub(bytes);
-    let made = room::make_room(tx, bytes, priority);
+    let made = room::make_room(tx, Wanted::bytes(bytes), &Claim::own(priority));
     if made.is_ok() {
         tx.unstaged += bytes;
     } else {
@@ -345,6 +350,7 @@ fn staged_rows(upload: &Upload) -> Vec<StagedRow> {
                 root,
                 present: true,
                 copies: 0,
+                arrived: None,
                 signature: None,
             };
             (key, row, segment.file.clone())

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lavant_proto::content::{Kind, Priority, Proof, SegmentRecord};
 use lavant_proto::ids::{ContentKey, Root, Signature};
@@ -19,8 +20,10 @@ use super::layout::Layout;
 use super::manifest::{self, Stored};
 use super::open::Index;
 use super::publish::{content_from, mark_superseded};
+use super::queues::MADE_FOR;
 use super::recover::files_below;
 use super::rows::{STORE_FORMAT, SegmentKey, SegmentRow};
+use super::standing::Standings;
 use super::tx::Tx;
 use super::{Settings, payload};
 
@@ -67,7 +70,11 @@ struct Payload {
 }
 
 /// Fills an empty index. Every payload is hashed, every record checked against its publisher.
-pub(super) fn rebuild(settings: &Settings, index: &Index) -> Result<Report, StoreError> {
+pub(super) fn rebuild(
+    settings: &Settings,
+    index: &Index,
+    standings: &Arc<Standings>,
+) -> Result<Report, StoreError> {
     let layout = &settings.layout;
     let mut report = Report::default();
     let mut payloads = Vec::new();
@@ -90,7 +97,7 @@ pub(super) fn rebuild(settings: &Settings, index: &Index) -> Result<Report, Stor
     }
     supersede_older(&mut found, settings.clock.now());
     place_files(layout, &found, &payloads)?;
-    write(settings, index, found, report)
+    write((settings, standings), index, found, report)
 }
 
 /// All files below `segments/`.
@@ -330,13 +337,13 @@ fn place_files(
 /// Writes all in one transaction: a stop in the middle leaves an index without a format, which
 /// the next start makes again.
 fn write(
-    settings: &Settings,
+    (settings, standings): (&Settings, &Arc<Standings>),
     index: &Index,
     found: BTreeMap<ContentKey, Found>,
     mut report: Report,
 ) -> Result<Report, StoreError> {
     let write = index.begin_write()?;
-    let mut tx = Tx::empty(&write, settings)?;
+    let mut tx = Tx::empty(&write, settings, standings)?;
     let mut next = 1;
     for Found { content, rows } in found.into_values() {
         next = next.max(content.no + 1);
@@ -356,6 +363,7 @@ fn write(
         tx.put_content(content)?;
     }
     tx.meta.insert("next_content", next)?;
+    tx.meta.insert(MADE_FOR, standings.mark())?;
     tx.meta.insert("format", STORE_FORMAT)?;
     drop(tx);
     write.commit()?;

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lavant_proto::content::SegmentRecord;
 use lavant_proto::ids::Root;
@@ -148,7 +149,7 @@ fn same_file(one: &Path, other: &Path) -> Option<bool> {
 fn clean_index(settings: &Settings, index: &Index) -> Result<(), StoreError> {
     let write = index.begin_write()?;
     {
-        let mut tx = Tx::empty(&write, settings)?;
+        let mut tx = Tx::empty(&write, settings, &Arc::default())?;
         while let Some((root, _)) = tx.garbage.pop_first()? {
             let Ok(root) = <[u8; 32]>::try_from(root.value()) else {
                 continue;

@@ -1,43 +1,133 @@
-//! Making room: in the order of eviction, within the share of a priority and of a publisher.
+//! Making room: in the order of eviction, within the share of a priority, of a publisher, and of
+//! all strangers together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use lavant_proto::content::{Priority, SegmentRecord, Verified};
+use lavant_proto::content::Priority;
 use lavant_proto::ids::{PublisherKey, Root};
-use lavant_proto::relay::evict::{EvictionRank, Shares, bytes_to_free};
+use lavant_proto::relay::evict::{EvictionRank, Shares, Standing, bytes_to_free};
 use redb::ReadableTable;
 
-use super::catalog::Content;
+use super::catalog::{Catalog, Content};
 use super::error::StoreError;
 use super::expire::{expire_for_room, lose};
-use super::partial::Partial;
+use super::partial::Partials;
 use super::rows::{SegmentKey, SegmentRow, split_eviction};
-use super::tx::{Tx, rank};
-use super::{Settings, Store, payload};
+use super::tx::Tx;
+use super::{Settings, payload};
+
+/// Most bytes of payload files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    pub(super) bytes: u64,
+    /// Nobody set it: it keeps others from filling the disk, and what is the node's own neither
+    /// goes for it nor is refused.
+    pub(super) automatic: bool,
+}
+
+impl Limit {
+    /// The one that was set; else a part of what the disk has free, beside what is here.
+    pub(super) fn of(settings: &Settings, held: u64) -> Option<Self> {
+        if let Some(bytes) = settings.limit {
+            return Some(Self {
+                bytes,
+                automatic: false,
+            });
+        }
+        let free = settings.disk.space(settings.layout.root()).free;
+        let percent = settings.disk_share.filter(|_| free < u64::MAX)?;
+        Some(Self {
+            bytes: held.saturating_add(percent_of(free, percent)),
+            automatic: true,
+        })
+    }
+}
+
+/// Who wants room, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// None when that is not known.
+    pub(super) publisher: Option<PublisherKey>,
+    pub(super) standing: Standing,
+    pub(super) priority: Priority,
+}
+
+impl Claim {
+    /// What the operator stores.
+    pub(super) const fn own(priority: Priority) -> Self {
+        Self {
+            publisher: None,
+            standing: Standing::Own,
+            priority,
+        }
+    }
+
+    /// What comes of a publisher.
+    pub(super) fn of(catalog: &Catalog, publisher: &PublisherKey, priority: Priority) -> Self {
+        Self {
+            publisher: Some(*publisher),
+            standing: catalog.standing(publisher),
+            priority,
+        }
+    }
+
+    /// Whether it is the operator's, whom no limit holds that he did not set.
+    const fn is_free_of(&self, limit: Limit) -> bool {
+        limit.automatic && matches!(self.standing, Standing::Own)
+    }
+}
+
+/// What is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// Bytes of payload files that come.
+    pub(super) files: u64,
+    /// Bytes that the publisher holds more, also when they are here as somebody else's.
+    pub(super) held: u64,
+}
+
+impl Wanted {
+    pub(super) const fn bytes(bytes: u64) -> Self {
+        Self {
+            files: bytes,
+            held: bytes,
+        }
+    }
+}
 
 /// What must go for something to come.
 #[derive(Default)]
-struct Victims {
+pub(super) struct Victims {
     /// In the order in which they go.
     keys: Vec<SegmentKey>,
     chosen: BTreeSet<[u8; SegmentKey::BYTES]>,
     /// Segments that share a payload free something only together.
-    sharing: BTreeMap<Root, Vec<(SegmentKey, u8)>>,
+    sharing: BTreeMap<Root, Sharing>,
     /// Bytes of payload files that become free.
     freed: u64,
     /// Bytes by which each priority holds less.
     of_class: [u64; 3],
+    /// Bytes by which their publishers hold less.
+    released: u64,
+}
+
+/// Segments with one payload.
+#[derive(Default)]
+struct Sharing {
+    chosen: u64,
+    /// Those that go with the last one only.
+    waiting: Vec<(SegmentKey, u8)>,
 }
 
 impl Victims {
-    /// Adds a segment of a priority; it goes with the last one that shares its payload.
+    /// Adds a segment of a priority; it goes with the last one that shares its payload, or at once
+    /// when it is `forced`.
     fn add(
         &mut self,
         tx: &Tx<'_>,
-        key: SegmentKey,
-        class: u8,
+        (key, class): (SegmentKey, u8),
         row: &SegmentRow,
+        forced: bool,
     ) -> Result<(), StoreError> {
         if !self.chosen.insert(key.to_bytes()) {
             return Ok(());
@@ -46,33 +136,33 @@ impl Victims {
             .payloads
             .get(row.root.0.as_slice())?
             .map_or(0, |uses| uses.value().0);
+        let bytes = payload::disk_bytes(row.length);
         let together = self.sharing.entry(row.root).or_default();
-        together.push((key, class));
-        if together.len() as u64 >= u64::from(uses) {
-            let bytes = payload::disk_bytes(row.length);
-            for (key, class) in self.sharing.remove(&row.root).unwrap_or_default() {
+        together.chosen += 1;
+        together.waiting.push((key, class));
+        let last = together.chosen >= u64::from(uses);
+        if last || forced {
+            let going = std::mem::take(&mut together.waiting);
+            for (key, class) in going {
                 self.keys.push(key);
                 self.of_class[usize::from(class).min(2)] += bytes;
+                self.released += bytes;
             }
+        }
+        if last {
             self.freed += bytes;
         }
         Ok(())
     }
 
-    /// Adds what goes next, of one priority or of those that yield to another, until it is enough.
+    /// Adds what goes next until it is enough.
     fn gather(
         &mut self,
         tx: &Tx<'_>,
         which: Which,
         enough: impl Fn(&Self) -> bool,
     ) -> Result<(), StoreError> {
-        let starts = match which {
-            Which::Of(class) => EvictionRank::starts(class)
-                .map(|start| vec![start])
-                .to_vec(),
-            Which::YieldingTo(_) => vec![Vec::new()],
-        };
-        for from in starts {
+        for from in which.starts() {
             self.gather_from(tx, which, &from, &enough)?;
         }
         Ok(())
@@ -90,12 +180,16 @@ impl Victims {
                 break;
             }
             let (key, _) = entry?;
+            let starts = key.value().starts_with(from);
             let (rank, key) = split_eviction(key.value())?;
-            if !which.takes(&rank) {
+            if !starts || !which.takes(&rank) {
                 break;
             }
-            if let Some(row) = tx.segment(key)? {
-                self.add(tx, key, rank.class(), &row)?;
+            let content = tx.catalog.get(key.content_no);
+            if let (Some(content), Some(row)) = (content, tx.segment(key)?)
+                && tx.rank(content, key, &row) == Some(rank)
+            {
+                self.add(tx, (key, rank.class()), &row, false)?;
             }
         }
         Ok(())
@@ -113,116 +207,206 @@ impl Victims {
 /// Which segments may go.
 #[derive(Clone, Copy)]
 enum Which {
-    Of(Priority),
-    YieldingTo(Priority),
+    /// Those of a priority, of publishers of no higher standing.
+    Of(Priority, Standing),
+    /// Those of publishers of lower standing.
+    Below(Standing),
+    YieldingTo(Standing, Priority),
 }
 
 impl Which {
-    fn takes(self, rank: &EvictionRank) -> bool {
+    /// The beginnings of the parts of the queue where they stand.
+    fn starts(self) -> Vec<Vec<u8>> {
+        let Self::Of(class, highest) = self else {
+            return vec![Vec::new()];
+        };
+        let standings = Standing::ALL.into_iter().filter(|s| *s <= highest);
+        let starts = standings.flat_map(|standing| EvictionRank::starts(class, standing));
+        starts.map(|start| vec![start]).collect()
+    }
+
+    const fn takes(self, rank: &EvictionRank) -> bool {
         match self {
-            Self::Of(class) => rank.class() == class.rank(),
-            Self::YieldingTo(incoming) => rank.yields_to(incoming),
+            Self::Of(class, _) => rank.class() == class.rank(),
+            Self::Below(standing) => rank.is_below(standing),
+            Self::YieldingTo(standing, incoming) => rank.yields_to_one_of(standing, incoming),
         }
     }
 }
 
-/// Makes room for `incoming` bytes of a segment of `priority`: first by what expired, then in its
-/// own priority if that has more than its share, then by what other priorities have beyond theirs,
-/// then in the order of eviction. Refuses without evicting anything when it cannot succeed.
-pub(super) fn make_room(
-    tx: &mut Tx<'_>,
+/// Makes room for what a claim wants; see [`victims`]. Refuses without evicting anything when it
+/// cannot succeed.
+pub(super) fn make_room(tx: &mut Tx<'_>, wanted: Wanted, claim: &Claim) -> Result<(), StoreError> {
+    expire_for_room(tx, wanted.files)?;
+    victims(tx, wanted, claim)?.go(tx)
+}
+
+/// What goes for a claim: first what its publisher, and all strangers together, hold beyond their
+/// shares; then in its own priority if that has more than its share; then of publishers of lower
+/// standing; then what other priorities have beyond their shares; then in the order of eviction.
+pub(super) fn victims(tx: &Tx<'_>, wanted: Wanted, claim: &Claim) -> Result<Victims, StoreError> {
+    let mut victims = Victims::default();
+    let Some(limit) = tx.limit else {
+        return Ok(victims);
+    };
+    gather_shares(tx, wanted.held, claim, &mut victims)?;
+    if wanted.files > 0 {
+        gather_room(tx, wanted.files, (claim, limit), &mut victims)?;
+    }
+    Ok(victims)
+}
+
+fn gather_room(
+    tx: &Tx<'_>,
     incoming: u64,
-    priority: Priority,
+    (claim, limit): (&Claim, Limit),
+    victims: &mut Victims,
 ) -> Result<(), StoreError> {
-    expire_for_room(tx, incoming)?;
-    let Some(limit) = tx.settings.limit.filter(|_| incoming > 0) else {
-        return Ok(());
-    };
-    let shares = Shares {
-        limit,
-        percent: tx.settings.class_share,
-    };
+    let Claim {
+        standing, priority, ..
+    } = *claim;
     let used = tx.used.saturating_add(tx.staged);
+    if claim.is_free_of(limit) {
+        let needed = used.saturating_add(incoming).saturating_sub(limit.bytes);
+        return victims.gather(tx, Which::Below(standing), |v| v.freed >= needed);
+    }
     let full = StoreError::Full {
-        limit,
+        limit: limit.bytes,
         wanted: incoming,
     };
-    let needed = bytes_to_free(used, incoming, limit).ok_or_else(|| full.clone())?;
+    let needed = bytes_to_free(used, incoming, limit.bytes).ok_or_else(|| full.clone())?;
+    let shares = Shares {
+        limit: limit.bytes,
+        percent: tx.settings.class_share,
+    };
     let held = tx.catalog.class_bytes();
-    let mut victims = Victims::default();
     let own = usize::from(priority.rank());
     let beyond = shares.excess(held, priority, incoming);
     if beyond > 0 {
-        victims.gather(tx, Which::Of(priority), |v| v.of_class[own] >= beyond)?;
+        let of_class = Which::Of(priority, standing);
+        victims.gather(tx, of_class, |v| v.of_class[own] >= beyond)?;
     }
+    victims.gather(tx, Which::Below(standing), |v| v.freed >= needed)?;
     for class in Priority::ALL.into_iter().filter(|class| *class != priority) {
         let beyond = shares.excess(held, class, 0);
         let rank = usize::from(class.rank());
         if beyond > 0 && victims.freed < needed {
-            victims.gather(tx, Which::Of(class), |v| {
+            victims.gather(tx, Which::Of(class, standing), |v| {
                 v.of_class[rank] >= beyond || v.freed >= needed
             })?;
         }
     }
-    victims.gather(tx, Which::YieldingTo(priority), |v| v.freed >= needed)?;
+    let yielding = Which::YieldingTo(standing, priority);
+    victims.gather(tx, yielding, |v| v.freed >= needed)?;
     if victims.freed < needed {
         return Err(full);
-    }
-    victims.go(tx)
-}
-
-/// Makes room within what a publisher that the operator does not trust may take. Only its own
-/// segments go for it; refuses without evicting anything when that is not enough.
-pub(super) fn make_share_room(
-    tx: &mut Tx<'_>,
-    publisher: &PublisherKey,
-    incoming: u64,
-    priority: Priority,
-) -> Result<(), StoreError> {
-    let Some(share) = share_of(tx, publisher) else {
-        return Ok(());
-    };
-    let held = tx.catalog.publisher_bytes(publisher);
-    let Some(needed) = bytes_to_free(held, incoming, share) else {
-        return Err(beyond_share(publisher, share));
-    };
-    if incoming == 0 || needed == 0 {
-        return Ok(());
-    }
-    let victims = own_victims(tx, publisher, needed, priority)?;
-    let going: u64 = victims.iter().map(|(_, bytes)| bytes).sum();
-    if going < needed {
-        return Err(beyond_share(publisher, share));
-    }
-    for (key, _) in victims {
-        tx.dropped.evicted += 1;
-        lose(tx, key, false)?;
     }
     Ok(())
 }
 
-/// Bytes that a publisher may take; `None` when it is trusted or nothing is limited.
-fn share_of(tx: &Tx<'_>, publisher: &PublisherKey) -> Option<u64> {
-    let limit = tx.settings.limit?;
-    let percent = tx.untrusted_share(publisher)?;
-    Some(percent_of(limit, percent))
+/// Adds what goes within what a publisher that the operator does not trust may take, of its own
+/// segments alone, and within what all of them together may take.
+fn gather_shares(
+    tx: &Tx<'_>,
+    incoming: u64,
+    claim: &Claim,
+    victims: &mut Victims,
+) -> Result<(), StoreError> {
+    let held = Held::of(tx.settings, tx.limit, (&tx.catalog, tx.partials), claim);
+    if let (Some(of), Some(publisher)) = (held.publisher, claim.publisher) {
+        let beyond = StoreError::Share {
+            publisher,
+            share: of.share,
+        };
+        let needed = bytes_to_free(of.bytes, incoming, of.share).ok_or_else(|| beyond.clone())?;
+        if needed > 0 {
+            add_own(tx, &publisher, (needed, claim.priority), victims)?;
+            if victims.released < needed {
+                return Err(beyond);
+            }
+        }
+    }
+    if let Some(all) = held.strangers {
+        let beyond = StoreError::Strangers { share: all.share };
+        let needed = bytes_to_free(all.bytes, incoming, all.share).ok_or_else(|| beyond.clone())?;
+        let yielding = Which::YieldingTo(Standing::Stranger, claim.priority);
+        victims.gather(tx, yielding, |v| v.released >= needed)?;
+        if victims.released < needed {
+            return Err(beyond);
+        }
+    }
+    Ok(())
 }
 
-fn beyond_share(publisher: &PublisherKey, share: u64) -> StoreError {
-    StoreError::Share {
-        publisher: *publisher,
-        share,
+/// What is held of a share.
+#[derive(Clone, Copy)]
+struct Part {
+    bytes: u64,
+    share: u64,
+}
+
+impl Part {
+    const fn takes(self, incoming: u64) -> bool {
+        self.bytes.saturating_add(incoming) <= self.share
     }
 }
 
-/// Segments of a publisher to go for `needed` bytes: those of its lowest content first, in each in
+/// The shares that a claim has to keep within.
+struct Held {
+    publisher: Option<Part>,
+    strangers: Option<Part>,
+}
+
+impl Held {
+    fn of(
+        settings: &Settings,
+        limit: Option<Limit>,
+        (catalog, partials): (&Catalog, Option<&Partials>),
+        claim: &Claim,
+    ) -> Self {
+        let limit = limit.filter(|_| claim.standing == Standing::Stranger);
+        let share = |percent: Option<u8>| Some(percent_of(limit?.bytes, percent?));
+        let arriving = |of| partials.map_or(0, |partials| partials.arriving(of));
+        let publisher = claim.publisher.as_ref();
+        let of_publisher = publisher.zip(share(settings.publisher_share));
+        Self {
+            publisher: of_publisher.map(|(publisher, share)| Part {
+                bytes: catalog.publisher_bytes(publisher) + arriving(Some(publisher)),
+                share,
+            }),
+            strangers: share(settings.strangers_share).map(|share| Part {
+                bytes: catalog.strangers_bytes() + arriving(None),
+                share,
+            }),
+        }
+    }
+}
+
+/// Whether something fits as it is, without anything going: into the limit, of which `taken` bytes
+/// are taken, and into all shares.
+pub(super) fn fits(
+    settings: &Settings,
+    (limit, taken): (Option<Limit>, u64),
+    held: (&Catalog, &Partials),
+    (incoming, claim): (u64, &Claim),
+) -> bool {
+    let Some(limit) = limit else {
+        return true;
+    };
+    let shares = Held::of(settings, Some(limit), (held.0, Some(held.1)), claim);
+    let parts = [shares.publisher, shares.strangers];
+    taken.saturating_add(incoming) <= limit.bytes
+        && parts.iter().flatten().all(|part| part.takes(incoming))
+}
+
+/// Adds segments of a publisher for `needed` bytes: those of its lowest content first, in each in
 /// the order of eviction.
-fn own_victims(
+fn add_own(
     tx: &Tx<'_>,
     publisher: &PublisherKey,
-    needed: u64,
-    priority: Priority,
-) -> Result<Vec<(SegmentKey, u64)>, StoreError> {
+    (needed, priority): (u64, Priority),
+    victims: &mut Victims,
+) -> Result<(), StoreError> {
     let mut contents: Vec<&Content> = tx
         .catalog
         .all()
@@ -231,71 +415,23 @@ fn own_victims(
         .filter(|content| !content.pinned && content.priority <= priority)
         .collect();
     contents.sort_by_key(|content| (content.priority, content.created, content.no));
-    let mut victims = Vec::new();
-    let mut freed = 0;
     for content in contents {
         let mut rows: Vec<_> = tx
             .rows(content.no, None)?
             .into_iter()
-            .filter_map(|(key, row)| Some((rank(content, key, &row)?, key, row.length)))
+            .filter_map(|(key, row)| Some((tx.rank(content, key, &row)?, key, row)))
             .collect();
         rows.sort_unstable_by_key(|(rank, ..)| *rank);
-        for (_, key, length) in rows {
-            if freed >= needed {
-                return Ok(victims);
+        for (rank, key, row) in rows {
+            if victims.released >= needed {
+                return Ok(());
             }
-            let bytes = payload::disk_bytes(length);
-            freed += bytes;
-            victims.push((key, bytes));
+            victims.add(tx, (key, rank.class()), &row, true)?;
         }
     }
-    Ok(victims)
+    Ok(())
 }
 
-impl Store {
-    /// The partial payload of a record, as [`Store::partial`] gives it. Refused before anything is
-    /// fetched when the segment would be: because its content was removed or has a later version,
-    /// or because its publisher is not trusted and has its share. Blocks.
-    pub fn partial_of(&self, record: &Verified<SegmentRecord>) -> Result<Arc<Partial>, StoreError> {
-        let key = &record.content;
-        self.check_comes_back(key)?;
-        let limit = self.settings().limit;
-        let bytes = payload::disk_bytes(record.length);
-        let share = untrusted_share(self.settings(), Some(self.shared.own), &key.publisher);
-        if let (Some(limit), Some(percent)) = (limit, share) {
-            let held = self.catalog().publisher_bytes(&key.publisher);
-            if held.saturating_add(bytes) > percent_of(limit, percent) {
-                let (publisher, priority) = (key.publisher, record.priority);
-                self.write(move |tx| make_share_room(tx, &publisher, bytes, priority))?;
-            }
-        }
-        self.partial(
-            &record.root,
-            record.length,
-            record.priority,
-            record.expires(),
-        )
-    }
-}
-
-fn percent_of(limit: u64, percent: u8) -> u64 {
-    u64::try_from(u128::from(limit) * u128::from(percent) / 100).unwrap_or(u64::MAX)
-}
-
-/// Percent of everything that a publisher may take; `None` when it is trusted.
-fn untrusted_share(
-    settings: &Settings,
-    own: Option<PublisherKey>,
-    publisher: &PublisherKey,
-) -> Option<u8> {
-    let share = settings.publisher_share?;
-    let trusted = own == Some(*publisher) || settings.trusted.contains(publisher);
-    (!trusted).then_some(share)
-}
-
-impl Tx<'_> {
-    /// Percent of everything that a publisher may take; `None` when it is trusted.
-    pub(super) fn untrusted_share(&self, publisher: &PublisherKey) -> Option<u8> {
-        untrusted_share(self.settings, self.own, publisher)
-    }
+pub(super) fn percent_of(bytes: u64, percent: u8) -> u64 {
+    u64::try_from(u128::from(bytes) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }

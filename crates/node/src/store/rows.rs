@@ -5,6 +5,7 @@ use std::time::Duration;
 use lavant_proto::content::Kind;
 use lavant_proto::ids::{ContentId, PublisherKey, Root, Signature};
 use lavant_proto::relay::evict::EvictionRank;
+use lavant_proto::relay::learn::EARLY_MAX;
 use lavant_proto::time::Time;
 use lavant_proto::wire::{DecodeError, Reader, Writer};
 use redb::TableDefinition;
@@ -122,26 +123,48 @@ pub struct SegmentRow {
     pub present: bool,
     /// On how many other nodes it is known to be, which decides what goes first.
     pub copies: u16,
+    /// When it came, if it is said to be made later than that.
+    pub arrived: Option<Time>,
     /// The publisher's signature, when the manifest does not vouch for it.
     pub signature: Option<Signature>,
 }
 
 impl SegmentRow {
+    /// When it expires; what is dated so far ahead that it never would counts from its arrival.
     pub(super) fn expires(&self) -> Time {
-        self.created.after(self.ttl)
+        let far = |came: &Time| self.created.since(*came) > EARLY_MAX;
+        let from = self.arrived.filter(far).unwrap_or(self.created);
+        from.after(self.ttl)
+    }
+
+    /// Since when it is of use, for which nobody's word but this node's is taken.
+    pub(super) fn since(&self) -> Time {
+        self.created.min(self.arrived.unwrap_or(Time::MAX))
+    }
+
+    /// The same, having come now.
+    pub(super) fn come(self, now: Time) -> Self {
+        // A clock that was never set says nothing of when that is.
+        let ahead = self.created.since(now);
+        let arrived = (!ahead.is_zero() && ahead <= EARLY_MAX).then_some(now);
+        Self { arrived, ..self }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        let counted = u8::from(self.copies > 0);
-        w.number(self.duration)
-            .byte(u8::from(self.discontinuity) | u8::from(self.present) << 1 | counted << 2);
+        let counted = u8::from(self.copies > 0) << 2;
+        let dated = u8::from(self.arrived.is_some()) << 3;
+        let flags = u8::from(self.discontinuity) | u8::from(self.present) << 1;
+        w.number(self.duration).byte(flags | counted | dated);
         w.number(self.init.map_or(0, |init| init + 1));
         w.number(self.created.0)
             .number(self.ttl.as_secs())
             .number(self.length);
         if self.copies > 0 {
             w.number(u64::from(self.copies));
+        }
+        if let Some(arrived) = self.arrived {
+            w.number(arrived.0);
         }
         w.bytes(&self.root.0);
         if let Some(signature) = &self.signature {
@@ -177,6 +200,10 @@ impl SegmentRow {
                 r.number("copies", u64::from(u16::MAX))? as u16
             } else {
                 0
+            },
+            arrived: match flags & 8 {
+                0 => None,
+                _ => Some(Time(r.number("arrived", u64::MAX)?)),
             },
             root: Root(r.array("root")?),
             signature: None,
@@ -240,6 +267,7 @@ mod tests {
             root: Root([3; 32]),
             present: true,
             copies: 0,
+            arrived: None,
             signature: None,
         };
         assert_eq!(SegmentRow::decode(&row.encode()), Ok(row.clone()));
@@ -247,6 +275,7 @@ mod tests {
             signature: Some(Signature([9; 64])),
             present: false,
             copies: 300,
+            arrived: Some(Time(5)),
             ..row.clone()
         };
         assert_eq!(SegmentRow::decode(&signed.encode()), Ok(signed.clone()));

@@ -8,9 +8,12 @@ mod quota;
 mod random;
 mod recovery;
 mod shares;
+mod staging;
+mod standing;
 mod time;
 mod uploads;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,7 +47,7 @@ impl Bench {
     }
 
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = private_folder();
         let clock = Clock::manual(START);
         let mut settings = Settings::new(folder.path());
         settings.clock = clock.clone();
@@ -112,6 +115,13 @@ impl Bench {
     fn files(&self, folder: &str) -> Vec<std::path::PathBuf> {
         files(&self.path().join(folder))
     }
+}
+
+/// A folder that only its owner can look into, as a node makes it.
+fn private_folder() -> TempDir {
+    let mut builder = tempfile::Builder::new();
+    let mode = std::fs::Permissions::from_mode(0o700);
+    builder.permissions(mode).tempdir().unwrap()
 }
 
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lavant_proto::content::{Kind, SignedManifest};
-use lavant_proto::ids::{ContentKey, PublisherKey, Root};
+use lavant_proto::ids::{ContentKey, Root};
 use lavant_proto::relay::evict::{EvictionRank, Holding};
 use lavant_proto::time::Time;
 use redb::{ReadableTable, Table, WriteTransaction};
@@ -14,12 +15,15 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use super::catalog::{Catalog, Content, next_generation};
 use super::error::StoreError;
 use super::feed::Change;
+use super::partial::Partials;
 use super::rebuild::pin_line;
+use super::room::Limit;
 use super::rows::{
     CONTENTS, DEADLINES, EVICTION, GARBAGE, META, PAYLOADS, REMOVALS, SEGMENTS, SegmentKey,
     SegmentRow, VERSIONS, deadline_key, eviction_key, version_key,
 };
-use super::{Settings, Shared, manifest, payload};
+use super::standing::Standings;
+use super::{Settings, Shared, layout, manifest, payload};
 
 /// The open tables of a write transaction, and what is to be done once it is durable.
 pub(super) struct Tx<'t> {
@@ -51,8 +55,10 @@ pub(super) struct Tx<'t> {
     /// What is told to those who listen.
     pub(super) changes: Vec<Change>,
     pub(super) settings: &'t Settings,
-    /// The node's own key; none while an index is made again.
-    pub(super) own: Option<PublisherKey>,
+    /// Most bytes of payload files; none while an index is made again.
+    pub(super) limit: Option<Limit>,
+    /// What arrives in pieces; nothing while an index is made again.
+    pub(super) partials: Option<&'t Partials>,
     pub(super) now: Time,
 }
 
@@ -85,12 +91,13 @@ impl<'t> Tx<'t> {
         write: &'t WriteTransaction,
         shared: &'t Shared,
     ) -> Result<Self, StoreError> {
-        let tx = Self::empty(write, &shared.settings)?;
+        let tx = Self::empty(write, &shared.settings, &shared.standings)?;
         Ok(Self {
             catalog: shared.catalog().as_ref().clone(),
             used: shared.used.load(Ordering::Acquire),
             staged: shared.staged.load(Ordering::Acquire),
-            own: Some(shared.own),
+            limit: shared.limit,
+            partials: Some(&shared.partials),
             ..tx
         })
     }
@@ -99,6 +106,7 @@ impl<'t> Tx<'t> {
     pub(super) fn empty(
         write: &'t WriteTransaction,
         settings: &'t Settings,
+        standings: &Arc<Standings>,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             meta: write.open_table(META)?,
@@ -110,7 +118,7 @@ impl<'t> Tx<'t> {
             garbage: write.open_table(GARBAGE)?,
             versions: write.open_table(VERSIONS)?,
             removals: write.open_table(REMOVALS)?,
-            catalog: Catalog::default(),
+            catalog: Catalog::new(Arc::clone(standings)),
             used: 0,
             staged: 0,
             unstaged: 0,
@@ -120,7 +128,8 @@ impl<'t> Tx<'t> {
             dropped: Dropped::default(),
             changes: Vec::new(),
             settings,
-            own: None,
+            limit: None,
+            partials: None,
             now: settings.clock.now(),
         })
     }
@@ -207,7 +216,7 @@ impl<'t> Tx<'t> {
             self.deadlines
                 .insert(deadline_key(deadline, key).as_slice(), ())?;
         }
-        if let Some(rank) = rank(content, key, row) {
+        if let Some(rank) = self.rank(content, key, row) {
             self.eviction
                 .insert(eviction_key(rank, key).as_slice(), ())?;
         }
@@ -225,7 +234,7 @@ impl<'t> Tx<'t> {
             self.deadlines
                 .remove(deadline_key(deadline, key).as_slice())?;
         }
-        if let Some(rank) = rank(content, key, row) {
+        if let Some(rank) = self.rank(content, key, row) {
             self.eviction.remove(eviction_key(rank, key).as_slice())?;
         }
         Ok(())
@@ -302,7 +311,7 @@ impl<'t> Tx<'t> {
     pub(super) fn mark_pinned(&mut self, content: &Content) -> Result<(), StoreError> {
         let path = self.settings.layout.pin(&content.key);
         self.surplus.retain(|file| *file != path);
-        std::fs::File::create(path)
+        layout::new_file(&path)
             .and_then(|mut file| {
                 file.write_all(pin_line(&content.key).as_bytes())?;
                 file.sync_all()
@@ -350,6 +359,27 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
+    /// The place of a segment in the queue of eviction; none when it is not here or stays.
+    pub(super) fn rank(
+        &self,
+        content: &Content,
+        key: SegmentKey,
+        row: &SegmentRow,
+    ) -> Option<EvictionRank> {
+        if !row.present {
+            return None;
+        }
+        let rank = EvictionRank::of(&Holding {
+            priority: content.priority,
+            copies: row.copies,
+            created: row.since(),
+            sequence: key.sequence,
+            pinned: content.pinned || key.kind == Kind::Init,
+        });
+        let standing = self.catalog.standing(&content.key.publisher);
+        rank.map(|rank| rank.with_standing(standing))
+    }
+
     /// Changes a content in a way that moves its segments in the queues.
     pub(super) fn requeue(&mut self, before: &Content, after: Content) -> Result<(), StoreError> {
         for (key, row) in self.rows(after.no, None)? {
@@ -365,18 +395,4 @@ impl<'t> Tx<'t> {
 pub(super) fn deadline(content: &Content, key: SegmentKey, row: &SegmentRow) -> Option<Time> {
     let stays = content.pinned || key.kind == Kind::Init;
     (!stays).then(|| content.hold_until.unwrap_or_else(|| row.expires()))
-}
-
-/// The place of a segment in the queue of eviction; none when it is not here or stays.
-pub(super) fn rank(content: &Content, key: SegmentKey, row: &SegmentRow) -> Option<EvictionRank> {
-    if !row.present {
-        return None;
-    }
-    EvictionRank::of(&Holding {
-        priority: content.priority,
-        copies: row.copies,
-        created: row.created,
-        sequence: key.sequence,
-        pinned: content.pinned || key.kind == Kind::Init,
-    })
 }

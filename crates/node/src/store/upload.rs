@@ -14,14 +14,15 @@ use bytes::Bytes;
 use lavant_proto::content::{Kind, MimeType, Priority, Proof, SegmentRecord, clean_title};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition, Root, Signature};
 use lavant_proto::limits::{MANIFEST_RECORDS_MAX, RENDITIONS_MAX, TARGET_SECONDS_MAX};
+use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::Time;
 
 use super::append::check_payload;
 use super::catalog::{Catalog, Content, State};
 use super::error::StoreError;
 use super::flush::Flusher;
-use super::insert::{INITS_MAX, refuse_look_alike};
-use super::{Shared, Store, lock, payload, room};
+use super::insert::{INITS_MAX, check_date, like_this, refuse_look_alike};
+use super::{Store, lock, payload};
 
 /// Most uploads at a time.
 const UPLOADS_MAX: usize = 16;
@@ -329,13 +330,16 @@ impl Store {
         let version = next_version(&catalog, &uploads, publisher, &content_id, before);
         let before = catalog.find(Some(&publisher), &content_id, None);
         let not_before = before.map_or(Time(0), |content| content.last_arrival);
+        let now = self.settings().clock.now();
+        let created = now.max(not_before);
+        check_date(created, now, &content_id)?;
         let upload = Upload {
             content: ContentKey {
                 publisher,
                 content_id,
                 version,
             },
-            created: self.settings().clock.now().max(not_before),
+            created,
             ttl: self.settings().ttl_of(new.priority),
             new,
             segments: BTreeMap::new(),
@@ -352,7 +356,8 @@ impl Store {
 
     /// Adds a segment to an upload. Blocks. Returns its root and whether it was new.
     pub fn stage(&self, id: &str, segment: UploadSegment) -> Result<(Root, bool), StoreError> {
-        self.check_disk(segment.payload.len() as u64)?;
+        self.shared
+            .check_disk(segment.payload.len() as u64, Standing::Own)?;
         let unwritten = |error| StoreError::io("write a segment", &error);
         let (place, priority) = {
             let uploads = lock(&self.uploads);
@@ -363,6 +368,8 @@ impl Store {
             (place, upload.new.priority)
         };
         let length = segment.payload.len() as u64;
+        let bytes = payload::disk_bytes(length);
+        self.shared.drop_strangers(bytes, priority);
         self.reserve(payload::disk_bytes(length), priority)?;
         let path = self.incoming_file();
         let draft = payload::Draft::write(&path, &segment.payload).map_err(unwritten)?;
@@ -471,19 +478,6 @@ impl Store {
     pub(super) fn changed(&self) {
         self.shared.changes.send_modify(|changes| *changes += 1);
     }
-
-    /// Makes room for `incoming` bytes beside what all uploads hold.
-    pub(super) fn reserve(&self, incoming: u64, priority: Priority) -> Result<(), StoreError> {
-        let Some(limit) = self.settings().limit else {
-            return Ok(());
-        };
-        let Shared { used, staged, .. } = &*self.shared;
-        let held = used.load(Ordering::Acquire) + staged.load(Ordering::Acquire);
-        if held.saturating_add(incoming) <= limit {
-            return Ok(());
-        }
-        self.write(move |tx| room::make_room(tx, incoming, priority))
-    }
 }
 
 fn check_new(new: &mut NewUpload) -> Result<(), StoreError> {
@@ -543,14 +537,14 @@ fn choose_id(
     publisher: PublisherKey,
 ) -> Result<ContentId, StoreError> {
     if let Some(id) = &new.content_id {
-        refuse_look_alike(catalog, id)?;
+        refuse_look_alike(catalog, &publisher, id)?;
         return Ok(id.clone());
     }
     let id = ContentId::from_title(&new.title);
     let taken = catalog
         .find(Some(&publisher), &id, None)
         .is_some_and(|content| content.title != new.title || content.state == State::Open);
-    if taken || catalog.look_alike(&id).is_some() {
+    if taken || like_this(catalog, &publisher, &id).is_some() {
         return Ok(id.distinguished(&new.title));
     }
     Ok(id)

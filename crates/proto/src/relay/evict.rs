@@ -5,6 +5,9 @@
 //! within one content the last segment goes first, so that what stays plays from the start. Pinned
 //! segments never go.
 //!
+//! Whose a segment is comes before all of that: a stranger's goes before a trusted publisher's, and
+//! the node's own goes last. None ever goes for one of lower standing.
+//!
 //! A priority that has more than its share of the store makes room within itself first, and gives
 //! way before all others, so that streams that nobody ends do not push films out.
 
@@ -16,6 +19,25 @@ pub const EVERYWHERE: u16 = u16::MAX;
 
 /// Added to the first byte of what is not everywhere.
 const NOT_EVERYWHERE: u8 = 4;
+/// Added to the first byte for each step of standing.
+const STANDING: u8 = 8;
+
+/// What a publisher is to the operator of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// Anybody.
+    #[default]
+    Stranger,
+    /// The operator trusts it.
+    Trusted,
+    /// The node itself.
+    Own,
+}
+
+impl Standing {
+    /// All of them, the lowest first.
+    pub const ALL: [Self; 3] = [Self::Stranger, Self::Trusted, Self::Own];
+}
 
 /// What the policy looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +57,7 @@ pub struct Holding {
 /// A place in the queue of eviction; the smallest goes first. Its bytes sort as it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvictionRank {
+    standing: u8,
     not_everywhere: bool,
     priority: u8,
     copies_inverse: u16,
@@ -46,10 +69,11 @@ impl EvictionRank {
     /// Length of [`EvictionRank::to_bytes`].
     pub const BYTES: usize = 19;
 
-    /// The rank of a holding; none when it is pinned.
+    /// The rank of a stranger's holding; none when it is pinned.
     #[must_use]
     pub fn of(holding: &Holding) -> Option<Self> {
         (!holding.pinned).then_some(Self {
+            standing: Standing::Stranger as u8,
             not_everywhere: holding.copies != EVERYWHERE,
             priority: holding.priority.rank(),
             copies_inverse: u16::MAX - holding.copies,
@@ -58,11 +82,35 @@ impl EvictionRank {
         })
     }
 
-    /// Whether room for a segment of `incoming` priority may be made with this one: never with one
-    /// of higher priority, unless every node of the group has it.
+    /// The same for a publisher of that standing.
+    #[must_use]
+    pub const fn with_standing(self, standing: Standing) -> Self {
+        Self {
+            standing: standing as u8,
+            ..self
+        }
+    }
+
+    /// Whether room for a segment of `incoming` priority may be made with this one, of a publisher
+    /// of the same standing: never with one of higher priority, unless every node of the group has
+    /// it.
     #[must_use]
     pub const fn yields_to(&self, incoming: Priority) -> bool {
         !self.not_everywhere || self.priority <= incoming.rank()
+    }
+
+    /// Whether room may be made with this one for a segment of a publisher of that standing. What
+    /// yields is the beginning of the queue.
+    #[must_use]
+    pub const fn yields_to_one_of(&self, standing: Standing, incoming: Priority) -> bool {
+        let theirs = standing as u8;
+        self.standing < theirs || (self.standing == theirs && self.yields_to(incoming))
+    }
+
+    /// Whether its publisher's standing is lower than that.
+    #[must_use]
+    pub const fn is_below(&self, standing: Standing) -> bool {
+        self.standing < standing as u8
     }
 
     /// Rank of the priority.
@@ -71,17 +119,19 @@ impl EvictionRank {
         self.priority
     }
 
-    /// The first bytes of the ranks of a priority: of what is everywhere, and of all else.
+    /// The first bytes of the ranks of a priority and a standing: of what is everywhere, and of all
+    /// else.
     #[must_use]
-    pub const fn starts(class: Priority) -> [u8; 2] {
-        [class.rank(), class.rank() + NOT_EVERYWHERE]
+    pub const fn starts(class: Priority, standing: Standing) -> [u8; 2] {
+        let first = class.rank() + STANDING * standing as u8;
+        [first, first + NOT_EVERYWHERE]
     }
 
     /// Big-endian bytes, in the order of the ranks.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
-        bytes[0] = self.priority;
+        bytes[0] = self.priority + STANDING * self.standing;
         if self.not_everywhere {
             bytes[0] += NOT_EVERYWHERE;
         }
@@ -100,7 +150,8 @@ impl EvictionRank {
             u64::from_be_bytes(eight)
         };
         Self {
-            not_everywhere: bytes[0] >= NOT_EVERYWHERE,
+            standing: bytes[0] / STANDING,
+            not_everywhere: bytes[0] % STANDING >= NOT_EVERYWHERE,
             priority: bytes[0] % NOT_EVERYWHERE,
             copies_inverse: u16::from_be_bytes([bytes[1], bytes[2]]),
             created: number(3),
@@ -197,6 +248,45 @@ mod tests {
     }
 
     #[test]
+    fn whose_it_is_comes_before_everything_else() {
+        use Standing::{Own, Stranger, Trusted};
+        let (film, stream) = (
+            EvictionRank::of(&holding(Priority::Vod, 0, 0, 0)).unwrap(),
+            EvictionRank::of(&holding(Priority::Live, 0, 0, 0)).unwrap(),
+        );
+        let everywhere = EvictionRank::of(&holding(Priority::Vod, EVERYWHERE, 0, 0)).unwrap();
+        let queue = [
+            film,
+            stream,
+            everywhere.with_standing(Trusted),
+            film.with_standing(Trusted),
+            everywhere.with_standing(Own),
+            film.with_standing(Own),
+            stream.with_standing(Own),
+        ];
+        assert!(queue.is_sorted(), "{queue:?}");
+        assert!(queue.map(EvictionRank::to_bytes).is_sorted());
+        for (standing, priority, yielding) in [
+            (Stranger, Priority::Vod, 1),
+            (Stranger, Priority::Live, 2),
+            (Trusted, Priority::Vod, 4),
+            (Own, Priority::Vod, 6),
+            (Own, Priority::Live, 7),
+        ] {
+            let yields = queue.map(|rank| rank.yields_to_one_of(standing, priority));
+            assert_eq!(
+                yields,
+                [0, 1, 2, 3, 4, 5, 6].map(|n| n < yielding),
+                "{standing:?}"
+            );
+        }
+        assert!(film.is_below(Trusted) && !film.with_standing(Own).is_below(Own));
+        let starts = EvictionRank::starts(Priority::Vod, Own);
+        assert_eq!(starts[0], everywhere.with_standing(Own).to_bytes()[0]);
+        assert_eq!(starts[1], film.with_standing(Own).to_bytes()[0]);
+    }
+
+    #[test]
     fn room_is_counted_without_overflow() {
         assert_eq!(bytes_to_free(90, 20, 100), Some(10));
         assert_eq!(bytes_to_free(10, 20, 100), Some(0));
@@ -229,12 +319,12 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_round_trip_and_sort_like_ranks(
-            a in (0u8..3, any::<u16>(), any::<u64>(), any::<u64>()),
-            b in (0u8..3, any::<u16>(), any::<u64>(), any::<u64>()),
+            a in (0usize..3, 0u8..3, any::<u16>(), any::<u64>(), any::<u64>()),
+            b in (0usize..3, 0u8..3, any::<u16>(), any::<u64>(), any::<u64>()),
         ) {
-            let rank = |(p, copies, created, sequence)| {
-                EvictionRank::of(&holding(
-                    Priority::from_rank(p).unwrap(), copies, created, sequence)).unwrap()
+            let rank = |(standing, p, copies, created, sequence)| {
+                let held = holding(Priority::from_rank(p).unwrap(), copies, created, sequence);
+                EvictionRank::of(&held).unwrap().with_standing(Standing::ALL[standing])
             };
             let (a, b) = (rank(a), rank(b));
             prop_assert_eq!(EvictionRank::from_bytes(&a.to_bytes()), a);

@@ -14,7 +14,7 @@ use super::*;
 
 const LENGTH: u64 = 300_000;
 
-fn run(start: u64, end: u64) -> GroupRange {
+pub(super) fn run(start: u64, end: u64) -> GroupRange {
     GroupRange::new(start, end)
 }
 
@@ -83,6 +83,18 @@ pub(super) fn pass(from: &Store, to: &Store, root: &Root, length: u64, groups: G
         .map(|frame| reader.push(frame).unwrap())
         .collect();
     partial(to, root, length).write_all(&verified).unwrap();
+}
+
+/// Moves chunk groups into a partial payload that may refuse them.
+pub(super) fn try_pass(from: &Store, to: &Partial, groups: GroupRange) -> std::io::Result<()> {
+    let (root, length) = (*to.root(), to.length());
+    let sent = frames(&from.slice_file(&root, length).unwrap(), groups);
+    let mut reader = FrameReader::new(root, length, groups);
+    let verified: Vec<VerifiedFrame<'_>> = sent
+        .iter()
+        .map(|frame| reader.push(frame).unwrap())
+        .collect();
+    to.write_all(&verified)
 }
 
 /// Moves a whole payload.
@@ -297,10 +309,11 @@ fn partial_payloads_count_for_the_limit_and_the_stalest_gives_way_last() {
     for sequence in 0..8 {
         here.store().append(vod("old", sequence)).unwrap();
     }
-    let first = here
-        .store()
-        .partial(&Root([1; 32]), LENGTH, Priority::Vod, Time::MAX);
-    let first = first.unwrap();
+    let other = bytes(9, LENGTH as usize);
+    let (two, second, _) = sender(&other);
+    let all = run(0, group_count(LENGTH));
+    pass(two.store(), here.store(), &second.root, LENGTH, run(0, 8));
+    let first = partial(here.store(), &second.root, LENGTH);
     assert_eq!(
         here.playlist("old")
             .iter()
@@ -309,53 +322,56 @@ fn partial_payloads_count_for_the_limit_and_the_stalest_gives_way_last() {
         8
     );
     pass_all(one.store(), here.store(), &record.root, LENGTH);
-    assert!(
-        here.find("old").is_none_or(|old| old.segment_count() == 0),
-        "they made room"
-    );
     let another = || {
         here.store()
             .partial(&Root([2; 32]), LENGTH, Priority::Vod, Time::MAX)
     };
+    assert!(present_of(&here, "old") > 0, "not more than was needed");
+    pass(two.store(), here.store(), &second.root, LENGTH, all);
+    assert_eq!(present_of(&here, "old"), 0, "they made room");
     let both = partial(here.store(), &record.root, LENGTH);
     let text = another().unwrap_err().to_string();
     assert!(text.contains("limit of"), "{text}");
     drop(both);
     here.store().adopt(record, proof, None).unwrap();
-    drop(first);
-    assert!(
-        here.store()
-            .partial(&Root([2; 32]), LENGTH, Priority::Vod, Time::MAX)
-            .is_ok()
-    );
+    let (three, third, _) = sender(&bytes(10, LENGTH as usize));
+    pass_all(three.store(), here.store(), &third.root, LENGTH);
     assert!(
         here.find("film")
-            .is_none_or(|film| film.segment_count() == 0)
+            .is_none_or(|film| film.segment_count() == 0),
+        "a segment goes before what is on its way"
     );
+    drop(first);
     here.reopen();
     assert_eq!(here.files("partial").len(), 2);
-    assert!(here.store().shared.staged.load(Ordering::Acquire) < size(LENGTH));
+    assert!(here.store().shared.staged.load(Ordering::Acquire) <= 2 * size(LENGTH));
+}
+
+fn present_of(bench: &Bench, name: &str) -> u64 {
+    bench
+        .find(name)
+        .map_or(0, |content| content.segment_count())
 }
 
 #[test]
 fn an_idle_partial_payload_gives_way_when_nothing_else_may() {
     let here = Bench::with(|settings| settings.limit = Some(size(LENGTH) * 2));
     let store = here.store();
+    let mut roots = Vec::new();
     for n in 0..5 {
         here.at(n);
-        drop(
-            store
-                .partial(&Root([n as u8; 32]), LENGTH, Priority::Vod, Time::MAX)
-                .unwrap(),
-        );
+        let (from, record, _) = sender(&bytes(n, LENGTH as usize));
+        pass_all(from.store(), store, &record.root, LENGTH);
+        roots.push(record.root);
     }
-    let roots: Vec<u8> = store
-        .partials()
-        .iter()
-        .map(|(root, ..)| root.0[0])
-        .collect();
-    assert_eq!(roots, [3, 4]);
+    let mut left: Vec<Root> = store.partials().iter().map(|(root, ..)| *root).collect();
+    left.sort_by_key(|left| roots.iter().position(|root| root == left));
+    assert_eq!(left, roots[3..]);
     assert_eq!(here.files("partial").len(), 2);
+    assert_eq!(
+        store.shared.staged.load(Ordering::Acquire),
+        2 * size(LENGTH)
+    );
 }
 
 #[test]

@@ -7,14 +7,14 @@ use super::partial::{pass_all, signed};
 use super::*;
 
 /// A store for so many segments.
-fn store_of(segments: u64, change: impl FnOnce(&mut Settings)) -> Bench {
+pub(super) fn store_of(segments: u64, change: impl FnOnce(&mut Settings)) -> Bench {
     Bench::with(|settings| {
         settings.limit = Some(size(20_000) * segments);
         change(settings);
     })
 }
 
-fn present(bench: &Bench, name: &str) -> Vec<u64> {
+pub(super) fn present(bench: &Bench, name: &str) -> Vec<u64> {
     let rows = bench.playlist(name).into_iter();
     rows.filter(|(_, here)| *here).map(|(n, _)| n).collect()
 }
@@ -80,14 +80,14 @@ fn a_priority_beyond_its_share_gives_way_before_all_others() {
 }
 
 /// A node of another publisher.
-fn stranger(seed: u8) -> (Store, TempDir) {
+pub(super) fn stranger(seed: u8) -> (Store, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings::new(folder.path());
     settings.clock = Clock::manual(START);
     (Store::open(settings, key(seed)).unwrap(), folder)
 }
 
-fn take(from: &Store, to: &Store, new: NewSegment) -> Result<bool, StoreError> {
+pub(super) fn take(from: &Store, to: &Store, new: NewSegment) -> Result<bool, StoreError> {
     let (record, proof, root, length) = signed(from, new);
     to.partial_of(&record)?;
     pass_all(from, to, &root, length);
@@ -95,7 +95,7 @@ fn take(from: &Store, to: &Store, new: NewSegment) -> Result<bool, StoreError> {
     to.adopt(record, proof, None)
 }
 
-fn count_of(store: &Store, publisher: PublisherKey) -> u64 {
+pub(super) fn count_of(store: &Store, publisher: PublisherKey) -> u64 {
     let catalog = store.catalog();
     let of = catalog.all().filter(|c| c.key.publisher == publisher);
     of.map(|content| content.segment_count()).sum()
