@@ -17,7 +17,8 @@ const children = [];
 
 process.on('exit', () => {
   // nginx ends its workers only when it is asked to end.
-  for (const child of children) child.kill(child.spawnfile === 'nginx' ? 'SIGTERM' : 'SIGKILL');
+  const gently = (child) => child.spawnargs.includes('nginx');
+  for (const child of children) child.kill(gently(child) ? 'SIGTERM' : 'SIGKILL');
   rmSync(folder, { recursive: true, force: true });
 });
 process.on('SIGINT', () => process.exit(130));
@@ -49,10 +50,22 @@ export async function answers(url) {
   throw new Error(`no answer from ${url}`);
 }
 
-/** A node of its own, with an empty store. */
-export async function node(port, flags = []) {
+/** Ends a program that was started, and waits for its end. */
+export async function stop(child) {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = new Promise((resolve) => {
+    child.once('exit', resolve);
+  });
+  child.kill('SIGTERM');
+  await ended;
+}
+
+/** A node of its own; `before` goes before its command. Its store is empty at first. */
+export async function node(port, flags = [], before = []) {
   const store = join(folder, `store-${port}`);
-  const child = start(lavant, ['serve', '--store', store, '--port', String(port), ...flags]);
+  const [command, ...args] = [...before, lavant];
+  const serve = ['serve', '--store', store, '--port', String(port), ...flags];
+  const child = start(command, [...args, ...serve]);
   const url = `http://127.0.0.1:${port}`;
   await answers(`${url}/health`);
   return { child, store, url, pids: () => [child.pid] };

@@ -3,18 +3,27 @@
  *
  *   node benches/serving.mjs            BENCH_ROUNDS=5 BENCH_SECONDS=3
  *
- * wrk asks both in turn; the CPU time of the servers is read from /proc. Goals: playlists cheaper
- * than nginx, hot segments (in memory) at most 2.5 times its CPU per MB, cold ones at parity.
+ * Server and load have a core each (the first and the second), and one server is alive at a time:
+ * where they share cores, the figures say who was given the processor when, and how far the reader
+ * had got each time; a reader that is slow makes a server send small pieces, which cost more a
+ * megabyte. The CPU time of the server is read from /proc; median and spread of all rounds are shown.
+ * Goals: playlists cheaper than nginx, hot segments (in memory) at most 2.5 times its CPU per MB,
+ * cold ones at parity.
  */
 import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { answers, childrenOf, cpu, folder, median, node, run, start, table } from './common.mjs';
+import {
+  answers, childrenOf, cpu, folder, median, node, run, start, stop, table,
+} from './common.mjs';
 
 const rounds = Number(process.env.BENCH_ROUNDS ?? 5);
 const seconds = Number(process.env.BENCH_SECONDS ?? 3);
 const segmentBytes = 2_000_000;
 const nginxPort = 17_778;
+const ownPort = 17_777;
+/** Prefixes of commands: the server's core, and the core of the load. */
+const [serverCore, loadCore] = ['0', '1'].map((core) => ['taskset', '-c', core]);
 
 /** Sends one segment in the way of cosmosd's clients, with a raw body. */
 async function send(url, id, priority, sequence, bytes) {
@@ -27,14 +36,14 @@ async function send(url, id, priority, sequence, bytes) {
   if (!response.ok) throw new Error(await response.text());
 }
 
-async function nginx(playlist, segment) {
+function prepareNginx(playlist, segment) {
   const www = join(folder, 'www');
   mkdirSync(www);
   writeFileSync(join(www, 'index.m3u8'), playlist);
   writeFileSync(join(www, '0.ts'), segment);
   chmodSync(folder, 0o755);
   const configuration = `
-    pid ${folder}/nginx.pid; error_log ${folder}/nginx.log; daemon off; worker_processes 2;
+    pid ${folder}/nginx.pid; error_log ${folder}/nginx.log; daemon off; worker_processes 1;
     events { worker_connections 1024; }
     http {
       access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
@@ -44,17 +53,28 @@ async function nginx(playlist, segment) {
       server { listen 127.0.0.1:${nginxPort}; root ${www}; }
     }`;
   writeFileSync(join(folder, 'nginx.conf'), configuration);
-  const log = ['-e', join(folder, 'nginx.log')];
-  const child = start('nginx', [...log, '-c', join(folder, 'nginx.conf')]);
-  const url = `http://127.0.0.1:${nginxPort}`;
-  await answers(`${url}/index.m3u8`);
-  return { url, pids: () => [child.pid, ...childrenOf(child.pid)] };
 }
 
-/** One round: CPU time for each request and each MB. */
+/** Both servers, by how they are started on their core. */
+const servers = {
+  async nginx() {
+    const log = ['-e', join(folder, 'nginx.log')];
+    const [pin, ...core] = serverCore;
+    const child = start(pin, [...core, 'nginx', ...log, '-c', join(folder, 'nginx.conf')]);
+    const url = `http://127.0.0.1:${nginxPort}`;
+    await answers(`${url}/index.m3u8`);
+    return { child, url, pids: () => [child.pid, ...childrenOf(child.pid)] };
+  },
+  lavant: () => node(ownPort, ['--hot-memory', '64MiB', '--no-relay'], serverCore),
+};
+
+/** One round: CPU time for each request and each MB, after a moment of warming up. */
 function ask(server, path) {
+  const [pin, ...core] = loadCore;
+  const load = (time) => run(pin, [...core, 'wrk', '-t1', '-c64', `-d${time}s`, server.url + path]);
+  load(1);
   const before = cpu(server.pids());
-  const text = run('wrk', ['-t2', '-c64', `-d${seconds}s`, server.url + path]);
+  const text = load(seconds);
   const used = cpu(server.pids()) - before;
   const [, requests, amount, unit] = text.match(/(\d+) requests in [^,]+, ([\d.]+)([KMGT]?B)/);
   const scale = { B: 1e-6, KB: 1.024e-3, MB: 1.048576, GB: 1073.741824, TB: 1099511.627776 };
@@ -64,38 +84,45 @@ function ask(server, path) {
   return { request: (used * 1000) / Number(requests), megabyte: used / megabytes, rate: requests / seconds };
 }
 
-const own = await node(17_777, ['--hot-memory', '64MiB']);
+const filled = await servers.lavant();
 const segment = randomBytes(segmentBytes);
 for (let sequence = 0; sequence < 12; sequence += 1) {
   const bytes = sequence === 0 ? segment : randomBytes(188_000);
-  await send(own.url, 'live', 'live', sequence, bytes);
-  await send(own.url, 'film', 'vod', sequence, bytes);
+  await send(filled.url, 'live', 'live', sequence, bytes);
+  await send(filled.url, 'film', 'vod', sequence, bytes);
 }
-const playlist = await (await fetch(`${own.url}/play/live/index.m3u8`)).text();
-const peer = await nginx(playlist, segment);
+const playlist = await (await fetch(`${filled.url}/play/live/index.m3u8`)).text();
+await stop(filled.child);
+prepareNginx(playlist, segment);
 const cases = [
-  ['playlist', peer, '/index.m3u8', own, '/play/live/index.m3u8', 'request'],
-  ['hot segment', peer, '/0.ts', own, '/segment/live/1/main/0.ts', 'megabyte'],
-  ['cold segment', peer, '/0.ts', own, '/segment/film/1/main/0.ts', 'megabyte'],
+  ['playlist', '/index.m3u8', '/play/live/index.m3u8', 'request'],
+  ['live segment', '/0.ts', '/segment/live/1/main/0.ts', 'megabyte'],
+  ['film segment', '/0.ts', '/segment/film/1/main/0.ts', 'megabyte'],
 ];
 console.log(`playlist of ${playlist.length} B, segment of ${segmentBytes} B, ${rounds} rounds of ${seconds} s`);
-const results = cases.map(() => ({ peer: [], own: [] }));
+const results = cases.map(() => ({ nginx: [], lavant: [] }));
 for (let round = 0; round < rounds; round += 1) {
-  cases.forEach(([, peerServer, peerPath, server, path], at) => {
-    results[at].peer.push(ask(peerServer, peerPath));
-    results[at].own.push(ask(server, path));
-  });
+  for (const name of Object.keys(servers)) {
+    const server = await servers[name]();
+    cases.forEach(([, theirs, ours], at) => {
+      results[at][name].push(ask(server, name === 'nginx' ? theirs : ours));
+    });
+    await stop(server.child);
+  }
 }
 const rows = [['', 'unit', 'nginx', 'lavant', 'ratio', 'nginx req/s', 'lavant req/s']];
-cases.forEach(([name, , , , , unit], at) => {
-  const of = (who) => median(results[at][who].map((result) => result[unit]));
+cases.forEach(([name, , , unit], at) => {
+  const all = (who) => results[at][who].map((result) => result[unit]).sort((a, b) => a - b);
   const rate = (who) => Math.round(median(results[at][who].map((result) => result.rate)));
   const label = unit === 'request' ? 'CPU us/req' : 'CPU ms/MB';
-  const [theirs, ours] = [of('peer'), of('own')];
-  rows.push([
-    name, label, theirs.toFixed(3), ours.toFixed(3), (ours / theirs).toFixed(2),
-    rate('peer'), rate('own'),
-  ]);
+  const shown = (who) => {
+    const values = all(who);
+    return `${median(values).toFixed(3)} (${values[0].toFixed(3)}-${values.at(-1).toFixed(3)})`;
+  };
+  const pairs = results[at].lavant.map((own, round) => own[unit] / results[at].nginx[round][unit]);
+  pairs.sort((a, b) => a - b);
+  const ratio = `${median(pairs).toFixed(2)} (${pairs[0].toFixed(2)}-${pairs.at(-1).toFixed(2)})`;
+  rows.push([name, label, shown('nginx'), shown('lavant'), ratio, rate('nginx'), rate('lavant')]);
 });
 table(rows);
 process.exit(0);

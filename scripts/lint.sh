@@ -14,6 +14,7 @@ if [[ -e fuzz/Cargo.toml ]]; then
 fi
 step cargo run --quiet --locked --package xtask -- tidy
 step cargo clippy --workspace --all-targets --locked -- -D warnings
+RUSTDOCFLAGS="-D warnings" step cargo doc --workspace --no-deps --locked --quiet
 step cargo deny --locked --log-level warn check bans licenses sources
 step typos
 step shellcheck --external-sources --source-path=SCRIPTDIR scripts/*.sh .ci/run

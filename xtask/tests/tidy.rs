@@ -308,12 +308,12 @@ fn rooms_of_the_node_use_each_other_by_the_table_alone() {
     };
     for (file, code) in [
         (
-            "relay/mod.rs",
+            "delivery/mod.rs",
             "use crate::{link::{Links, Frame}, store::Store};\n",
         ),
         (
             "http/peers.rs",
-            "use crate::relay::{Handle, Peer};\nuse super::store_of;\n",
+            "use crate::delivery::{Handle, Peer};\nuse super::store_of;\n",
         ),
         (
             "http/serve.rs",
@@ -335,8 +335,8 @@ fn rooms_of_the_node_use_each_other_by_the_table_alone() {
     for (file, code, breach) in [
         (
             "store/mod.rs",
-            "use crate::relay::Handle;\n",
-            "store may not use relay::Handle",
+            "use crate::delivery::Handle;\n",
+            "store may not use delivery::Handle",
         ),
         (
             "link/tcp.rs",
@@ -345,8 +345,8 @@ fn rooms_of_the_node_use_each_other_by_the_table_alone() {
         ),
         (
             "http/peers.rs",
-            "use crate::relay::driver;\n",
-            "http may not use relay::driver",
+            "use crate::delivery::driver;\n",
+            "http may not use delivery::driver",
         ),
         (
             "http/mod.rs",
@@ -359,9 +359,14 @@ fn rooms_of_the_node_use_each_other_by_the_table_alone() {
             "shell may not use http",
         ),
         (
-            "relay/mod.rs",
+            "delivery/mod.rs",
             "use crate::{store::Store, http::{self, Server}};\n",
-            "relay may not use http",
+            "delivery may not use http",
+        ),
+        (
+            "http/mod.rs",
+            "struct State {\n    store: Store,\n}\n",
+            "http runs tasks: it holds an AsyncStore, a Store blocks",
         ),
         (
             "new.rs",

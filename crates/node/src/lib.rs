@@ -5,7 +5,7 @@
 //! | what can be configured | [`config`] |
 //! | how bytes reach disk | [`store`] |
 //! | what a player is told | [`playlist`] |
-//! | whom it meets, how contents reach it | [`relay`] |
+//! | whom it meets, how contents reach it | [`delivery`] |
 //! | which path does what | [`http`] |
 //! | who this node is | [`identity`] |
 //! | how nodes reach each other | [`link`] |
@@ -13,13 +13,13 @@
 //! | how a file becomes segments, how the shell talks to a node | [`shell`] |
 
 pub mod config;
+pub mod delivery;
 pub mod doctor;
 pub mod health;
 pub mod http;
 pub mod identity;
 pub mod link;
 pub mod playlist;
-pub mod relay;
 pub mod run;
 pub mod shell;
 pub mod signals;

@@ -47,7 +47,18 @@ pub struct Ready(Mutex<BTreeMap<Place, (u64, Rendered)>>);
 type Place = (u64, Option<u16>);
 
 impl Ready {
+    /// The playlist of a rendition, or the master playlist, if it is ready.
+    pub fn held(&self, content: &Content, rendition_no: Option<u16>) -> Option<Rendered> {
+        let ready = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (generation, rendered) = ready.get(&(content.no, rendition_no))?;
+        (*generation == content.generation).then(|| rendered.clone())
+    }
+
     /// The playlist of a rendition, or the master playlist; rendered again only after a change.
+    /// Blocks.
     pub fn get(
         &self,
         store: &Store,
@@ -55,17 +66,10 @@ impl Ready {
         content: &Content,
         rendition_no: Option<u16>,
     ) -> Result<Rendered, Unplayable> {
-        let key = (content.no, rendition_no);
-        let mut ready = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((generation, rendered)) = ready.get(&key)
-            && *generation == content.generation
-        {
-            return Ok(rendered.clone());
+        if let Some(rendered) = self.held(content, rendition_no) {
+            return Ok(rendered);
         }
-        drop(ready);
+        let key = (content.no, rendition_no);
         let text = match rendition_no {
             Some(no) => media(store, catalog, content, no)?,
             None => master(catalog, content)?,
@@ -76,7 +80,7 @@ impl Ready {
             text: Bytes::from(text),
             etag,
         };
-        ready = self
+        let mut ready = self
             .0
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -6,12 +6,12 @@ use std::time::Duration;
 use lavant_proto::ids::PublisherKey;
 
 use crate::config::Config;
+use crate::delivery;
 use crate::health::{Health, Part};
 use crate::http::{ServeError, Server};
 use crate::identity::{self, IdentityError};
 use crate::link::{BindError, LinkConfig};
-use crate::relay;
-use crate::store::{OpenError, Settings, Store};
+use crate::store::{AsyncStore, OpenError, Settings, Store};
 
 /// How often idle uploads and contents are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
@@ -97,13 +97,20 @@ pub async fn run(
         .map_err(std::io::Error::other)??;
     let health = Health::default();
     let relay = start_relay(&config, &store, &health).await?;
-    let handle = relay.as_ref().map(relay::Running::handle);
+    let handle = relay.as_ref().map(delivery::Running::handle);
     let mut warnings = store.warnings();
     if let Some(handle) = &handle {
         warnings.extend_from_slice(handle.warnings());
     }
-    let relay_port = handle.as_ref().map(relay::Handle::port);
-    let server = match Server::bind(config, store.clone(), handle, health.clone()).await {
+    let relay_port = handle.as_ref().map(delivery::Handle::port);
+    let server = match Server::bind(
+        config,
+        AsyncStore::new(store.clone()),
+        handle,
+        health.clone(),
+    )
+    .await
+    {
         Ok(server) => server,
         Err(error) => {
             // Its links are closed in order, too.
@@ -134,7 +141,7 @@ async fn start_relay(
     config: &Config,
     store: &Store,
     health: &Health,
-) -> Result<Option<relay::Running>, StartError> {
+) -> Result<Option<delivery::Running>, StartError> {
     let Some(wanted) = &config.relay else {
         return Ok(None);
     };
@@ -157,7 +164,7 @@ async fn start_relay(
         count_copies: config.store_limit.is_some(),
         ..lavant_proto::delivery::Config::new(own)
     };
-    let settings = relay::Settings {
+    let settings = delivery::Settings {
         relay: behaviour,
         peers: wanted.peers.clone(),
         discovery: wanted.discovery,
@@ -173,7 +180,13 @@ async fn start_relay(
         tracing::warn!("the store is read-only: this node gives and takes nothing");
     }
     Ok(Some(
-        relay::start(links, settings, store.clone(), health.part("relay")).await?,
+        delivery::start(
+            links,
+            settings,
+            AsyncStore::new(store.clone()),
+            health.part("relay"),
+        )
+        .await?,
     ))
 }
 

@@ -2,6 +2,7 @@
 //! sentence that the operator sees, and nothing of what it said is kept.
 
 #[path = "common/peer.rs"]
+#[allow(dead_code, reason = "each test file uses its part of what they share")]
 mod peer;
 
 use std::time::Duration;

@@ -215,7 +215,7 @@ fn record(sequence: u64, seal: &Seal, length: u64) -> (Verified<SegmentRecord>, 
         init: None,
         mime: MimeType::TransportStream,
         priority: Priority::Vod,
-        created: Time(u64::MAX / 2),
+        created: lavant_node::store::Clock::system().now(),
         ttl: Duration::from_secs(3600),
         length,
         root: seal.root,
@@ -237,6 +237,13 @@ fn relay_for_ever(folder: &Path, first: u64) {
             });
         }
     });
+}
+
+/// A folder that nobody else can read, as a store's is to be.
+fn private_folder() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let own = std::fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().permissions(own).tempdir().unwrap()
 }
 
 fn relay(store: &Store, sequence: u64) {
@@ -288,7 +295,7 @@ fn random_pause(round: u64) -> Duration {
 
 #[test]
 fn no_acknowledged_segment_is_lost_when_the_process_is_killed() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let mut acknowledged = std::collections::BTreeSet::new();
     let mut first = 0;
     for round in 0..20 {
@@ -323,7 +330,7 @@ fn no_acknowledged_segment_is_lost_when_the_process_is_killed() {
 
 #[test]
 fn no_chunk_group_that_came_over_a_link_is_lost_when_the_process_is_killed() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let mut adopted = std::collections::BTreeSet::new();
     let mut first = 0;
     for round in 0..20 {
@@ -378,7 +385,7 @@ fn no_chunk_group_that_came_over_a_link_is_lost_when_the_process_is_killed() {
 
 #[test]
 fn an_upload_is_there_as_a_whole_or_not_at_all_when_the_process_is_killed() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let mut acknowledged = std::collections::BTreeSet::new();
     for round in 0..20 {
         let child = start_child("upload", folder.path(), round * 1000);
@@ -414,7 +421,7 @@ fn an_upload_is_there_as_a_whole_or_not_at_all_when_the_process_is_killed() {
 
 #[test]
 fn a_second_process_is_refused_with_the_id_of_the_first() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let mut child = start_child("hold", folder.path(), 0);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "ack 0"));
@@ -450,7 +457,7 @@ impl Disk {
             return None;
         }
         let disk = Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder: private_folder(),
         };
         let image = disk.folder.path().join("image");
         std::fs::File::create(&image)

@@ -24,7 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("playlist", &["store"]),
-    ("relay", &["store", "link", "health"]),
+    ("delivery", &["store", "link", "health"]),
     (
         "http",
         &[
@@ -34,10 +34,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "playlist",
             "store",
             // The handle, and what it tells of peers.
-            "relay::Handle",
-            "relay::Peer",
-            "relay::PeerState",
-            "relay::Source",
+            "delivery::Handle",
+            "delivery::Peer",
+            "delivery::PeerState",
+            "delivery::Source",
         ],
     ),
     // It works from another machine as well: it knows a node by its API.
@@ -47,10 +47,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "config", "health", "http", "identity", "link", "relay", "store",
+            "config", "health", "http", "identity", "link", "delivery", "store",
         ],
     ),
 ];
+
+/// The rooms whose code runs as tasks, which nothing may block.
+const ASYNC: &[&str] = &["delivery", "http"];
 
 /// Checks a file; nothing is found in files of other crates, in tests, and in `lib.rs`.
 pub fn check(path: &str, text: &str) -> Vec<Finding> {
@@ -81,7 +84,24 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
             findings.push(Finding::new(path, line, RULE, message));
         }
     }
+    if ASYNC.contains(&own) {
+        findings.extend(held_stores(code).map(|at| {
+            let line = code[..at].matches('\n').count() + 1;
+            let message = format!("{own} runs tasks: it holds an AsyncStore, a Store blocks");
+            Finding::new(path, line, RULE, message)
+        }));
+    }
     findings
+}
+
+/// Where `code` holds a `Store`: work that may block borrows one.
+fn held_stores(code: &str) -> impl Iterator<Item = usize> {
+    let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
+    code.match_indices(": Store")
+        .filter_map(move |(at, found)| {
+            let after = code[at + found.len()..].chars().next();
+            (!after.is_some_and(is_name)).then_some(at)
+        })
 }
 
 /// What `code` names of rooms, as `room::Item` or `room`, and where.

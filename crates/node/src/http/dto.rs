@@ -5,8 +5,8 @@ use lavant_proto::time::{Time, ticks_to_seconds};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::delivery::{Peer, PeerState, Source};
 use crate::playlist::reference;
-use crate::relay::{Peer, PeerState, Source};
 use crate::store::{Catalog, Content, RenditionState, State, UploadInfo, UploadProgress};
 
 /// A content in the catalogue.

@@ -83,7 +83,7 @@ async fn step(mut feed: Feed) -> Option<(Result<Event, Infallible>, Feed)> {
     }
     feed.changes.mark_unchanged();
     feed.next = Instant::now() + PAUSE;
-    let status = json(&status::of(&feed.app, feed.sees_all));
+    let status = json(&status::of(&feed.app, feed.sees_all).await.ok()?);
     let status = Event::default().event("status").data(status);
     let catalog = json(&catalog::entries(&feed.app));
     let hash = Some(blake3::hash(catalog.as_bytes()));

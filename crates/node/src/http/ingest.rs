@@ -21,7 +21,7 @@ use super::dto::{CatalogEntry, IngestBody, IngestMore, IngestQuery, IngestReply}
 use super::error::ApiError;
 use super::reference::Reference;
 use super::uploads::priority;
-use crate::store::{NewSegment, Store, StoreError};
+use crate::store::{NewSegment, Store};
 
 /// The length that is taken when none is given and the bytes do not show it; what cosmosd writes
 /// for every segment.
@@ -64,19 +64,18 @@ pub(super) async fn ingest(
     let received = body::receive(Some(&app.ingest_memory), &headers, request, limit).await?;
     let bytes = received.bytes.clone();
     let work = app.clone();
-    let done = tokio::task::spawn_blocking(move || {
+    let done = app.store.run(move |store| {
         let sent = match mime.filter(|_| raw) {
             Some(mime) => from_query(query.as_deref().unwrap_or_default(), &mime, bytes)?,
             None => from_json(&bytes)?,
         };
-        store(&work, sent)
+        keep(&work, store, sent)
     });
-    done.await
-        .unwrap_or_else(|_| Err(StoreError::Closed.into()))
-        .map(Json)
+    done.await?.map(Json)
 }
 
-fn store(app: &App, sent: Sent) -> Result<IngestReply, ApiError> {
+/// Stores what was sent. Blocks.
+fn keep(app: &App, store: &Store, sent: Sent) -> Result<IngestReply, ApiError> {
     let Sent {
         mut segment,
         measure,
@@ -91,16 +90,16 @@ fn store(app: &App, sent: Sent) -> Result<IngestReply, ApiError> {
             ),
         ));
     }
-    describe(&app.store, &mut segment, measure)?;
+    describe(store, &mut segment, measure)?;
     let bundle_id = format!("{}/{:05}", segment.content_id, segment.sequence);
     let (id, length) = (segment.content_id.clone(), segment.payload.len() as u64);
-    let stored = app.store.append(segment)?;
+    let stored = store.append(segment)?;
     app.counters.ingested.add(u64::from(stored));
     app.counters
         .ingested_bytes
         .add(if stored { length } else { 0 });
     if last {
-        app.store.finish(&id)?;
+        store.finish(&id)?;
     }
     Ok(IngestReply { bundle_id, stored })
 }

@@ -8,8 +8,9 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::App;
-use crate::relay::{Peer, PeerState};
-use crate::store::Dropped;
+use super::error::ApiError;
+use crate::delivery::{Handle, Peer, PeerState};
+use crate::store::{Dropped, Store};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -44,22 +45,21 @@ impl Counters {
 }
 
 #[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain")))]
-pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        text(&app, relayed(&app).await),
-    )
+pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {
+    let stored = app.blocking(|store| Ok(stored(store))).await?;
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((content_type, text(&app, stored, relayed(&app).await)))
 }
 
 /// Name, kind, help and value.
 type Metric = (&'static str, &'static str, &'static str, u64);
 
-fn text(app: &App, relayed: Vec<Metric>) -> String {
+fn text(app: &App, stored: Vec<Metric>, relayed: Vec<Metric>) -> String {
     let mut out = String::new();
     let all = served(app)
         .into_iter()
         .chain(connected(app))
-        .chain(stored(app))
+        .chain(stored)
         .chain(relayed);
     for (name, kind, help, value) in all {
         let _ = write!(
@@ -86,7 +86,7 @@ async fn relayed(app: &App) -> Vec<Metric> {
     let peers = relay.peers().await;
     let sum = |of: fn(&Peer) -> u64| peers.iter().map(of).sum();
     let connected = |peer: &&Peer| peer.state == PeerState::Connected;
-    vec![
+    let mut metrics = vec![
         (
             "peers",
             "gauge",
@@ -124,10 +124,49 @@ async fn relayed(app: &App) -> Vec<Metric> {
             sum(|peer| peer.stats.segments),
         ),
         (
+            "relay_ignored_messages_total",
+            "counter",
+            "Messages of kinds that this version does not know.",
+            sum(|peer| peer.stats.ignored),
+        ),
+        (
             "relay_failures",
             "gauge",
             "Dials that failed since the last contact, of all nodes.",
             sum(|peer| u64::from(peer.failures)),
+        ),
+    ];
+    metrics.extend(core(relay).await);
+    metrics
+}
+
+/// What the core holds, and how long its steps take.
+async fn core(relay: &Handle) -> Vec<Metric> {
+    let load = relay.load().await;
+    vec![
+        (
+            "relay_contents",
+            "gauge",
+            "Contents that are known, here or elsewhere.",
+            load.contents,
+        ),
+        (
+            "relay_claimed_bytes",
+            "gauge",
+            "Bytes of memory that what other nodes say takes.",
+            load.claimed,
+        ),
+        (
+            "relay_slow_steps_total",
+            "counter",
+            "Steps of the relay's task that took 50 ms and more.",
+            relay.pulse().slow(),
+        ),
+        (
+            "relay_busy_steps_total",
+            "counter",
+            "Those of them that kept a processor busy for as long.",
+            relay.pulse().busy(),
         ),
     ]
 }
@@ -213,14 +252,15 @@ fn connected(app: &App) -> Vec<Metric> {
     ]
 }
 
-fn stored(app: &App) -> Vec<Metric> {
-    let stats = app.store.stats();
+/// Blocks.
+fn stored(store: &Store) -> Vec<Metric> {
+    let stats = store.stats();
     let Dropped {
         expired,
         evicted,
         torn,
     } = stats.dropped;
-    let uploads = app.store.upload_progress().len() as u64;
+    let uploads = store.upload_progress().len() as u64;
     let limit = stats.limit.unwrap_or(0);
     vec![
         (

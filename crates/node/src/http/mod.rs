@@ -38,14 +38,14 @@ use axum::routing::{get, post, put};
 use crate::config::Config;
 use crate::health::Health;
 use crate::playlist::Ready;
-use crate::store::{Store, StoreError};
+use crate::store::{AsyncStore, Store, StoreError};
 
 /// What every handler can reach.
 pub struct AppState {
-    pub(crate) store: Store,
+    pub(crate) store: AsyncStore,
     pub(crate) config: Config,
     /// The relay, unless the node meets nobody.
-    pub(crate) relay: Option<crate::relay::Handle>,
+    pub(crate) relay: Option<crate::delivery::Handle>,
     /// Whether every part of the node works.
     pub(crate) health: Health,
     pub(crate) started: Instant,
@@ -63,9 +63,9 @@ type App = Arc<AppState>;
 
 impl AppState {
     pub(crate) fn new(
-        store: Store,
+        store: AsyncStore,
         config: Config,
-        relay: Option<crate::relay::Handle>,
+        relay: Option<crate::delivery::Handle>,
         health: Health,
         auth_required: bool,
         stopping: tokio::sync::watch::Receiver<bool>,
@@ -90,10 +90,7 @@ impl AppState {
         self: &Arc<Self>,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let store = self.store.clone();
-        let done = tokio::task::spawn_blocking(move || work(&store)).await;
-        done.unwrap_or(Err(StoreError::Closed))
-            .map_err(ApiError::from)
+        Ok(self.store.attempt(work).await?)
     }
 }
 

@@ -9,7 +9,7 @@ use super::dto::{PeerBody, PeerEntry};
 use super::error::ApiError;
 use super::pool::SeesAll;
 use crate::config::{Target, TargetError};
-use crate::relay::Handle;
+use crate::delivery::Handle;
 
 fn relay(app: &App) -> Result<&Handle, ApiError> {
     app.relay.as_ref().ok_or_else(|| {

@@ -8,6 +8,7 @@ use super::App;
 use super::error::ApiError;
 use super::etag;
 use super::reference::Reference;
+use crate::store::Store;
 
 const PLAYLIST_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
 
@@ -36,9 +37,15 @@ pub(super) async fn play(
         }
         _ => return Err(ApiError::not_found("a playlist is /play/REF/index.m3u8")),
     };
-    let playlist = app
-        .ready
-        .get(&app.store, &catalog, &content, rendition_no)?;
+    let playlist = match app.ready.held(&content, rendition_no) {
+        Some(playlist) => playlist,
+        None => {
+            let state = app.clone();
+            let made =
+                move |store: &Store| Ok(state.ready.get(store, &catalog, &content, rendition_no));
+            app.blocking(made).await??
+        }
+    };
     app.counters.playlists.add(1);
     if etag::is_held(&headers, &playlist.etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, playlist.etag)]).into_response());

@@ -15,7 +15,7 @@ use super::etag;
 use super::range::{self, Wanted};
 use super::reference::Reference;
 use super::sendfile::{FileBody, FileQueue};
-use crate::store::{Content, PayloadFile, Segment, StoreError};
+use crate::store::{Content, PayloadFile, Segment, Store, StoreError};
 
 /// The longest time that a segment may be taken from a cache: it never changes, but it expires.
 const MAX_AGE_SECONDS: u64 = 365 * 86_400;
@@ -38,7 +38,9 @@ pub(super) async fn segment(
     Path(path): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (content, found, immutable) = find(&app, &path)?;
+    let named = named(&app, &path)?;
+    let (content, immutable) = (named.content.clone(), named.immutable);
+    let found = app.blocking(move |store| Ok(named.find(store))).await??;
     let headers = request.headers();
     let length = found.row.length;
     let etag = format!("\"{}\"", found.row.root);
@@ -113,8 +115,36 @@ fn unsatisfiable(length: u64) -> Response {
     response
 }
 
-/// The segment that a path names, and whether the path can never mean another one.
-fn find(app: &App, path: &str) -> Result<(Arc<Content>, Segment, bool), ApiError> {
+/// The segment that a path names.
+struct Named {
+    content: Arc<Content>,
+    rendition_no: Option<u16>,
+    kind: Kind,
+    sequence: u64,
+    /// The path can never mean another one.
+    immutable: bool,
+}
+
+impl Named {
+    /// Looks it up. Blocks.
+    fn find(&self, store: &Store) -> Result<Segment, ApiError> {
+        let content = &self.content;
+        let found = match self.rendition_no {
+            Some(no) => store.segment(content, no, self.kind, self.sequence)?,
+            None => None,
+        };
+        found.ok_or_else(|| {
+            let id = content.key.content_id.as_str();
+            let kind = match self.kind {
+                Kind::Init => "init segment",
+                Kind::Media => "segment",
+            };
+            ApiError::not_found(format!("{kind} {} of {id:?} is not here", self.sequence))
+        })
+    }
+}
+
+fn named(app: &App, path: &str) -> Result<Named, ApiError> {
     let catalog = app.store.catalog();
     let reference = Reference::parse(path)?;
     let unknown = || ApiError::not_found("a segment is /segment/REF/VERSION/RENDITION/SEQUENCE.ts");
@@ -143,15 +173,13 @@ fn find(app: &App, path: &str) -> Result<(Arc<Content>, Segment, bool), ApiError
     {
         relay.watched(content.no, sequence);
     }
-    let found = match rendition_no {
-        Some(no) => app.store.segment(&content, no, kind, sequence)?,
-        None => None,
-    };
-    let found = found.ok_or_else(|| {
-        let id = content.key.content_id.as_str();
-        ApiError::not_found(format!("segment {stem} of {id:?} is not here"))
-    })?;
-    Ok((content, found, version.is_some()))
+    Ok(Named {
+        content,
+        rendition_no,
+        kind,
+        sequence,
+        immutable: version.is_some(),
+    })
 }
 
 /// A body from the file: by `sendfile` where the connection can, else in large reads.
@@ -162,7 +190,10 @@ async fn cold(
     queue: Option<Arc<FileQueue>>,
     head: bool,
 ) -> Result<Body, ApiError> {
-    let file = app.store.open_payload(found)?;
+    let found = found.clone();
+    let file = app
+        .blocking(move |store| store.open_payload(&found))
+        .await?;
     if head {
         return Ok(Body::empty());
     }

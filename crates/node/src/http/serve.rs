@@ -27,10 +27,10 @@ use super::pool::{Busy, Place, SeesAll};
 use super::sendfile::{Connection, FileQueue};
 use super::{App, AppState, router};
 use crate::config::Config;
+use crate::delivery::Handle;
 use crate::health::Health;
 use crate::identity::{self, IdentityError};
-use crate::relay::Handle;
-use crate::store::Store;
+use crate::store::AsyncStore;
 
 /// How long open requests may take to end after the node was told to stop.
 const GRACE: Duration = Duration::from_secs(3);
@@ -71,7 +71,7 @@ impl Server {
     /// Binds the address. Beyond loopback a token is asked for; one is made when none is set.
     pub async fn bind(
         config: Config,
-        store: Store,
+        store: AsyncStore,
         relay: Option<Handle>,
         health: Health,
     ) -> Result<Self, ServeError> {

@@ -7,8 +7,10 @@ use axum::{Extension, Json};
 
 use super::App;
 use super::dto::{StatusReply, StoreStatus, UploadStatus};
+use super::error::ApiError;
 use super::pool::SeesAll;
 use crate::health::Failure;
+use crate::store::Store;
 
 #[utoipa::path(
     get, path = "/health",
@@ -49,13 +51,19 @@ fn sentence(failures: &[Failure]) -> String {
 pub(super) async fn status(
     State(app): State<App>,
     Extension(sees_all): Extension<SeesAll>,
-) -> Json<StatusReply> {
-    Json(of(&app, sees_all))
+) -> Result<Json<StatusReply>, ApiError> {
+    Ok(Json(of(&app, sees_all).await?))
 }
 
 /// The state of the node. Folders, which warnings name as well, are for its operator.
-pub(super) fn of(app: &App, SeesAll(sees_all): SeesAll) -> StatusReply {
-    let store = &app.store;
+pub(super) async fn of(app: &App, sees_all: SeesAll) -> Result<StatusReply, ApiError> {
+    let state = app.clone();
+    app.blocking(move |store| Ok(read(&state, store, sees_all)))
+        .await
+}
+
+/// Reads it. Blocks.
+fn read(app: &App, store: &Store, SeesAll(sees_all): SeesAll) -> StatusReply {
     let stats = store.stats();
     let folder = store.settings().layout.root();
     let path = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
@@ -83,14 +91,18 @@ pub(super) fn of(app: &App, SeesAll(sees_all): SeesAll) -> StatusReply {
             .map(UploadStatus::of)
             .collect(),
         read_only: store.is_read_only(),
-        relay_port: app.relay.as_ref().map(crate::relay::Handle::port),
-        warnings: if sees_all { warnings(app) } else { Vec::new() },
+        relay_port: app.relay.as_ref().map(crate::delivery::Handle::port),
+        warnings: if sees_all {
+            warnings(app, store)
+        } else {
+            Vec::new()
+        },
         auth_required: app.auth_required,
     }
 }
 
-fn warnings(app: &App) -> Vec<String> {
-    let mut warnings = app.store.warnings();
+fn warnings(app: &App, store: &Store) -> Vec<String> {
+    let mut warnings = store.warnings();
     if let Some(relay) = &app.relay {
         warnings.extend_from_slice(relay.warnings());
     }
@@ -107,6 +119,7 @@ mod tests {
     use super::super::{AppState, router};
     use super::*;
     use crate::health::Health;
+    use crate::store::AsyncStore;
 
     async fn ask(app: &App) -> (StatusCode, Value) {
         let request = Request::get("/health").body(Body::empty()).unwrap();
@@ -130,7 +143,15 @@ mod tests {
         let (_stop, stopping) = tokio::sync::watch::channel(false);
         let health = Health::default();
         let relay = health.part("relay");
-        let app = AppState::new(store, config, None, health, false, stopping).into();
+        let app = AppState::new(
+            AsyncStore::new(store),
+            config,
+            None,
+            health,
+            false,
+            stopping,
+        )
+        .into();
 
         let well = json!({ "ok": true, "node_id": "ship", "publisher": publisher,
             "version": env!("CARGO_PKG_VERSION") });

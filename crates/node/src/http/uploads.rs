@@ -20,14 +20,9 @@ use crate::identity::random_id;
 use crate::store::{Commit, CommitRendition, NewUpload, UploadSegment};
 
 #[utoipa::path(get, path = "/uploads", responses((status = 200, body = [UploadStatus])))]
-pub(super) async fn list(State(app): State<App>) -> Json<Vec<UploadStatus>> {
-    Json(
-        app.store
-            .upload_progress()
-            .into_iter()
-            .map(UploadStatus::of)
-            .collect(),
-    )
+pub(super) async fn list(State(app): State<App>) -> Result<Json<Vec<UploadStatus>>, ApiError> {
+    let uploads = app.blocking(|store| Ok(store.upload_progress())).await?;
+    Ok(Json(uploads.into_iter().map(UploadStatus::of).collect()))
 }
 
 #[utoipa::path(
@@ -100,7 +95,8 @@ pub(super) async fn show(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<Json<UploadReply>, ApiError> {
-    Ok(Json(UploadReply::of(app.store.upload(&id)?)))
+    let info = app.blocking(move |store| store.upload(&id)).await?;
+    Ok(Json(UploadReply::of(info)))
 }
 
 #[utoipa::path(

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -20,15 +20,21 @@ use super::record::{Reading, RecordReader, RecordWriter};
 use super::uplinks::{Cutter, UpLinks, WAY_GONE};
 use super::{Frame, Link, LinkError, LinkKind, LinkMeter, LinkReceiver, LinkSender};
 
-/// Bytes that are read at once: what they say fits into what a reader of frames has free.
+/// Bytes that are read at once: what they say fits into what a reader of frames has free. A link
+/// that never says so much does with less.
 const INCOMING_BYTES: usize = SPARE_MIN;
-const _: () = assert!(INCOMING_BYTES > HANDSHAKE_BYTES_MAX);
+const INCOMING_START: usize = 32 * 1024;
+const _: () = assert!(INCOMING_START > HANDSHAKE_BYTES_MAX);
 /// Bytes that are encrypted at once, before they are written.
 const WRITE_BYTES: usize = 256 * 1024;
-/// Bytes that the system holds unsent: what is urgent waits behind no more than these. What is
-/// under way, which a long path needs, does not count.
-#[cfg(target_os = "linux")]
-const UNSENT_BYTES: u32 = 256 * 1024;
+/// Bytes that the system holds unsent: what is urgent waits behind no more than these. They are
+/// 20 ms of what the link takes, so that a fast one is filled in few steps. What is under way,
+/// which a long path needs, does not count.
+const UNSENT_MIN: u32 = 16 * 1024;
+const UNSENT_MAX: u32 = 256 * 1024;
+const UNSENT_TIME: Duration = Duration::from_millis(20);
+/// Over which time it is measured what a link takes.
+const PACE_SPAN: Duration = Duration::from_millis(100);
 /// Pieces of one system call; Linux takes 1024.
 const SLICES_MAX: usize = 64;
 /// Time for what was sent, and the reason, to leave; and for the other side to close too.
@@ -61,13 +67,47 @@ fn set_limits(tcp: &TcpStream) {
     let socket = socket2::SockRef::from(tcp);
     #[cfg(target_os = "linux")]
     {
-        socket.set_tcp_notsent_lowat(UNSENT_BYTES).ok();
+        socket.set_tcp_notsent_lowat(UNSENT_MIN).ok();
         socket.set_tcp_user_timeout(Some(UNANSWERED_LIMIT)).ok();
     }
     let probes = socket2::TcpKeepalive::new()
         .with_time(PROBE_AFTER)
         .with_interval(PROBE_AFTER);
     socket.set_tcp_keepalive(&probes).ok();
+}
+
+/// What a link takes, and how much the system may hold of it.
+#[derive(Debug)]
+struct Pace {
+    bytes: u64,
+    since: Instant,
+    unsent: u32,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            bytes: 0,
+            since: Instant::now(),
+            unsent: UNSENT_MIN,
+        }
+    }
+
+    /// Notes what was taken. Returns how much the system may hold, when that is something else now.
+    fn took(&mut self, bytes: usize, now: Instant) -> Option<u32> {
+        self.bytes += bytes as u64;
+        let span = now.duration_since(self.since);
+        if span < PACE_SPAN {
+            return None;
+        }
+        let during = u128::from(self.bytes) * UNSENT_TIME.as_micros() / span.as_micros().max(1);
+        (self.bytes, self.since) = (0, now);
+        let during = u32::try_from(during).unwrap_or(UNSENT_MAX);
+        let wanted = during.clamp(UNSENT_MIN, UNSENT_MAX).next_power_of_two();
+        let changed = wanted != self.unsent;
+        self.unsent = wanted;
+        changed.then_some(wanted)
+    }
 }
 
 /// A TCP link whose handshake is over.
@@ -90,7 +130,7 @@ impl TcpLink {
         frames.space().extend_from_slice(&opened.early);
         let filled = opened.rest.len();
         // More than a handshake holds, so the rest of one fits.
-        let mut incoming = vec![0; INCOMING_BYTES];
+        let mut incoming = vec![0; INCOMING_START];
         incoming[..filled].copy_from_slice(&opened.rest);
         Self {
             remote,
@@ -101,11 +141,12 @@ impl TcpLink {
                 frames: VecDeque::new(),
                 records: VecDeque::new(),
                 written: 0,
+                pace: Pace::new(),
             },
             receiver: TcpReceiver {
                 shared,
                 reader: opened.keys.reader,
-                incoming: incoming.into_boxed_slice(),
+                incoming,
                 filled,
                 frames,
                 ended: None,
@@ -154,6 +195,7 @@ struct TcpSender {
     // Not yet written, the first one from `written` on.
     records: VecDeque<Vec<u8>>,
     written: usize,
+    pace: Pace,
 }
 
 impl TcpSender {
@@ -217,6 +259,11 @@ impl TcpSender {
     }
 
     fn advance(&mut self, written: usize) {
+        #[cfg(target_os = "linux")]
+        if let Some(unsent) = self.pace.took(written, Instant::now()) {
+            let socket = socket2::SockRef::from(&*self.shared.tcp);
+            socket.set_tcp_notsent_lowat(unsent).ok();
+        }
         self.written += written;
         while let Some(first) = self.records.front()
             && self.written >= first.len()
@@ -238,7 +285,7 @@ impl TcpSender {
     /// Reads on until the other side has closed too: a socket that is closed with bytes unread
     /// resets the connection, and the reason could be lost.
     async fn linger(&self) {
-        let mut scratch = vec![0; 64 * 1024];
+        let mut scratch = [0; 2048];
         while self.shared.tcp.readable().await.is_ok() {
             match self.shared.tcp.try_read(&mut scratch) {
                 Ok(0) => return,
@@ -276,7 +323,7 @@ impl LinkSender for TcpSender {
 struct TcpReceiver {
     shared: Arc<Shared>,
     reader: RecordReader,
-    incoming: Box<[u8]>,
+    incoming: Vec<u8>,
     filled: usize,
     frames: FrameReader,
     ended: Option<LinkError>,
@@ -331,6 +378,9 @@ impl TcpReceiver {
                 Ok(0) => return Err(LinkError::Cut("the connection ended".to_owned())),
                 Ok(read) => {
                     self.filled += read;
+                    if self.filled == self.incoming.len() {
+                        self.incoming.resize(INCOMING_BYTES, 0);
+                    }
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

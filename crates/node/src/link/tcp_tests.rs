@@ -45,14 +45,16 @@ async fn all(receiver: &mut TcpReceiver) -> (Vec<Frame>, LinkError) {
 async fn a_cut_within_a_frame_gives_out_all_whole_frames() {
     let (one, other) = pair().await;
     let (mut sender, mut receiver) = (one.sender, other.receiver);
-    // No more than the sockets hold while nobody reads.
     let frames: Vec<Frame> = (0..9).map(|request| data(request, 18_000)).collect();
-    sender.send(&mut frames.clone()).await.unwrap();
-    let (header, bytes) = data(99, 18_000).into_parts();
-    sender.put(&[&header, &bytes[..17_999]]).unwrap();
-    sender.send_all().await.unwrap();
-    drop((sender, one.receiver));
-    let (got, error) = all(&mut receiver).await;
+    let mut batch = frames.clone();
+    let sending = async {
+        sender.send(&mut batch).await.unwrap();
+        let (header, bytes) = data(99, 18_000).into_parts();
+        sender.put(&[&header, &bytes[..17_999]]).unwrap();
+        sender.send_all().await.unwrap();
+        drop((sender, one.receiver));
+    };
+    let ((), (got, error)) = tokio::join!(sending, all(&mut receiver));
     assert_eq!(got, frames);
     assert!(matches!(error, LinkError::Cut(_)), "{error}");
 }
@@ -227,4 +229,19 @@ async fn a_send_that_is_dropped_early_is_finished_by_the_next() {
     let (sent, ()) = tokio::join!(sender.send(&mut nothing), receiving);
     sent.unwrap();
     assert!(got == frames);
+}
+
+#[test]
+fn what_the_system_may_hold_follows_what_the_link_takes() {
+    let mut pace = Pace::new();
+    let begun = pace.since;
+    let after = |millis| begun + Duration::from_millis(millis);
+    // 3 Mbit/s: 20 ms of it are less than the least.
+    assert_eq!(pace.took(37_500, after(100)), None);
+    assert_eq!(pace.unsent, UNSENT_MIN);
+    // 4 MB/s, then a gigabyte a second.
+    assert_eq!(pace.took(400_000, after(200)), Some(128 * 1024));
+    assert_eq!(pace.took(100_000_000, after(300)), Some(UNSENT_MAX));
+    assert_eq!(pace.took(1, after(350)), None);
+    assert_eq!(pace.took(1, after(900)), Some(UNSENT_MIN));
 }

@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 
-use lavant_proto::ids::PublisherKey;
+use bytes::Bytes;
+use lavant_proto::ids::{PublisherKey, Root};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 
 use super::error::StoreError;
 use super::{Catalog, Change, Settings, Store};
@@ -59,6 +61,18 @@ impl AsyncStore {
     #[must_use]
     pub fn catalog(&self) -> Arc<Catalog> {
         self.0.catalog()
+    }
+
+    /// See [`Store::changes`].
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes()
+    }
+
+    /// See [`Store::hot`].
+    #[must_use]
+    pub fn hot(&self, root: &Root) -> Option<Bytes> {
+        self.0.hot(root)
     }
 
     /// See [`Store::subscribe`].

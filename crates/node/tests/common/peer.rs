@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lavant_node::health::Health;
+use lavant_node::delivery::{self, Peer as Known, Running, Settings};
+use lavant_node::health::{Failure, Health};
 use lavant_node::link::{
     Frame, LinkConfig, LinkError, LinkKind, LinkReceiver, LinkSender, Links, Target,
 };
-use lavant_node::relay::{self, Peer as Known, Running, Settings};
-use lavant_node::store::{NewSegment, Settings as StoreSettings, Store};
+use lavant_node::store::{AsyncStore, NewSegment, Settings as StoreSettings, Store};
 use lavant_proto::contact::hello::{Hello, Interest};
 use lavant_proto::contact::message::ContactMessage;
 use lavant_proto::content::{
@@ -76,30 +76,75 @@ pub(crate) fn spoil(frame: &mut Frame) {
 pub(crate) struct Node {
     pub(crate) store: Store,
     running: Option<Running>,
+    health: Health,
     _folder: tempfile::TempDir,
 }
 
 impl Node {
     pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(|_| {}, change, Vec::new()).await
+    }
+
+    /// One whose store is set up otherwise, and that dials others.
+    pub(crate) async fn start_with(
+        set: impl FnOnce(&mut StoreSettings),
+        change: impl FnOnce(&mut Config),
+        peers: Vec<Target>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings = StoreSettings {
+        let mut settings = StoreSettings {
             min_free: 0,
             ..StoreSettings::new(&folder.path().join("store"))
         };
-        let store = Store::open(settings, SigningKey::from_seed(&[77; 32])).unwrap();
+        set(&mut settings);
+        // A key of its own for each: its folder is named at random.
+        let seed = *blake3::hash(folder.path().as_os_str().as_encoded_bytes()).as_bytes();
+        let store = Store::open(settings, SigningKey::from_seed(&seed)).unwrap();
         let mut config = Config::new(store.publisher());
         change(&mut config);
-        let running = Some(run(&store, config).await);
+        let health = Health::default();
+        let running = Some(run(&store, config, peers, &health).await);
         Self {
             store,
             running,
+            health,
             _folder: folder,
         }
     }
 
     pub(crate) async fn restart(&mut self) {
         self.running.take().unwrap().stop().await;
-        self.running = Some(run(&self.store, Config::new(self.store.publisher())).await);
+        let config = Config::new(self.store.publisher());
+        self.running = Some(run(&self.store, config, Vec::new(), &self.health).await);
+    }
+
+    /// Where it can be met.
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            host: "127.0.0.1".to_owned(),
+            port: self.running().handle().port(),
+            key: Some(self.store.publisher()),
+        }
+    }
+
+    /// How many segments of a content are here.
+    pub(crate) fn segments(&self, id: &str) -> u64 {
+        let catalog = self.store.catalog();
+        let mut of_id = catalog.all().filter(|it| it.key.content_id.as_str() == id);
+        of_id.next().map_or(0, |content| content.segment_count())
+    }
+
+    pub(crate) fn is_well(&self) -> bool {
+        self.failures().is_empty()
+    }
+
+    pub(crate) fn failures(&self) -> Vec<Failure> {
+        self.health.failures()
+    }
+
+    /// Steps of the driver's task that kept a processor busy for too long.
+    pub(crate) fn busy_steps(&self) -> u64 {
+        self.running().handle().pulse().busy()
     }
 
     fn running(&self) -> &Running {
@@ -175,15 +220,15 @@ impl Node {
     }
 }
 
-async fn run(store: &Store, relay: Config) -> Running {
+async fn run(store: &Store, relay: Config, peers: Vec<Target>, health: &Health) -> Running {
     let settings = Settings {
         relay,
-        peers: Vec::new(),
+        peers,
         discovery: false,
     };
     let links = link_config(store.signing_key().clone());
-    let part = Health::default().part("relay");
-    relay::start(links, settings, store.clone(), part)
+    let part = health.part("relay");
+    delivery::start(links, settings, AsyncStore::new(store.clone()), part)
         .await
         .unwrap()
 }
@@ -328,12 +373,7 @@ impl Peer {
 
     async fn dial_as(node: &Node, key: SigningKey) -> Self {
         let links = Links::bind(link_config(key.clone())).await.unwrap();
-        let target = Target {
-            host: "127.0.0.1".to_owned(),
-            port: node.running().handle().port(),
-            key: Some(node.store.publisher()),
-        };
-        let link = in_time(links.dial(&target)).await.unwrap();
+        let link = in_time(links.dial(&node.target())).await.unwrap();
         let (sender, receiver) = link.split();
         Self {
             key,
@@ -673,5 +713,6 @@ fn summary(no: u32, film: &Film, manifest: Option<[u8; 8]>) -> Summary {
         tracks: vec![(track, SequenceRuns::of(0, film.count))],
         partials: Vec::new(),
         receipts: Vec::new(),
+        said: Vec::new(),
     }
 }

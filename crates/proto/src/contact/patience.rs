@@ -10,12 +10,8 @@ pub struct Profile {
     pub rate: Option<u64>,
     /// Time that a byte takes to the other side, where it is longer than what time-outs allow for.
     pub delay: Duration,
-    /// Longest unit that crosses it in one go, in bytes; 0 for any length.
-    pub mtu: u32,
     /// Only one side can send at a time.
     pub half_duplex: bool,
-    /// What a byte costs, compared with other links: the cheapest link is used first.
-    pub cost: u8,
 }
 
 impl Profile {

@@ -107,9 +107,10 @@ impl Base {
         for (end, why) in ends {
             self.close(end, why);
         }
-        self.uplink.open(no, self.config.peer_upload, self.now);
-        let limit = self.config.peer_download;
-        self.pieces.open_contact(no, limit, self.now);
+        let (config, rate) = (&self.config, arrival.profile.rate);
+        self.uplink.open(no, (config.peer_upload, rate), self.now);
+        let limits = (config.peer_download, rate);
+        self.pieces.open_contact(no, limits, self.now);
         let hello = self.contacts.get(no).map(|it| it.patience.hello);
         self.schedule(self.now.after(hello.unwrap_or_default()));
         if arrival.dialled {

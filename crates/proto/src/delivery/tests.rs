@@ -128,7 +128,7 @@ impl Bench {
         let content = self.core.no(&key(id));
         let known = (run.start..run.end).map(|sequence| Known {
             sequence,
-            root: Root([sequence as u8; 32]),
+            root: Root([(16 * id.len() as u64 + sequence) as u8; 32]),
             length: LENGTH,
             have: Default::default(),
         });
@@ -164,6 +164,7 @@ fn summary(no: u32, id: &str, here: &SequenceRuns) -> Summary {
         hops: 0,
         copies: 0,
         tracks: vec![(track, here.clone())],
+        said: Vec::new(),
         partials: Vec::new(),
         receipts: Vec::new(),
     }
@@ -377,6 +378,29 @@ fn what_one_contact_withholds_is_soon_asked_of_another() {
     }
     // What the miser held back came within seconds of its being asked.
     assert!(bench.now.since(begun) < Duration::from_secs(10));
+}
+
+#[test]
+fn what_the_store_refuses_frees_its_contact_for_something_else() {
+    let mut bench = Bench::new();
+    let contact = bench.meet(1);
+    // More of the first content than is asked for at a time, and then a second one.
+    bench.offer(contact, &[(1, "film")], &SequenceRuns::of(0, 9));
+    bench.learn(contact, "film", Run::new(0, 9));
+    bench.offer(contact, &[(2, "other")], &SequenceRuns::of(0, 1));
+    bench.learn(contact, "other", Run::new(0, 1));
+    bench.said.clear();
+    let content = bench.core.no(&key("film"));
+    for sequence in 0..9 {
+        let place = crate::numbers::Place {
+            content,
+            track: TrackNo(0),
+            sequence,
+        };
+        let forever = false;
+        bench.input(Input::Refused { place, forever });
+    }
+    assert!(bench.was_asked(contact, 2));
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::verify::CHUNK_GROUP_BYTES;
 const WINDOW_START: u64 = 256 << 10;
 const WINDOW_MIN: u64 = 4 * CHUNK_GROUP_BYTES;
 const WINDOW_MAX: u64 = 16 << 20;
+/// What is asked for at the start on a link of known rate, in seconds of it.
+const START_SECONDS: u64 = 4;
 /// Over which time the pace of arrival is measured.
 const PACE_SPAN: Duration = Duration::from_millis(100);
 /// Over which time the rate is measured that people see.
@@ -29,10 +31,13 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) const fn new(now: Time) -> Self {
+    /// `rate` is what the link carries, where that is known: no more is asked for at the start than
+    /// comes within a few seconds, but at least one chunk group.
+    pub(crate) fn new(rate: Option<u64>, now: Time) -> Self {
+        let start = rate.map_or(WINDOW_START, |rate| rate.saturating_mul(START_SECONDS));
         Self {
             outstanding: 0,
-            window: WINDOW_START,
+            window: start.clamp(CHUNK_GROUP_BYTES, WINDOW_START),
             pace: 0,
             arrived: 0,
             measured: now,
@@ -117,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_trickle_is_shown_as_a_trickle() {
-        let mut flow = Flow::new(Time(0));
+        let mut flow = Flow::new(None, Time(0));
         // A segment of 100 KB every two seconds that comes within a millisecond.
         for second in (0..60).step_by(2) {
             let now = Time::from_seconds(second);
@@ -131,8 +136,15 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_link_is_asked_for_little_at_a_time() {
+        assert_eq!(Flow::new(Some(37), Time(0)).window, CHUNK_GROUP_BYTES);
+        assert_eq!(Flow::new(Some(25_000), Time(0)).window, 100_000);
+        assert_eq!(Flow::new(Some(u64::MAX), Time(0)).window, WINDOW_START);
+    }
+
+    #[test]
     fn the_window_follows_what_arrives_in_a_round_trip() {
-        let mut flow = Flow::new(Time(0));
+        let mut flow = Flow::new(None, Time(0));
         let trip = Duration::from_millis(200);
         let mut now = Time(0);
         for _ in 0..100 {

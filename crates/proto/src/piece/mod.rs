@@ -74,6 +74,12 @@ impl Payload {
         !self.flying.is_empty()
     }
 
+    /// Whether some chunk groups are here or on their way, and there are others.
+    pub(crate) fn is_begun(&self) -> bool {
+        let known = self.have.count() + self.flying.count();
+        known > 0 && known < group_count(self.length())
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
         self.have.count() == group_count(self.length())
     }
@@ -149,11 +155,17 @@ impl Pieces {
         }
     }
 
-    pub(crate) fn open_contact(&mut self, contact: ContactNo, limit: Option<u64>, now: Time) {
+    /// A contact is up: `rate` is what its link carries, where that is known.
+    pub(crate) fn open_contact(
+        &mut self,
+        contact: ContactNo,
+        (limit, rate): (Option<u64>, Option<u64>),
+        now: Time,
+    ) {
         let fetch = Fetch {
             requests: BTreeMap::new(),
             next: RequestNo(0),
-            flow: Flow::new(now),
+            flow: Flow::new(rate, now),
             limit: Bucket::new(limit, now),
             progress: (now, None),
             withheld: 0,
@@ -500,7 +512,7 @@ mod tests {
     fn pieces() -> Pieces {
         let mut pieces = Pieces::new(None, Time(0));
         for contact in 0..2 {
-            pieces.open_contact(ContactNo(contact), None, Time(0));
+            pieces.open_contact(ContactNo(contact), (None, None), Time(0));
         }
         pieces
     }

@@ -1,13 +1,18 @@
 //! What is fetched next, and from whom.
 //!
-//! Contents go by rank (what is watched here, then live, near-live, on demand), segments by
-//! sequence from each playhead on, init segments before all.
+//! Contents go by rank (what is watched here, then live, near-live, on demand, then by rarity),
+//! init segments before all. Of what is watched here, or grows, segments go by sequence from each
+//! playhead on. Of all else the rarest go first, and where that says nothing, each node begins
+//! elsewhere: what everybody asks for first would soon be everywhere, and the rest nowhere. A
+//! segment that was begun goes on before others, because parts of segments are of use to nobody.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::Relay;
 use super::entry::{Entry, Pending, Track};
 use super::message::{RECORDS_MAX, RelayMessage};
+use super::rarity::Share;
 use super::session::{Question, Remote, Session};
 use super::tell::is_lacking;
 use super::upgrade::upgrade;
@@ -15,7 +20,7 @@ use crate::content::Kind;
 use crate::delivery::{Base, Output};
 use crate::message::Message;
 use crate::numbers::{ContactNo, ContentNo, Place, RequestNo, TrackNo};
-use crate::piece::{Chooser, Pieces, Want};
+use crate::piece::{Chooser, PieceNo, Pieces, Want};
 use crate::runs::{GroupRun, Run, SequenceRun, SequenceRuns};
 
 /// How many segments of a track are kept ready to be asked for.
@@ -30,6 +35,9 @@ enum Plan {
     Ask(Want),
     /// Records are on their way, or all that is there was asked of somebody.
     Wait,
+    /// The store is being asked for what is known of rarer segments than all others; it answers at
+    /// once, and then it is chosen again.
+    Recall,
     Nothing,
 }
 
@@ -39,9 +47,12 @@ impl Chooser for Relay {
             sessions, entries, ..
         } = self;
         let session = sessions.get_mut(&no)?;
+        if let Some(want) = go_on(base, session, entries, most) {
+            return Some(want);
+        }
         let offers = session.offers.iter().take(CONTENTS_MAX);
-        let offers: Vec<ContentNo> = offers.map(|(_, at)| *at).collect();
-        for at in offers {
+        let offers: Vec<(u8, ContentNo)> = offers.map(|(rank, at)| (rank.0, *at)).collect();
+        for (urgency, at) in offers {
             let plan = match entries.get_mut(&at) {
                 Some(entry) => plan(base, (no, session), (at, entry), most),
                 None => Plan::Nothing,
@@ -52,9 +63,11 @@ impl Chooser for Relay {
                     if let (Some(entry), Some(remote)) = (entries.get_mut(&at), remote) {
                         entry.came_by(remote.hops, remote.copies);
                     }
+                    session.latest = Some((want.place, urgency));
                     return Some(want);
                 }
                 Plan::Wait => {}
+                Plan::Recall => return None,
                 Plan::Nothing => session.offer(at, None),
             }
         }
@@ -125,27 +138,30 @@ fn plan(
         (Some(ours), Some(theirs)) if ours != theirs => return Plan::Nothing,
         _ => {}
     }
-    learn(base, (no, session), (at, entry));
+    if learn(base, (no, session), (at, entry)) {
+        return Plan::Recall;
+    }
     let Some(remote) = session.remote.get(&at) else {
         return Plan::Nothing;
     };
     let parts = entry.ahead(now);
+    let in_order = entry.in_order(now);
     let tracks = entry.tracks.iter().enumerate();
     let candidates = tracks.filter_map(|(index, track)| {
         let number = TrackNo(index as u16);
-        let found = candidate(number, track, (remote, &base.pieces), &parts)?;
-        let order = (track.name.kind == Kind::Media, found.order, index);
-        let Run { start, end, .. } = found.groups;
-        let want = Want {
-            piece: found.piece,
-            place: Place {
-                content: at,
-                track: number,
-                sequence: found.sequence,
-            },
-            groups: Run::new(start, end.min(start + most)),
+        let found = if in_order {
+            candidate(number, track, (remote, &base.pieces), &parts)?
+        } else {
+            let begin = begin(number, remote, entry);
+            rarest(number, track, (remote, &base.pieces), begin)?.0
         };
-        Some((order, want))
+        let order = (track.name.kind == Kind::Media, found.order, index);
+        let place = Place {
+            content: at,
+            track: number,
+            sequence: found.sequence,
+        };
+        Some((order, want(place, (found.piece, found.groups), most)))
     });
     match candidates.min_by_key(|(order, _)| *order) {
         Some((_, want)) => Plan::Ask(want),
@@ -153,13 +169,70 @@ fn plan(
     }
 }
 
+fn want(place: Place, (piece, groups): (PieceNo, GroupRun), most: u64) -> Want {
+    let Run { start, end, .. } = groups;
+    Want {
+        piece,
+        place,
+        groups: Run::new(start, end.min(start + most)),
+    }
+}
+
+/// The rest of the segment that was asked of a contact last, unless something more urgent came.
+fn go_on(
+    base: &Base,
+    session: &Session,
+    entries: &BTreeMap<ContentNo, Entry>,
+    most: u64,
+) -> Option<Want> {
+    let (place, urgency) = session.latest?;
+    let ((first, ..), _) = session.offers.first()?;
+    let entry = entries.get(&place.content)?;
+    if *first < urgency || entry.in_order(base.now) {
+        return None;
+    }
+    let pending = entry.tracks.get(place.track.at())?;
+    let pending = pending.pending.get(&place.sequence)?;
+    let remote = session.remote.get(&place.content)?;
+    let (_, here) = remote.track(place.track)?;
+    let known = (remote, here, &base.pieces);
+    let groups = open_at(known, (place.track, place.sequence), pending)?;
+    Some(want(place, (pending.piece, groups), most))
+}
+
+/// Where this node begins with a track that a contact has.
+fn begin(track: TrackNo, remote: &Remote, entry: &Entry) -> u64 {
+    let here = remote.track(track).and_then(|(_, here)| here.runs().last());
+    here.map_or(0, |run| entry.begin(run.end))
+}
+
 /// Chunk groups of a segment that may be asked for.
 struct Candidate {
-    /// Whether it lies before all playheads, and how far ahead of one.
-    order: (bool, u64),
+    /// Whether it lies before all playheads or was not begun; how many have it; how far ahead it is
+    /// of a playhead, or of where this node begins.
+    order: Order,
     sequence: u64,
-    piece: crate::piece::PieceNo,
+    piece: PieceNo,
     groups: GroupRun,
+}
+
+type Order = (bool, Share, bool, u64);
+
+/// The first chunk groups of a segment that a contact has and that nobody was asked for.
+fn open_at(
+    (remote, here, pieces): (&Remote, &SequenceRuns, &Pieces),
+    (track, sequence): (TrackNo, u64),
+    pending: &Pending,
+) -> Option<GroupRun> {
+    if pending.adopting {
+        return None;
+    }
+    let mut open = pieces.open(pending.piece);
+    if !here.contains(sequence) {
+        let absent = open.without(remote.partials.get(&(track, sequence))?);
+        open = open.without(&absent);
+    }
+    open.runs().first().copied()
 }
 
 /// The segment of a track next to a playhead of which the contact has chunk groups that nobody was
@@ -171,52 +244,131 @@ fn candidate(
     parts: &[(Range<u64>, bool)],
 ) -> Option<Candidate> {
     let (_, here) = remote.track(index)?;
-    let open = |sequence: u64, pending: &Pending| {
-        if pending.adopting {
-            return None;
-        }
-        let mut open = pieces.open(pending.piece);
-        if !here.contains(sequence) {
-            let absent = open.without(remote.partials.get(&(index, sequence))?);
-            open = open.without(&absent);
-        }
-        open.runs().first().copied()
-    };
     let firsts = parts.iter().filter_map(|(part, is_ahead)| {
         let mut segments = track.pending.range(part.clone());
         segments.find_map(|(sequence, pending)| {
             Some(Candidate {
-                order: (!is_ahead, sequence - part.start),
+                order: (!is_ahead, 0, false, sequence - part.start),
                 sequence: *sequence,
                 piece: pending.piece,
-                groups: open(*sequence, pending)?,
+                groups: open_at((remote, here, pieces), (index, *sequence), pending)?,
             })
         })
     });
     firsts.min_by_key(|found| found.order)
 }
 
-/// Asks for records of the segments that come next.
+/// The rarest segment of a track of which the contact has chunk groups that nobody was asked for,
+/// and how many there are that were not begun.
+fn rarest(
+    index: TrackNo,
+    track: &Track,
+    (remote, pieces): (&Remote, &Pieces),
+    begin: u64,
+) -> Option<(Candidate, usize)> {
+    let (_, here) = remote.track(index)?;
+    let (mut best, mut waiting): (Option<Candidate>, _) = (None, 0);
+    for (sequence, pending) in &track.pending {
+        let new = !pending.is_begun(pieces);
+        let order = by_rarity(track, *sequence, begin);
+        let order = (new, order.0, order.1, order.2);
+        let known = (remote, here, pieces);
+        let Some(groups) = open_at(known, (index, *sequence), pending) else {
+            continue;
+        };
+        waiting += usize::from(new);
+        if best.as_ref().is_none_or(|best| order < best.order) {
+            best = Some(Candidate {
+                order,
+                sequence: *sequence,
+                piece: pending.piece,
+                groups,
+            });
+        }
+    }
+    best.map(|best| (best, waiting))
+}
+
+fn by_rarity(track: &Track, sequence: u64, begin: u64) -> (Share, bool, u64) {
+    (track.rarity.share(sequence), sequence < begin, sequence)
+}
+
+/// The rarest segments of a track that the contact has and of which nothing is known here, when
+/// there are too few others, or when they are rarer than all others.
+fn rarest_unknown(
+    index: TrackNo,
+    track: &Track,
+    (remote, pieces): (&Remote, &Pieces),
+    begin: u64,
+) -> Option<SequenceRun> {
+    let unknown = unlisted(index, track, remote);
+    let mut best: Option<((Share, bool, u64), SequenceRun)> = None;
+    for run in unknown.runs() {
+        let mut start = run.start;
+        while start < run.end {
+            // Blocks of which the same is known go together, so that few are asked for at a time.
+            let mut end = track.rarity.block(start).end;
+            if start < begin {
+                end = end.min(begin);
+            }
+            let end = end.min(run.end);
+            let order = by_rarity(track, start, begin);
+            match &mut best {
+                Some((least, found))
+                    if order.0 == least.0 && order.1 == least.1 && found.end == start =>
+                {
+                    found.end = end;
+                }
+                Some((least, _)) if *least <= order => {}
+                _ => best = Some((order, Run::new(start, end))),
+            }
+            start = end;
+        }
+    }
+    let (order, run) = best?;
+    if let Some((known, waiting)) = rarest(index, track, (remote, pieces), begin) {
+        let (new, share, before, at) = known.order;
+        if waiting >= AHEAD && (!new || (share, before, at) <= order) {
+            return None;
+        }
+    }
+    Some(Run::new(run.start, run.end.min(run.start + RECALL)))
+}
+
+/// Asks for records of the segments that come next. Whether the store has to say first what they
+/// are.
 fn learn(
     base: &mut Base,
     (no, session): (ContactNo, &mut Session),
     (at, entry): (ContentNo, &mut Entry),
-) {
+) -> bool {
+    let mut first = false;
     let parts = entry.ahead(base.now);
+    let in_order = entry.in_order(base.now);
     let finished = entry.manifest.is_some();
     let most = if finished { RECALL } else { RECORDS_MAX };
-    for (index, track) in entry.tracks.iter_mut().enumerate() {
-        let index = TrackNo(index as u16);
+    for index in (0..entry.tracks.len()).map(|index| TrackNo(index as u16)) {
         let Some(remote) = session.remote.get(&at) else {
-            return;
+            break;
         };
         let Some((theirs, _)) = remote.track(index) else {
             continue;
         };
-        let Some(run) = next_unknown(index, track, (remote, &base.pieces), &parts, most) else {
+        let begin = begin(index, remote, entry);
+        let Some(track) = entry.tracks.get_mut(index.at()) else {
+            break;
+        };
+        let known = (remote, &base.pieces);
+        let next = if in_order {
+            next_unknown(index, track, known, &parts, most)
+        } else {
+            rarest_unknown(index, track, known, begin)
+        };
+        let Some(run) = next else {
             continue;
         };
         if finished {
+            first |= !in_order;
             track.asked.push((None, run));
             base.out.push_back(Output::Recall {
                 content: at,
@@ -230,6 +382,7 @@ fn learn(
             ask(base, no, session, question, message);
         }
     }
+    first
 }
 
 /// The segments of a track whose records are to be learned next, if there are not enough of them

@@ -3,21 +3,32 @@
 use super::Relay;
 use super::entry::Entry;
 use super::message::{ManifestHint, RECEIPTS_MAX};
+use super::rarity::Said;
 use super::receipt::Receipt;
 use crate::delivery::{Base, Output};
 use crate::numbers::{ContactNo, ContentNo, TrackNo};
 
 impl Relay {
-    /// Notes what a contact has of a content.
-    pub(super) fn compare(&mut self, base: &Base, no: ContactNo, at: ContentNo) {
+    /// Notes what a contact has of a content, and what it says of the nodes that it met.
+    pub(super) fn compare(&mut self, base: &Base, no: ContactNo, at: ContentNo, said: &[Said]) {
         let (Some(contact), Some(entry)) = (base.contacts.get(no), self.entries.get_mut(&at))
         else {
             return;
         };
-        let session = self.sessions.get(&no).filter(|_| base.config.count_copies);
+        let session = self.sessions.get(&no);
         let Some(remote) = session.and_then(|session| session.remote.get(&at)) else {
             return;
         };
+        if remote.manifest.is_some() {
+            for (index, (ours, there)) in remote.tracks.iter().enumerate() {
+                if let Some(track) = entry.tracks.get_mut(ours.at()) {
+                    track.rarity.met(self.meetings, there, said.get(index));
+                }
+            }
+        }
+        if !base.config.count_copies {
+            return;
+        }
         for (ours, there) in &remote.tracks {
             if let Some(track) = entry.tracks.get_mut(ours.at()) {
                 track.saw(contact.label(), there);
@@ -32,6 +43,11 @@ impl Relay {
         else {
             return;
         };
+        if entry.manifest.is_some() {
+            for track in &mut entry.tracks {
+                track.rarity.met(self.meetings, &track.here, None);
+            }
+        }
         if base.config.count_copies {
             for track in &mut entry.tracks {
                 let here = track.here.clone();

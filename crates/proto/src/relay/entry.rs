@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::evict::EVERYWHERE;
 use super::message::{ManifestHint, TRACKS_MAX, TrackName};
+use super::rarity::{Rarity, Said, Share};
 use super::reconcile::{Item, Point};
-use super::session::Question;
+use super::session::{Question, Remote};
 use crate::content::{Kind, Priority};
 use crate::delivery::Facts;
 use crate::ids::{ContentKey, PublisherKey, Signature};
@@ -26,9 +27,10 @@ const PLAYHEADS_MAX: usize = 8;
 /// A request for a segment so far ahead of a playhead is that viewer's next.
 const STEP_MAX: u64 = 8;
 
-/// The place of a content among those that are fetched: by urgency, then by an order that differs
-/// from node to node, so that nodes get different contents first and have them for each other.
-pub(super) type Rank = (u8, u32);
+/// The place of a content among those that are fetched: by urgency, then by how rare is what a
+/// contact has of it, then by an order that differs from node to node, so that nodes get different
+/// contents first and have them for each other.
+pub(super) type Rank = (u8, Share, u32);
 
 /// A content.
 #[derive(Debug)]
@@ -83,6 +85,8 @@ pub(super) struct Track {
     pub(super) pending: BTreeMap<u64, Pending>,
     /// What other nodes have, those that were met last at the end.
     elsewhere: Vec<(u32, SequenceRuns)>,
+    /// How rare its segments are among the nodes that were met.
+    pub(super) rarity: Rarity,
     /// Records that were asked for: of a contact, or of the store.
     pub(super) asked: Vec<(Option<ContactNo>, SequenceRun)>,
 }
@@ -102,6 +106,11 @@ impl Pending {
         pieces.get(self.piece).is_some_and(|it| it.is_whole())
     }
 
+    /// Whether some chunk groups of it are here, and some are not and nobody was asked for them.
+    pub(super) fn is_begun(&self, pieces: &Pieces) -> bool {
+        pieces.get(self.piece).is_some_and(|it| it.is_begun())
+    }
+
     /// Whether chunk groups of it were asked for and have not come.
     pub(super) fn is_flying(&self, pieces: &Pieces) -> bool {
         pieces.get(self.piece).is_some_and(|it| it.is_flying())
@@ -116,6 +125,7 @@ impl Track {
             refused: SequenceRuns::new(),
             pending: BTreeMap::new(),
             elsewhere: Vec::new(),
+            rarity: Rarity::default(),
             asked: Vec::new(),
         }
     }
@@ -377,11 +387,55 @@ impl Entry {
         parts
     }
 
-    /// The lowest goes first: what is watched here, then by priority.
-    pub(super) fn rank(&self, now: Time) -> Rank {
-        let watched = self.playheads.iter().any(|(_, until)| *until > now);
-        let urgency = if watched { 0 } else { 3 - self.priority.rank() };
-        (urgency, self.order)
+    fn is_watched(&self, now: Time) -> bool {
+        self.playheads.iter().any(|(_, until)| *until > now)
+    }
+
+    /// Whether its segments are fetched one after another, from each playhead on: when somebody
+    /// watches it here, or while it grows. All else goes by rarity.
+    pub(super) fn in_order(&self, now: Time) -> bool {
+        self.manifest.is_none() || self.is_watched(now)
+    }
+
+    /// Where this node begins with a track of so many segments when rarity says nothing: elsewhere
+    /// than others.
+    pub(super) const fn begin(&self, end: u64) -> u64 {
+        ((self.order as u128 * end as u128) >> 32) as u64
+    }
+
+    /// How the nodes that were met have its segments, for others; nothing while it grows.
+    pub(super) fn said(&self) -> Vec<Said> {
+        let known = |track: &Track| track.rarity.said();
+        let mut said: Vec<Said> = match self.manifest {
+            Some(_) => self.tracks.iter().map(known).collect(),
+            None => Vec::new(),
+        };
+        while said.pop_if(|said| *said == Said::default()).is_some() {}
+        said
+    }
+
+    /// The place of what a contact has of it; the lowest goes first. What is watched here goes
+    /// before all else, then it goes by priority, then by rarity.
+    pub(super) fn rank(&self, remote: &Remote, now: Time, meeting: u32) -> Rank {
+        if self.is_watched(now) {
+            return (0, 0, self.order);
+        }
+        let urgency = 3 - self.priority.rank();
+        if self.manifest.is_none() && remote.manifest.is_none() {
+            return (urgency, 0, self.order);
+        }
+        let of_track = |(ours, here): &(TrackNo, SequenceRuns)| {
+            let track = self.tracks.get(ours.at())?;
+            let least = track.rarity.least(&track.lacks(here))?;
+            let is_init = track.name.kind == Kind::Init;
+            Some(if is_init {
+                0
+            } else {
+                track.rarity.fade(least, meeting)
+            })
+        };
+        let rarest = remote.tracks.iter().filter_map(of_track).min();
+        (urgency, rarest.unwrap_or(0), self.order)
     }
 }
 

@@ -87,6 +87,12 @@ impl Relay {
             return;
         };
         let place = done.place;
+        if let Some(entry) = self.entries.get_mut(&place.content)
+            && entry.manifest.is_some()
+            && let Some(track) = entry.tracks.get_mut(place.track.at())
+        {
+            track.rarity.gave(self.meetings, Run::one(place.sequence));
+        }
         if base.config.count_copies
             && let Some(track) = self.track_mut(place)
         {

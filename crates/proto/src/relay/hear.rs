@@ -3,6 +3,7 @@
 use super::Relay;
 use super::entry::Entry;
 use super::message::{Echo, RelayMessage, SUMMARY_RUNS_MAX, Summary};
+use super::rarity::Said;
 use super::session::{Fit, Question, Remote};
 use crate::contact::Contact;
 use crate::contact::budget::Claims;
@@ -230,7 +231,7 @@ impl Relay {
                 remote.partials.insert((ours, sequence), groups);
             }
         }
-        if self.note_remote(base, no, at, remote)
+        if self.note_remote(base, no, at, (remote, &summary.said))
             && let Some(manifest) = summary.manifest
         {
             self.receive(base, (no, at), &manifest, summary.receipts);
@@ -268,7 +269,7 @@ impl Relay {
             tracks: echo.tracks,
             ..Remote::default()
         };
-        self.note_remote(base, no, echo.yours, remote);
+        self.note_remote(base, no, echo.yours, (remote, &echo.said));
     }
 
     /// Notes what a contact has of a content; whether there is room for it.
@@ -277,7 +278,7 @@ impl Relay {
         base: &mut Base,
         no: ContactNo,
         at: ContentNo,
-        mut remote: Remote,
+        (mut remote, said): (Remote, &[Said]),
     ) -> bool {
         let before = self.sessions.get(&no).and_then(|it| it.remote.get(&at));
         let less = before.map_or(0, |before| before.weight);
@@ -293,7 +294,7 @@ impl Relay {
             session.dirty.insert(at);
             base.work.insert(no);
         }
-        self.compare(base, no, at);
+        self.compare(base, no, at, said);
         true
     }
 

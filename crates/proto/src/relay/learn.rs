@@ -293,3 +293,89 @@ pub fn position(manifest: &Manifest, name: &TrackName, sequence: u64) -> Option<
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{MimeType, Priority};
+    use crate::ids::{ContentId, Rendition, Root, SigningKey};
+    use crate::runs::Run;
+
+    const NOW: Time = Time::from_seconds(1_800_000_000);
+
+    fn key() -> SigningKey {
+        SigningKey::from_seed(&[3; 32])
+    }
+
+    fn content() -> ContentKey {
+        ContentKey {
+            publisher: key().publisher(),
+            content_id: ContentId::new("film").unwrap(),
+            version: 1,
+        }
+    }
+
+    fn signed(created: Time) -> (Vec<u8>, Signature) {
+        let record = SegmentRecord {
+            content: content(),
+            title: "A film".into(),
+            target_duration: 6,
+            rendition: Rendition::main(),
+            kind: Kind::Media,
+            sequence: 4,
+            duration: 540_000,
+            discontinuity: false,
+            init: None,
+            mime: MimeType::TransportStream,
+            priority: Priority::Vod,
+            created,
+            ttl: Duration::from_secs(3600),
+            length: 1000,
+            root: Root([1; 32]),
+        };
+        let (record, proof) = record.sign(&key()).unwrap();
+        let Proof::Signature(signature) = proof else {
+            unreachable!()
+        };
+        (record.encode(), signature)
+    }
+
+    fn learned(created: Time, now: Time) -> usize {
+        let track = TrackName {
+            rendition: Rendition::main(),
+            kind: Kind::Media,
+        };
+        let claims = vec![signed(created)];
+        let records = records(&content(), &track, Run::new(0, 9), claims, now);
+        records.unwrap().len()
+    }
+
+    #[test]
+    fn what_is_dated_far_in_the_future_is_left_out_and_is_no_lie() {
+        assert_eq!(learned(NOW, NOW), 1);
+        assert_eq!(learned(NOW.after(EARLY_MAX), NOW), 1);
+        assert_eq!(learned(NOW.after(EARLY_MAX * 2), NOW), 0);
+        assert_eq!(learned(Time(u64::MAX - 1), NOW), 0);
+        // A node whose clock was never set can say nothing of the future.
+        assert_eq!(learned(NOW, Time::from_seconds(60)), 1);
+    }
+
+    #[test]
+    fn a_record_that_was_not_asked_for_is_a_lie() {
+        let track = TrackName {
+            rendition: Rendition::main(),
+            kind: Kind::Init,
+        };
+        let asked = |track: &TrackName, run| {
+            let claims = vec![signed(NOW)];
+            records(&content(), track, run, claims, NOW)
+        };
+        assert!(asked(&track, Run::new(0, 9)).is_err());
+        let media = TrackName {
+            kind: Kind::Media,
+            ..track
+        };
+        assert!(asked(&media, Run::new(0, 4)).is_err());
+        assert!(asked(&media, Run::new(4, 5)).is_ok());
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Numbers are typed as the receiver reads them; see [`crate::numbers`].
 
+use super::rarity::{Said, size_of, write_said};
 use super::receipt::Receipt;
 use super::reconcile::Ranges;
 use crate::contact::hello::flag;
@@ -75,6 +76,8 @@ pub struct Summary {
     pub copies: u16,
     /// Segments that are there, by track. A track's place in the list is its number.
     pub tracks: Vec<(TrackName, SequenceRuns)>,
+    /// How many of the nodes that the sender met have them, by track; of the first ones at least.
+    pub said: Vec<Said>,
     /// Segments that are there in part: track, sequence, chunk groups.
     pub partials: Vec<(TrackNo, u64, GroupRuns)>,
     /// Nodes of a group that have all of it.
@@ -97,6 +100,8 @@ pub struct Echo {
     /// Segments that are there, by the receiver's numbers of their tracks. A track's place in the
     /// list is its number at the sender.
     pub tracks: Vec<(TrackNo, SequenceRuns)>,
+    /// As in a [`Summary`].
+    pub said: Vec<Said>,
 }
 
 /// One record of a finished content, without what its manifest and its place say.
@@ -308,8 +313,8 @@ impl Summary {
             .map(|(_, here)| 34 + runs(here.runs().len()));
         let partials = self.partials.iter();
         let partials = partials.map(|(.., groups)| 10 + runs(groups.runs().len()));
-        let receipts = 96 * self.receipts.len();
-        210 + tracks.sum::<usize>() + partials.sum::<usize>() + receipts
+        let more = 96 * self.receipts.len() + size_of(&self.said);
+        210 + tracks.sum::<usize>() + partials.sum::<usize>() + more
     }
 
     /// Bytes of memory that it takes once it is believed, rather more than less.
@@ -335,6 +340,7 @@ impl Summary {
             w.byte(u8::from(name.kind == Kind::Media));
             here.write(w);
         }
+        write_said(&self.said, w);
         w.number(self.partials.len() as u64);
         for (track, sequence, groups) in &self.partials {
             w.number(u64::from(track.0)).number(*sequence);
@@ -364,6 +370,7 @@ impl Summary {
             hops: 0,
             copies: 0,
             tracks: Vec::new(),
+            said: Vec::new(),
             partials: Vec::new(),
             receipts: Vec::new(),
         };
@@ -383,6 +390,7 @@ impl Summary {
             runs_left -= here.runs().len();
             summary.tracks.push((TrackName { rendition, kind }, here));
         }
+        summary.said = list(r, "said", TRACKS_MAX, Said::read)?;
         for _ in 0..r.number("partials", PARTIALS_MAX)? {
             let track = read_track(r)?;
             let sequence = r.number("sequence", SEQUENCE_MAX)?;
@@ -416,7 +424,7 @@ impl Echo {
     pub(super) fn size(&self) -> usize {
         let tracks = self.tracks.iter();
         let tracks = tracks.map(|(_, here)| 4 + 10 * here.runs().len());
-        18 + tracks.sum::<usize>()
+        18 + tracks.sum::<usize>() + size_of(&self.said)
     }
 
     fn write(&self, w: &mut Writer) {
@@ -429,6 +437,7 @@ impl Echo {
             w.number(u64::from(track.0));
             here.write(w);
         }
+        write_said(&self.said, w);
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -449,6 +458,7 @@ impl Echo {
             hops,
             copies,
             tracks,
+            said: list(r, "said", TRACKS_MAX, Said::read)?,
         })
     }
 }
@@ -616,6 +626,7 @@ mod tests {
                 (media("main", Kind::Init), SequenceRuns::of(0, 1)),
                 (media("main", Kind::Media), SequenceRuns::of(5, 900)),
             ],
+            said: vec![Said::default()],
             partials: vec![(TrackNo(1), 900, GroupRuns::of(0, 12))],
             receipts: Vec::new(),
         }
@@ -645,6 +656,7 @@ mod tests {
             hops: 1,
             copies: 0,
             tracks: vec![(TrackNo(0), SequenceRuns::of(0, 1))],
+            said: Vec::new(),
         };
         let mut other = summary();
         other.key.publisher = PublisherKey([1; 32]);

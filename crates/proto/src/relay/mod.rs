@@ -9,7 +9,7 @@
 //! | what does a contact say, owe, get told | `session` |
 //! | how do two nodes find out what they lack | [`reconcile`], `tell` |
 //! | what is believed of what a contact says | `hear` |
-//! | what is fetched next, from whom | `choose` |
+//! | what is fetched next, from whom | `choose`, `rarity` |
 //! | what becomes of what came | `take` |
 //! | what is given, and how many copies | `give` |
 //! | what is said on a link | [`message`] |
@@ -25,6 +25,7 @@ mod give;
 mod hear;
 pub mod learn;
 pub mod message;
+mod rarity;
 pub mod receipt;
 pub mod reconcile;
 mod session;
@@ -57,6 +58,8 @@ pub struct Relay {
     dirty: BTreeSet<ContentNo>,
     /// When contents that are gone may be looked for again.
     next_sweep: Time,
+    /// How many contacts there were.
+    meetings: u32,
     /// Bytes that the claims of all contacts are counted with.
     claimed: usize,
 }
@@ -65,6 +68,7 @@ impl Relay {
     /// A contact has proven what is asked of it.
     pub(crate) fn ready(&mut self, base: &mut Base, no: ContactNo) {
         self.sessions.insert(no, Session::default());
+        self.meetings += 1;
         if base.contacts.get(no).is_some_and(|it| it.dialled) {
             self.begin_reconciling(base, no);
         }

@@ -6,7 +6,7 @@ use super::entry::Rank;
 use super::message::ManifestHint;
 use super::reconcile::Item;
 use crate::contact::budget::Claims;
-use crate::numbers::{ContentNo, RemoteNo, TrackNo};
+use crate::numbers::{ContentNo, Place, RemoteNo, TrackNo};
 use crate::runs::{GroupRuns, PositionRun, SequenceRun, SequenceRuns};
 use crate::time::Time;
 
@@ -137,6 +137,8 @@ pub(super) struct Session {
     /// Contents of which it has something that is lacking here, by rank.
     pub(super) offers: BTreeSet<(Rank, ContentNo)>,
     ranks: BTreeMap<ContentNo, Rank>,
+    /// The segment that was asked of it last, and how urgent that was.
+    pub(super) latest: Option<(Place, u8)>,
     /// Contents of which a share of the copies was granted.
     pub(super) granted: BTreeSet<ContentNo>,
 }

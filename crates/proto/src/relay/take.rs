@@ -108,8 +108,9 @@ impl Relay {
         }
     }
 
-    /// Hands whole segments to the store, in order: one waits for those before it that are on
-    /// their way, so that a playlist shows no gap that is about to be filled.
+    /// Hands whole segments to the store. What goes in order does so here, too: one waits for those
+    /// before it that are on their way, so that a playlist shows no gap that is about to be filled.
+    /// The others come by rarity, and waiting for those before them would be for hours.
     pub(super) fn adopt_ready(&mut self, base: &mut Base, at: ContentNo, track: TrackNo) {
         let Self {
             entries, sessions, ..
@@ -118,6 +119,7 @@ impl Relay {
             return;
         };
         let parts = entry.ahead(base.now);
+        let in_order = entry.in_order(base.now);
         let Some(ours) = entry.tracks.get_mut(track.at()) else {
             return;
         };
@@ -146,7 +148,10 @@ impl Relay {
                         pending.adopting = true;
                         ready.push(*sequence);
                     }
-                } else if whole < WAITING_MAX && (pending.is_flying(pieces) || offered(*sequence)) {
+                } else if in_order
+                    && whole < WAITING_MAX
+                    && (pending.is_flying(pieces) || offered(*sequence))
+                {
                     break;
                 }
             }
@@ -318,9 +323,10 @@ impl Relay {
     }
 }
 
-/// Takes back what was asked of a contact.
+/// Takes back what was asked of a contact, which may be asked for something else instead.
 fn give_up(base: &mut Base, no: ContactNo, request: RequestNo) {
     base.pieces.release(no, request, base.now);
+    base.work.insert(no);
     base.out.push_back(Output::Unask {
         contact: no,
         request,

@@ -313,6 +313,7 @@ impl Relay {
             hops: entry.hops,
             copies: Self::copies_for(base, entry),
             tracks,
+            said: entry.said(),
             partials: partials(entry, &base.pieces),
             receipts: receipts_of(entry),
         })
@@ -347,6 +348,7 @@ impl Relay {
             hops: entry.hops,
             copies: Self::copies_for(base, entry),
             tracks,
+            said: entry.said(),
         })
     }
 
@@ -371,9 +373,10 @@ impl Relay {
         let Session { remote, .. } = session;
         let lacking = remote
             .get(&at)
-            .is_some_and(|remote| wanted && is_lacking(entry, remote));
-        session.offer(at, lacking.then(|| entry.rank(base.now)));
-        if lacking {
+            .filter(|remote| wanted && is_lacking(entry, remote));
+        let rank = lacking.map(|remote| entry.rank(remote, base.now, self.meetings));
+        session.offer(at, rank);
+        if rank.is_some() {
             base.work.insert(no);
         }
     }

@@ -168,14 +168,20 @@ impl Uplink {
         }
     }
 
-    pub(crate) fn open(&mut self, contact: ContactNo, limit: Option<u64>, now: Time) {
+    /// A contact is up: `rate` is what its link carries, where that is known.
+    pub(crate) fn open(
+        &mut self,
+        contact: ContactNo,
+        (limit, rate): (Option<u64>, Option<u64>),
+        now: Time,
+    ) {
         let lane = Lane {
             jobs: BTreeMap::new(),
             next: 0,
             in_link: 0,
             taken: now,
             drain: Drain {
-                rate: None,
+                rate,
                 bytes: 0,
                 since: now,
             },
@@ -319,7 +325,7 @@ mod tests {
         let mut uplink = Uplink::new(limit, 32, Time(0));
         let links = [ContactNo(0), ContactNo(1)];
         for link in links {
-            uplink.open(link, None, Time(0));
+            uplink.open(link, (None, None), Time(0));
             for request in 0..100 {
                 assert!(uplink.push(link, job(request, Class::Relay, 32)));
             }
@@ -380,7 +386,7 @@ mod tests {
     fn contacts_of_one_class_take_turns_and_requests_keep_their_order() {
         let mut uplink = Uplink::new(None, 2, Time(0));
         for link in [ContactNo(0), ContactNo(1)] {
-            uplink.open(link, None, Time(0));
+            uplink.open(link, (None, None), Time(0));
             for request in 0..2 {
                 uplink.push(link, job(request, Class::Swarm, 2));
             }
@@ -400,7 +406,7 @@ mod tests {
     #[test]
     fn who_asks_for_too_much_at_a_time_is_told_apart() {
         let mut uplink = Uplink::new(None, 32, Time(0));
-        uplink.open(ContactNo(0), None, Time(0));
+        uplink.open(ContactNo(0), (None, None), Time(0));
         let pushed = (0..4000).filter(|n| uplink.push(ContactNo(0), job(*n, Class::Relay, 1)));
         assert_eq!(pushed.count(), JOBS_MAX);
     }

@@ -144,7 +144,7 @@ impl World {
         }
         let contact = ContactNo(number);
         if bad {
-            self.nodes[to as usize].unexpect(contact, request);
+            self.nodes[to as usize].forget_answer(contact, request);
             return self.input(to, Input::Damaged { contact, request });
         }
         let bytes = groups.count() * CHUNK_GROUP_BYTES;

@@ -214,7 +214,7 @@ impl Node {
     }
 
     /// An answer is not expected any more. Whether it was.
-    pub(super) fn unexpect(&mut self, contact: ContactNo, request: RequestNo) -> bool {
+    pub(super) fn forget_answer(&mut self, contact: ContactNo, request: RequestNo) -> bool {
         self.expected.remove(&(contact, request))
     }
 

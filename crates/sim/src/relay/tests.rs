@@ -154,6 +154,29 @@ fn a_thousand_new_segments_are_told_in_few_bytes() {
 }
 
 #[test]
+fn a_radio_at_300_bits_a_second_carries_a_segment() {
+    let mut spec = film(0, 1);
+    spec.length = 40_000;
+    let mut setup = setup(2, vec![spec], vec![meet(1, 0, 5, 7200)]);
+    setup.rate = Some(300 / 8);
+    let outcome = run(&setup);
+    assert_eq!(outcome.delivered, 1, "{outcome:?}");
+    assert_eq!(outcome.closed.len(), 0, "{outcome:?}");
+    assert_eq!(outcome.duplicate_bytes, 0, "{outcome:?}");
+}
+
+#[test]
+fn a_link_to_mars_carries_a_film() {
+    let mut setup = setup(2, vec![film(0, 50)], vec![meet(1, 0, 5, 36_000)]);
+    setup.delay = Duration::from_secs(20 * 60);
+    setup.end = Time::from_seconds(40_000);
+    let outcome = run(&setup);
+    assert_eq!(outcome.delivered, 50, "{outcome:?}");
+    assert_eq!(outcome.closed.len(), 0, "{outcome:?}");
+    assert_eq!(outcome.duplicate_bytes, 0, "{outcome:?}");
+}
+
+#[test]
 fn hops_and_copies_are_limited_when_asked() {
     let meetings: Vec<Meeting> = (0..9u32)
         .map(|n| meet(n, n + 1, 10 + u64::from(n), 11 + u64::from(n)))
@@ -216,6 +239,45 @@ fn each_limit_holds_for_what_it_names() {
         one_from_three(|config| config.upload = Some(250_000)),
         75_000_000,
     );
+}
+
+#[test]
+fn nodes_that_met_one_source_have_different_segments_for_each_other() {
+    let mut setup = setup(3, vec![film(0, 100)], Vec::new());
+    setup.meetings = vec![meet(1, 0, 5, 15), meet(2, 0, 20, 30), meet(1, 2, 40, 80)];
+    let apart = run(&Setup {
+        end: Time::from_seconds(35),
+        ..setup.clone()
+    });
+    assert!(apart.delivered > 60, "{apart:?}");
+    // Each of them lacks all that the other one got.
+    assert_eq!(run(&setup).delivered, 2 * apart.delivered);
+}
+
+#[test]
+fn what_few_nodes_have_goes_before_what_many_have() {
+    // Nodes 1 to 4 bring the first film to each other; node 5 comes with another one.
+    let mut meetings: Vec<Meeting> = (1..5).map(|n| meet(0, n, 10, 300)).collect();
+    meetings.extend((1..5).flat_map(|a| (a + 1..5).map(move |b| meet(a, b, 400, 500))));
+    meetings.extend([meet(1, 5, 600, 700), meet(1, 6, 800, 810)]);
+    let outcome = run(&setup(7, vec![film(0, 60), film(5, 60)], meetings));
+    let newcomer = &outcome.reached[12..14];
+    assert!(newcomer[1] > 25 && newcomer[0] <= 1, "{newcomer:?}");
+}
+
+#[test]
+fn short_meetings_carry_nearly_what_they_would_if_all_knew_what_is_rarest() {
+    // A world that is too short for everything to arrive. Without an order of its own the relay is
+    // far behind plain epidemic routing here.
+    for seed in [1, 2] {
+        let mut options = Options::films();
+        (options.seed, options.made.nodes) = (seed, 60);
+        options.made.seconds = 8.0 * 3600.0;
+        let report = report::run(&options);
+        let (relay, rarest) = (report.relay.delivered, report.rarest.unwrap().delivered);
+        assert!(relay * 100 >= rarest * 94, "{relay} of {rarest}");
+        assert!(relay >= report.epidemic.unwrap().delivered);
+    }
 }
 
 #[test]

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lavant_proto::contact::patience::Profile;
 use lavant_proto::content::Priority;
 use lavant_proto::delivery::Config;
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
 use lavant_proto::time::Time;
+
+/// Links slower than this, in bytes a second, and longer than this, are told as such.
+const ORDINARY_RATE: u64 = 10_000;
+const ORDINARY_DELAY: Duration = Duration::from_secs(1);
 
 /// A content: segments of equal length, published by a node at one time, or one after another.
 #[derive(Clone, Copy, Debug)]
@@ -189,4 +194,20 @@ pub struct Setup {
     pub faults: Faults,
     /// When the run ends.
     pub end: Time,
+}
+
+impl Setup {
+    /// What nodes are told of their links: nothing of ordinary ones, else rate and delay.
+    pub(super) fn profile(&self) -> Profile {
+        let is_slow = |rate: &u64| *rate < ORDINARY_RATE;
+        Profile {
+            rate: self.rate.filter(is_slow),
+            delay: if self.delay < ORDINARY_DELAY {
+                Duration::ZERO
+            } else {
+                self.delay
+            },
+            half_duplex: false,
+        }
+    }
 }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use lavant_proto::contact::Arrival;
-use lavant_proto::contact::patience::Profile;
 use lavant_proto::delivery::{Input, Output};
 use lavant_proto::message::Message;
 use lavant_proto::numbers::{ContactNo, ContentNo, RequestNo};
@@ -304,6 +303,7 @@ impl World {
         if ends.iter().any(|end| !self.nodes[*end as usize].up) {
             return;
         }
+        let profile = self.setup.profile();
         let contact = Contact {
             ends,
             directions: [Direction::default(), Direction::default()],
@@ -316,7 +316,7 @@ impl World {
                     node: node_key(ends[1 - side]),
                     dialled: side == 0,
                     source: None,
-                    profile: Profile::default(),
+                    profile,
                 },
             };
             self.input(ends[side], up);
@@ -438,7 +438,7 @@ impl World {
                 self.send(contact, node, message);
             }
             Output::Unask { contact, request } => {
-                self.nodes[node as usize].unexpect(contact, request);
+                self.nodes[node as usize].forget_answer(contact, request);
             }
             Output::Recall {
                 content: no,

@@ -56,10 +56,13 @@ pub(super) struct Sheet {
 /// Manifests of contents that are being fetched or given, verified once; the one used last is at
 /// the end.
 #[derive(Clone, Default)]
-pub(super) struct Sheets(Arc<Mutex<Vec<(u64, Arc<Sheet>)>>>);
+pub(super) struct Sheets(Arc<Mutex<Vec<Kept>>>);
+
+/// A manifest by its content's number in the store.
+type Kept = (u64, Arc<Sheet>);
 
 impl Sheets {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(u64, Arc<Sheet>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,7 +88,7 @@ impl Sheets {
         let sheet = Arc::new(Sheet { manifest, tree });
         let mut sheets = self.lock();
         sheets.push((content.no, Arc::clone(&sheet)));
-        let size = |sheets: &[(u64, Arc<Sheet>)]| -> usize {
+        let size = |sheets: &[Kept]| -> usize {
             sheets.iter().map(|(_, it)| it.tree.leaves().len()).sum()
         };
         while sheets.len() > 1 && size(&sheets) > LEAVES_MAX {

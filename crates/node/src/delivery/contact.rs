@@ -1,46 +1,36 @@
 //! The two tasks of one contact: what goes out, and what comes in.
 
 use std::collections::BTreeMap;
-use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use lavant_proto::content::Kind;
+use bytes::Bytes;
 use lavant_proto::delivery::Delivery;
 use lavant_proto::ids::Root;
 use lavant_proto::message::Message;
 use lavant_proto::numbers::{ContactNo, RequestNo};
-use lavant_proto::piece::message::PieceMessage;
 use lavant_proto::runs::{GroupRun, Run};
-use lavant_proto::uplink::Serving;
-use lavant_proto::verify::{
-    FRAME_BYTES_MAX, FrameParts, FrameReader, FrameWriter, VerifiedFrame, group_count,
-};
+use lavant_proto::verify::{FrameReader, VerifiedFrame};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::answers::{Answers, Serve};
 use super::driver::Event;
-use super::holdings::payload_of;
 use crate::link::{Frame, LinkReceiver, LinkSender};
-use crate::store::{AsyncStore, Content, Partial, SliceFile, Store, StoreError};
+use crate::store::{AsyncStore, Partial};
 
 /// Bytes of frames that go out in one batch.
 const BATCH_BYTES: u64 = 512 << 10;
-/// Files kept open for answers that take several turns.
-const FILES_MAX: usize = 8;
-/// Unfinished answers; those that were cancelled stay among them until there are so many.
-const ANSWERS_MAX: usize = 4096;
-/// Buffers that are kept: as many as a link holds at a time.
-const BUFFERS_MAX: usize = 8;
 /// Bytes of chunk groups that are gathered before they are written, and for how long at most.
 const GATHER_BYTES: usize = 512 << 10;
 const GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// How long what was to be said before the end may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Links that say good-bye at a time, which takes a second or two each; others are cut.
+static GOODBYES: Semaphore = Semaphore::const_new(64);
 /// What the other side is told when this one ends.
 pub(super) const STOPS: &str = "the node stops";
 
@@ -123,41 +113,6 @@ impl Outbox {
     }
 }
 
-/// Chunk groups to send for a request.
-pub(super) struct Serve {
-    pub(super) serving: Serving,
-    /// Where they are; none when they are gone.
-    pub(super) payload: Option<Payload>,
-}
-
-/// Where the payload of a segment is.
-pub(super) enum Payload {
-    /// It is still coming itself.
-    Partial { root: Root, length: u64 },
-    /// It is a segment of the store.
-    Stored {
-        content: Arc<Content>,
-        rendition_no: u16,
-        kind: Kind,
-        sequence: u64,
-    },
-}
-
-impl Payload {
-    /// Its root and length. Blocks.
-    pub(super) fn find(&self, store: &Store) -> Result<(Root, u64), StoreError> {
-        match self {
-            Self::Partial { root, length } => Ok((*root, *length)),
-            Self::Stored {
-                content,
-                rendition_no,
-                kind,
-                sequence,
-            } => payload_of(store, content, (*rendition_no, *kind, *sequence)),
-        }
-    }
-}
-
 /// An answer that is expected.
 pub(super) struct Expected {
     reader: FrameReader,
@@ -229,7 +184,10 @@ pub(super) async fn send(
         };
         queue.waiting.fetch_sub(said, Ordering::Relaxed);
         if let Some(why) = close {
-            link.close(&why).await;
+            // A flood of links that end does not wait for each of them.
+            if let Ok(_place) = GOODBYES.try_acquire() {
+                link.close(&why).await;
+            }
             return;
         }
         // The receiving task reports why a link ended.
@@ -285,186 +243,13 @@ fn gather(first: Command, queue: &mut Queue) -> Batch {
     batch
 }
 
-/// What was read of answers.
-#[derive(Default)]
-struct Read {
-    /// Messages first.
-    frames: Vec<Frame>,
-    /// What the other side asked for that no honest node asks for.
-    lie: Option<String>,
-}
-
-/// An answer of which a part was sent.
-struct Answer {
-    root: Root,
-    length: u64,
-    writer: FrameWriter,
-}
-
-/// Answers that are being sent.
-#[derive(Default)]
-struct Answers {
-    open: BTreeMap<RequestNo, Answer>,
-    files: Vec<(Root, Arc<SliceFile>)>,
-    /// Buffers of frames that were sent, once nobody holds them any more.
-    buffers: Vec<Bytes>,
-}
-
-impl Answers {
-    /// Reads what is to be sent, on a thread that may block.
-    async fn read(&mut self, store: &AsyncStore, serves: Vec<Serve>) -> Read {
-        let mut answers = std::mem::take(self);
-        let requests: Vec<RequestNo> = serves.iter().map(|it| it.serving.request).collect();
-        let read = store.run(move |store| {
-            let (mut read, mut data) = (Read::default(), Vec::new());
-            for serve in &serves {
-                match answers.frames(store, serve) {
-                    Ok(Ok(more)) => data.extend(more),
-                    Ok(Err(lie)) => read.lie = Some(lie.to_owned()),
-                    Err(error) => {
-                        tracing::warn!(%error, "a segment cannot be served");
-                        read.frames.push(gone(serve.serving.request));
-                    }
-                }
-            }
-            read.frames.append(&mut data);
-            (answers, read)
-        });
-        match read.await {
-            Ok((answers, read)) => {
-                *self = answers;
-                read
-            }
-            Err(_) => Read {
-                frames: requests.into_iter().map(gone).collect(),
-                lie: None,
-            },
-        }
-    }
-
-    /// A buffer of at least so many bytes, whatever they are: one that was used before, if there
-    /// is one, for the system is slow to give out memory.
-    fn buffer(&mut self, length: usize) -> BytesMut {
-        let free = self.buffers.iter().position(Bytes::is_unique);
-        let used = free.map(|at| self.buffers.swap_remove(at));
-        let mut buffer = used
-            .and_then(|used| used.try_into_mut().ok())
-            .unwrap_or_default();
-        if buffer.len() < length {
-            buffer.resize(length, 0);
-        }
-        buffer
-    }
-
-    /// Reads the frames that are to be sent now; or says what is wrong with the request. Blocks.
-    fn frames(
-        &mut self,
-        store: &Store,
-        serve: &Serve,
-    ) -> Result<Result<Vec<Frame>, &'static str>, StoreError> {
-        let unread = |error| StoreError::io("read a segment", &error);
-        let Serving {
-            request,
-            asked,
-            groups,
-            last,
-            ..
-        } = serve.serving;
-        if !self.open.contains_key(&request) {
-            let found = serve.payload.as_ref().map(|payload| payload.find(store));
-            let gone = || StoreError::NotFound("the segment".into());
-            let (root, length) = found.ok_or_else(gone)??;
-            if asked.end > group_count(length) {
-                return Ok(Err("it asked for more than a segment has"));
-            }
-            if self.open.len() >= ANSWERS_MAX {
-                self.open.clear();
-            }
-            let answer = Answer {
-                root,
-                length,
-                writer: FrameWriter::new(length, asked),
-            };
-            self.open.insert(request, answer);
-        }
-        let Some(mut answer) = self.open.remove(&request) else {
-            return Ok(Ok(Vec::new()));
-        };
-        let file = self.file(store, answer.root, answer.length)?;
-        let count = groups.count() as usize;
-        let mut buffer = self.buffer(count * FRAME_BYTES_MAX);
-        let mut leaves = Vec::with_capacity(count);
-        let mut ends = Vec::with_capacity(count);
-        let (mut rest, mut end, mut from) = (&mut buffer[..], 0, None);
-        while ends.len() < count {
-            let next = answer.writer.next(&file.outboard, rest).map_err(unread)?;
-            let Some(FrameParts { proof, leaf }) = next else {
-                break;
-            };
-            let length = (leaf.end - leaf.start) as usize;
-            let (this, tail) = rest.split_at_mut(proof + length);
-            leaves.push(IoSliceMut::new(&mut this[proof..]));
-            (rest, end) = (tail, end + proof + length);
-            ends.push(end);
-            from.get_or_insert(leaf.start);
-        }
-        // The chunk groups of a run stand next to each other.
-        file.read(from.unwrap_or(0), &mut leaves).map_err(unread)?;
-        let done = answer.writer.is_done();
-        let bytes = buffer.freeze();
-        if self.buffers.len() < BUFFERS_MAX {
-            self.buffers.push(bytes.clone());
-        }
-        let mut from = 0;
-        let frames = ends.iter().map(|end| {
-            let bytes = bytes.slice(from..*end);
-            from = *end;
-            Frame::Data {
-                request: request.0,
-                last: done && *end == ends[ends.len() - 1],
-                bytes,
-            }
-        });
-        let frames = frames.collect();
-        if !last && !done {
-            self.open.insert(request, answer);
-        }
-        Ok(Ok(frames))
-    }
-
-    fn file(
-        &mut self,
-        store: &Store,
-        root: Root,
-        length: u64,
-    ) -> Result<Arc<SliceFile>, StoreError> {
-        if let Some((_, file)) = self.files.iter().find(|(other, _)| *other == root) {
-            return Ok(Arc::clone(file));
-        }
-        let file = Arc::new(store.slice_file(&root, length)?);
-        if self.files.len() >= FILES_MAX {
-            self.files.remove(0);
-        }
-        // What of a partial payload is here changes; a whole one does not.
-        if file.have.count() == group_count(file.length) {
-            self.files.push((root, Arc::clone(&file)));
-        }
-        Ok(file)
-    }
-}
-
-fn gone(request: RequestNo) -> Frame {
-    let gone: Message = PieceMessage::Gone(request).into();
-    Frame::Control(gone.encode().into())
-}
-
 /// Takes what comes in until the link ends: verifies and keeps chunk groups, hands on messages. It
 /// reads nothing while the contact is slowed down, so that what it sends waits on its own side.
 pub(super) async fn receive(
     no: ContactNo,
     mut link: Box<dyn LinkReceiver>,
     expected: Expectations,
-    (events, store): (Sender<Event>, AsyncStore),
+    (events, store, room): (Sender<Event>, AsyncStore, ReadingRoom),
     mut slow: watch::Receiver<Option<Instant>>,
 ) {
     let mut frames = Vec::new();
@@ -499,13 +284,20 @@ pub(super) async fn receive(
                     frames = came;
                     happened
                 }
-                Err(error) => vec![Event::Down(no, error.to_string())],
+                Err(error) => vec![Happened::Event(Event::Down(no, error.to_string()))],
             }
         } else {
             take(no, &frames, &expected)
         };
         frames.clear();
-        for event in happened {
+        for happened in happened {
+            let event = match happened {
+                Happened::Event(event) => event,
+                Happened::Said(bytes) => match room.hold(bytes.len()).await {
+                    Some(held) => heard(no, &bytes, held),
+                    None => return,
+                },
+            };
             if events.send(event).await.is_err() {
                 return;
             }
@@ -542,9 +334,71 @@ fn is_worth_gathering(frames: &[Frame]) -> bool {
     frames.iter().all(is_data) && bytes < GATHER_BYTES
 }
 
+/// What came of frames.
+enum Happened {
+    Event(Event),
+    /// A message, which is read when there is room for what it says.
+    Said(Bytes),
+}
+
+fn heard(no: ContactNo, bytes: &[u8], held: Held) -> Event {
+    match Message::decode(bytes) {
+        Ok(message) => Event::Message(no, Box::new(message), held),
+        Err(error) => Event::Lied(no, format!("it sent what is no message: {error}")),
+    }
+}
+
+/// Bytes of messages that were read and that the driver has not worked through: of one contact, and
+/// of all. What they say takes up to eight times as much.
+const READ_MAX: usize = 256 << 10;
+const READ_ALL_MAX: usize = 4 << 20;
+
+/// Room for messages that were read.
+#[derive(Clone)]
+pub(super) struct ReadingRoom {
+    own: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+/// Room that a message takes until it was worked through.
+pub(super) struct Held {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+impl Default for ReadingRoom {
+    fn default() -> Self {
+        Self {
+            own: Arc::new(Semaphore::new(READ_MAX)),
+            all: Arc::new(Semaphore::new(READ_ALL_MAX)),
+        }
+    }
+}
+
+impl ReadingRoom {
+    /// The room of one more contact.
+    pub(super) fn of_contact(&self) -> Self {
+        Self {
+            own: Arc::new(Semaphore::new(READ_MAX)),
+            all: Arc::clone(&self.all),
+        }
+    }
+
+    /// Waits for room for a message of so many bytes.
+    async fn hold(&self, bytes: usize) -> Option<Held> {
+        let bytes = u32::try_from(bytes.min(READ_MAX)).unwrap_or(u32::MAX);
+        let own = Arc::clone(&self.own).acquire_many_owned(bytes).await.ok()?;
+        let all = Arc::clone(&self.all).acquire_many_owned(bytes).await.ok()?;
+        Some(Held {
+            _own: own,
+            _all: all,
+        })
+    }
+}
+
 /// Works through frames: chunk groups of one request are kept together, messages in their order
 /// and after what came before them.
-fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Event> {
+fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Happened> {
     let mut happened = Vec::new();
     let mut answers: BTreeMap<RequestNo, Vec<&Bytes>> = BTreeMap::new();
     for frame in frames {
@@ -556,10 +410,7 @@ fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Event> 
                 for (request, answer) in std::mem::take(&mut answers) {
                     keep(no, request, &answer, expected, &mut happened);
                 }
-                happened.push(match Message::decode(bytes) {
-                    Ok(message) => Event::Message(no, Box::new(message)),
-                    Err(error) => Event::Lied(no, format!("it sent what is no message: {error}")),
-                });
+                happened.push(Happened::Said(bytes.clone()));
             }
         }
     }
@@ -574,7 +425,7 @@ fn keep(
     request: RequestNo,
     frames: &[&Bytes],
     expected: &Expectations,
-    happened: &mut Vec<Event>,
+    happened: &mut Vec<Happened>,
 ) {
     // An answer to a request that was given up is of no use.
     let Some(mut answer) = expected.remove(request) else {
@@ -595,16 +446,16 @@ fn keep(
     if let (Some(first), Some(last)) = (verified.first(), verified.last()) {
         let groups = Run::new(first.group(), last.group() + 1);
         match answer.partial.write_all(&verified) {
-            Ok(()) => happened.push(Event::Arrived(no, request, groups)),
+            Ok(()) => happened.push(Happened::Event(Event::Arrived(no, request, groups))),
             Err(error) => {
                 tracing::error!(%error, "part of a segment cannot be written");
-                happened.push(Event::Unwritten(no, request));
+                happened.push(Happened::Event(Event::Unwritten(no, request)));
                 return;
             }
         }
     }
     if damaged {
-        happened.push(Event::Damaged(no, request));
+        happened.push(Happened::Event(Event::Damaged(no, request)));
     } else if !answer.reader.is_done() {
         expected.insert(request, answer);
     }

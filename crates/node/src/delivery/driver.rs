@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lavant_proto::contact::Arrival;
-use lavant_proto::contact::patience::Profile;
 use lavant_proto::delivery::{Delivery, Input, Output};
 use lavant_proto::ids::{PublisherKey, Root};
 use lavant_proto::message::Message;
@@ -22,12 +20,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::contact::{self, Expectations, Outbox};
+use super::contact::{Expectations, Held, Outbox, ReadingRoom};
 use super::holdings::{Holdings, Told, Verdict, rendition_no};
 use super::library::{Library, Query, Sheets};
-use super::peers::{Dial, Peers};
+use super::peers::Peers;
 use super::segments::{Asking, Doubts, is_final};
-use super::{Ask, Parts};
+use super::{Ask, Load, Parts};
 use crate::link::{Discovery, Link, LinkMeter, Links, Sighting};
 use crate::store::{AsyncStore, Partial, StoreError};
 
@@ -35,18 +33,14 @@ pub(super) use super::segments::Pending;
 
 /// Most events that are worked through before time and links are looked at again.
 const EVENTS_AT_ONCE: usize = 256;
-/// How long a node that found another one leaves dialling to the smaller key.
-const LEAVE_TO_OTHER: Duration = Duration::from_secs(2);
 /// How often copies elsewhere are written to the store.
 const COPIES_EVERY: Duration = Duration::from_secs(2);
 /// Most bytes of messages that wait for a contact to read them: what is said of 40,000 contents.
 const WAITING_MAX: usize = 16 << 20;
-/// How long contacts may take for their good-byes.
-const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Something that a task reports.
 pub(super) enum Event {
-    Message(ContactNo, Box<Message>),
+    Message(ContactNo, Box<Message>, Held),
     Arrived(ContactNo, RequestNo, GroupRun),
     Damaged(ContactNo, RequestNo),
     Unwritten(ContactNo, RequestNo),
@@ -72,13 +66,13 @@ pub(super) enum Event {
 
 /// A contact that is up.
 pub(super) struct Live {
-    node: PublisherKey,
+    pub(super) node: PublisherKey,
     pub(super) outbox: Outbox,
     pub(super) expected: Expectations,
-    sending: JoinHandle<()>,
+    pub(super) sending: JoinHandle<()>,
     /// What the link has measured.
-    meter: LinkMeter,
-    slow: watch::Sender<Option<Instant>>,
+    pub(super) meter: LinkMeter,
+    pub(super) slow: watch::Sender<Option<Instant>>,
     /// Until when nothing is read of it.
     pub(super) slow_until: Option<Instant>,
 }
@@ -90,14 +84,15 @@ pub(super) struct Driver {
     pub(super) assemblies: Assemblies,
     pub(super) sheets: Sheets,
     pub(super) library: Library,
+    pub(super) room: ReadingRoom,
     pub(super) doubts: Doubts,
     pub(super) pending: BTreeMap<Place, Pending>,
-    peers: Peers,
-    links: Arc<Links>,
+    pub(super) peers: Peers,
+    pub(super) links: Arc<Links>,
     pub(super) contacts: BTreeMap<ContactNo, Live>,
     /// Which segment a request of ours is for.
     pub(super) requests: BTreeMap<(ContactNo, RequestNo), Place>,
-    next_contact: u32,
+    pub(super) next_contact: u32,
     pub(super) events: Sender<Event>,
     copies: BTreeMap<(ContentNo, TrackNo), Vec<(SequenceRun, u16)>>,
     copies_at: Instant,
@@ -120,6 +115,7 @@ impl Driver {
             assemblies: Assemblies::default(),
             sheets: Sheets::default(),
             library: Library::default(),
+            room: ReadingRoom::default(),
             doubts: Doubts::default(),
             pending: BTreeMap::new(),
             peers,
@@ -200,24 +196,6 @@ impl Driver {
         self.stop().await;
     }
 
-    /// Says good-bye to everybody.
-    async fn stop(self) {
-        let mut ends = Vec::new();
-        for live in self.contacts.into_values() {
-            live.outbox.close(contact::STOPS.into());
-            ends.push(live.sending);
-        }
-        let all = async {
-            for end in ends {
-                let _ = end.await;
-            }
-            self.links.close().await;
-        };
-        if tokio::time::timeout(GOODBYE, all).await.is_err() {
-            tracing::warn!("some contacts did not take the good-bye in time");
-        }
-    }
-
     pub(super) fn input(&mut self, input: Input) {
         let now = self.now();
         self.core.handle(now, input);
@@ -225,7 +203,7 @@ impl Driver {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Message(no, message) => self.message(no, message),
+            Event::Message(no, message, _held) => self.message(no, message),
             Event::Arrived(contact, request, groups) => self.input(Input::Arrived {
                 contact,
                 request,
@@ -321,135 +299,15 @@ impl Driver {
         }
     }
 
-    fn sighted(&mut self, sighting: Sighting) {
-        let now = self.now();
-        match sighting {
-            Sighting::Found { key, addresses } => {
-                // Both find each other; the smaller key dials first.
-                let soon = if self.links.key() < key {
-                    now
-                } else {
-                    now.after(LEAVE_TO_OTHER)
-                };
-                self.peers.found(key, addresses, soon);
-            }
-            Sighting::Lost { key } => self.peers.lost(&key),
-        }
-    }
-
-    fn dial_due(&mut self) {
-        while let Some((peer, dial)) = self.peers.due(self.now()) {
-            let links = Arc::clone(&self.links);
-            let events = self.events.clone();
-            tokio::spawn(async move {
-                let dialled = match &dial {
-                    Dial::Target(target) => links.dial(target).await,
-                    Dial::Key(key, addresses) => links.dial_key(*key, addresses).await,
-                };
-                let dialled = dialled.map_err(|error| error.to_string());
-                let _ = events.send(Event::Dialled(peer, dialled)).await;
-            });
-        }
-    }
-
-    fn up(&mut self, peer: Option<u32>, link: Box<dyn Link>) {
-        let no = ContactNo(self.next_contact);
-        self.next_contact = self.next_contact.wrapping_add(1);
-        let (node, kind, remote) = (link.peer(), link.kind(), link.remote());
-        let (source, meter) = (link.source(), link.meter());
-        tracing::debug!(%node, %kind, %remote, dialled = peer.is_some(), "a link is up");
-        let (sender, receiver) = link.split();
-        let (outbox, queue) = Outbox::new();
-        let expected = Expectations::default();
-        let (events, store) = (self.events.clone(), self.store.clone());
-        let (slow, pace) = watch::channel(None);
-        let sending = contact::send(no, sender, queue, events.clone(), store.clone());
-        let live = Live {
-            node,
-            outbox,
-            expected: expected.clone(),
-            sending: tokio::spawn(sending),
-            meter,
-            slow,
-            slow_until: None,
-        };
-        let failed = events.clone();
-        let receiving = contact::receive(no, receiver, expected, (events, store), pace);
-        let receiving = tokio::spawn(receiving);
-        tokio::spawn(async move {
-            if receiving.await.is_err() {
-                let why = "reading from it failed; this is a fault of this node".to_owned();
-                let _ = failed.send(Event::Down(no, why)).await;
-            }
-        });
-        self.contacts.insert(no, live);
-        let now = self.now();
-        self.peers.up(peer, node, no, (kind, remote), now);
-        let arrival = Arrival {
-            node,
-            dialled: peer.is_some(),
-            source: Some(source),
-            profile: Profile::default(),
-        };
-        self.input(Input::Up {
-            contact: no,
-            arrival,
-        });
-    }
-
-    fn down(&mut self, no: ContactNo, why: String) {
-        if let Some(live) = self.contacts.remove(&no) {
-            tracing::debug!(node = %live.node, why, "a link is down");
-            self.forget_contact(no);
-            self.count();
-            let now = self.now();
-            live.outbox.close(why.clone());
-            self.peers.down(no, why, now);
-            self.input(Input::Down { contact: no });
-        }
-    }
-
-    fn forget_contact(&mut self, no: ContactNo) {
-        self.requests.retain(|(other, _), _| *other != no);
-        self.library.close(no);
-    }
-
-    /// Ends a contact for a reason of the core's.
-    fn close(&mut self, no: ContactNo, why: String) {
-        let Some(live) = self.contacts.remove(&no) else {
-            return;
-        };
-        tracing::debug!(node = %live.node, why, "a link is closed");
-        self.forget_contact(no);
-        let now = self.now();
-        if let Some(shunned) = self.core.shunned(&live.node) {
-            let until = shunned.until;
-            self.peers.leave(no, until);
-        }
-        self.peers.down(no, why.clone(), now);
-        live.outbox.close(why);
-    }
-
-    /// Ends a contact for a reason of the driver's.
-    pub(super) fn end(&mut self, no: ContactNo, why: String) {
-        self.close(no, why);
-        self.input(Input::Down { contact: no });
-    }
-
-    /// Brings the counts of peers up to date.
-    fn count(&mut self) {
-        for mut info in self.core.contacts() {
-            // What the transport measures has no queue of ours in it.
-            let live = self.contacts.get(&info.contact);
-            let measured = live.and_then(|live| live.meter.round_trip());
-            info.round_trip = measured.or(info.round_trip);
-            self.peers.count(&info);
-        }
-    }
-
     fn ask(&mut self, ask: Ask, parts: &mut Parts) {
         let now = self.now();
         match ask {
+            Ask::Load(answer) => {
+                let _ = answer.send(Load {
+                    contents: self.core.contents() as u64,
+                    claimed: self.core.claimed() as u64,
+                });
+            }
             Ask::Peers(answer) => {
                 self.count();
                 let _ = answer.send(self.peers.all.clone());
@@ -578,24 +436,6 @@ impl Driver {
                 records,
             } => self.learn_records(contact, (content, track), run, records),
             _ => {}
-        }
-    }
-
-    /// A contact has used up its budget: nothing is read of it, or for it, until then.
-    fn slow_down(&mut self, no: ContactNo, until: Time) {
-        let wait = until.since(self.now());
-        if let Some(live) = self.contacts.get_mut(&no) {
-            live.slow_until = Some(Instant::now() + wait);
-        }
-        self.read_later(no, until);
-    }
-
-    /// Nothing is read of a contact until then.
-    pub(super) fn read_later(&self, no: ContactNo, until: Time) {
-        let until = Instant::now() + until.since(self.now());
-        if let Some(live) = self.contacts.get(&no) {
-            live.slow
-                .send_modify(|slow| *slow = (*slow).max(Some(until)));
         }
     }
 

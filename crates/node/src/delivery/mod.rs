@@ -7,14 +7,17 @@
 //! |---|---|
 //! | what is done with what the core wants | `driver.rs` |
 //! | what happens when the driver fails | `supervise` in this file |
-//! | how bytes go out and come in | `contact.rs` |
+//! | who comes and goes | `contacts.rs` |
+//! | how bytes go out and come in | `contact.rs`, `answers.rs` |
 //! | what is given, expected, adopted, doubted | `segments.rs` |
 //! | how questions about contents are read | `library.rs` |
 //! | how records and manifests are learned | `supply.rs` |
 //! | what the core knows of the store | `holdings.rs` |
 //! | who is dialled, and when again | `peers.rs` |
 
+mod answers;
 mod contact;
+mod contacts;
 mod driver;
 mod holdings;
 mod library;
@@ -38,7 +41,7 @@ use tokio::time::Instant;
 
 use crate::health::Part;
 use crate::link::{BindError, Discovery, LinkConfig, Links, Target};
-use crate::store::{AsyncStore, Store};
+use crate::store::AsyncStore;
 
 /// Reports of tasks that wait for the driver.
 const EVENTS_MAX: usize = 1024;
@@ -62,6 +65,7 @@ pub struct Settings {
 
 /// Something that is asked of the relay.
 enum Ask {
+    Load(oneshot::Sender<Load>),
     Peers(oneshot::Sender<Vec<Peer>>),
     Name(Target, oneshot::Sender<bool>),
     Forget(Target, oneshot::Sender<bool>),
@@ -69,6 +73,15 @@ enum Ask {
     #[cfg(test)]
     Panic,
     Stop,
+}
+
+/// How much the core holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Contents that are known, here or elsewhere.
+    pub contents: u64,
+    /// Bytes of memory that the claims of all contacts take.
+    pub claimed: u64,
 }
 
 /// What outlives a driver that fails.
@@ -104,10 +117,9 @@ pub struct Running {
 pub async fn start(
     links: LinkConfig,
     settings: Settings,
-    store: Store,
+    store: AsyncStore,
     part: Part,
 ) -> Result<Running, BindError> {
-    let store = AsyncStore::new(store);
     let links = Arc::new(Links::bind(links).await?);
     let mut warnings = Vec::new();
     let discovery = if settings.discovery {
@@ -224,6 +236,13 @@ impl Handle {
         &self.pulse
     }
 
+    /// How much the core holds; nothing when the relay has ended.
+    pub async fn load(&self) -> Load {
+        let (answer, load) = oneshot::channel();
+        let _ = self.asks.send(Ask::Load(answer)).await;
+        load.await.unwrap_or_default()
+    }
+
     /// All peers; empty when the relay has ended.
     pub async fn peers(&self) -> Vec<Peer> {
         let (answer, peers) = oneshot::channel();
@@ -249,5 +268,55 @@ impl Handle {
     pub fn watched(&self, content_no: u64, sequence: u64) {
         // When the relay has more to do than it can, one position of a playhead is not missed.
         let _ = self.asks.try_send(Ask::Watched(content_no, sequence));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lavant_proto::ids::SigningKey;
+
+    use super::*;
+    use crate::health::Health;
+    use crate::link::LinkKind;
+    use crate::store::{Settings as StoreSettings, Store};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_driver_that_fails_is_started_again_and_said_to_be_down_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = StoreSettings::new(&folder.path().join("store"));
+        let key = SigningKey::from_seed(&[5; 32]);
+        let store = Store::open(settings, key.clone()).unwrap();
+        let links = LinkConfig {
+            addresses: vec![std::net::Ipv4Addr::LOCALHOST.into()],
+            choice: Some(LinkKind::Tcp),
+            ..LinkConfig::new(key)
+        };
+        let settings = Settings {
+            relay: Config::new(store.publisher()),
+            peers: Vec::new(),
+            discovery: false,
+        };
+        let health = Health::default();
+        let (store, part) = (AsyncStore::new(store), health.part("relay"));
+        let running = start(links, settings, store, part).await.unwrap();
+        let relay = running.handle();
+        assert!(relay.name("127.0.0.1:9".parse().unwrap()).await);
+        assert_eq!(health.failures(), []);
+        relay.asks.send(Ask::Panic).await.unwrap();
+        let failed = async {
+            while health.failures().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            health.failures()
+        };
+        let failed = tokio::time::timeout(PAUSE_MAX, failed).await.unwrap();
+        assert!(failed[0].reason.contains("a test wants it"), "{failed:?}");
+        // What was named stays named, by a driver that answers.
+        let peers = tokio::time::timeout(PAUSE_MAX, relay.peers())
+            .await
+            .unwrap();
+        assert_eq!(peers.len(), 1, "{peers:?}");
+        assert_eq!(health.failures(), []);
+        running.stop().await;
     }
 }

@@ -13,7 +13,8 @@ use lavant_proto::runs::{GroupRun, Run};
 use lavant_proto::uplink::Serving;
 use tokio::time::Instant;
 
-use super::contact::{self, Payload};
+use super::answers::{Payload, Serve};
+use super::contact;
 use super::driver::{Driver, Event};
 use super::holdings::rendition_no;
 use crate::store::{Partial, StoreError};
@@ -96,7 +97,7 @@ impl Driver {
         let Some(live) = self.contacts.get(&serving.contact) else {
             return;
         };
-        live.outbox.serve(contact::Serve { serving, payload });
+        live.outbox.serve(Serve { serving, payload });
     }
 
     fn stored_payload(&self, place: Place) -> Option<Payload> {
@@ -281,4 +282,28 @@ pub(super) const fn is_final(error: &StoreError) -> bool {
             | StoreError::NotFound(_)
             | StoreError::Share { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_that_was_looked_at_is_not_looked_at_again_for_a_while() {
+        let mut doubts = Doubts::default();
+        let now = Instant::now();
+        let root = |n: u16| {
+            let mut root = [0; 32];
+            root[..2].copy_from_slice(&n.to_le_bytes());
+            Root(root)
+        };
+        assert!(doubts.is_fresh(&root(1), now));
+        assert!(!doubts.is_fresh(&root(1), now + LOOKED_FOR / 2));
+        assert!(doubts.is_fresh(&root(1), now + LOOKED_FOR * 2));
+        // However many are doubted, few are remembered.
+        for n in 0..5_000 {
+            doubts.is_fresh(&root(n), now + LOOKED_FOR * 2);
+        }
+        assert!(doubts.looked.len() <= LOOKED_MAX && doubts.known.len() <= LOOKED_MAX);
+    }
 }

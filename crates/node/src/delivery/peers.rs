@@ -26,6 +26,8 @@ const SOON: Duration = Duration::from_secs(120);
 const PAUSE_AFTER_CONTACT: Duration = Duration::from_millis(500);
 /// Most peers that are remembered.
 pub(super) const PEERS_MAX: usize = 1024;
+/// Most of them that dialled in and went without a hello.
+const STRANGERS_MAX: usize = 32;
 
 /// How a peer came to be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,12 +296,7 @@ impl Peers {
         let known = || self.all.iter().position(|peer| peer.node == Some(node));
         let at = id.and_then(|id| self.at(id)).or_else(known);
         let at = at.unwrap_or_else(|| {
-            let idle = |peer: &Peer| peer.source == Source::Incoming && peer.live.is_empty();
-            if self.all.len() >= PEERS_MAX
-                && let Some(oldest) = self.all.iter().position(idle)
-            {
-                self.all.remove(oldest);
-            }
+            self.forget_strangers();
             self.push(Peer::new(Source::Incoming))
         });
         let peer = &mut self.all[at];
@@ -312,6 +309,23 @@ impl Peers {
         (peer.link, peer.last_seen) = (Some(link), Some(now));
         (peer.state, peer.next) = (PeerState::Connected, None);
         self.merge(at);
+    }
+
+    /// Makes room for one more that dialled in: those that went without a hello are remembered for
+    /// a while only, so that a flood of them shows and takes nobody's place.
+    fn forget_strangers(&mut self) {
+        let gone = |peer: &Peer| peer.source == Source::Incoming && peer.live.is_empty();
+        let stranger = |peer: &Peer| gone(peer) && peer.name.is_empty();
+        let oldest = if self.all.iter().filter(|peer| stranger(peer)).count() >= STRANGERS_MAX {
+            self.all.iter().position(stranger)
+        } else if self.all.len() >= PEERS_MAX {
+            self.all.iter().position(gone)
+        } else {
+            None
+        };
+        if let Some(oldest) = oldest {
+            self.all.remove(oldest);
+        }
     }
 
     /// Makes one of a named peer and an entry that turned out to be the same node.
@@ -564,6 +578,26 @@ mod tests {
         peers.down(ContactNo(99), "it lied".into(), now);
         peers.name(target, now);
         assert_eq!(peers.next(), Some(until), "also when the network changes");
+    }
+
+    #[test]
+    fn strangers_that_come_and_go_take_nobodys_place() {
+        let mut peers = Peers::new(1);
+        let now = Time::from_seconds(5);
+        let link = (LinkKind::Tcp, "127.0.0.1:1".parse().unwrap());
+        peers.name("ship:7778".parse().unwrap(), now);
+        peers.up(None, PublisherKey([1; 32]), ContactNo(0), link, now);
+        peers.count(&info(0, 100));
+        peers.down(ContactNo(0), "it stops".into(), now);
+        for number in 1..5000u32 {
+            let mut node = [7; 32];
+            node[..4].copy_from_slice(&number.to_le_bytes());
+            peers.up(None, PublisherKey(node), ContactNo(number), link, now);
+            peers.down(ContactNo(number), "it said nothing".into(), now);
+        }
+        assert!(peers.all.len() <= 2 + STRANGERS_MAX, "{}", peers.all.len());
+        assert!(peers.all.iter().any(|peer| peer.target.is_some()));
+        assert!(peers.all.iter().any(|peer| peer.name == "ship"));
     }
 
     #[test]

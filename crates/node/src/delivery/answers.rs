@@ -1,0 +1,236 @@
+//! What goes out: chunk groups that others asked for, read from the store in frames.
+
+use std::collections::BTreeMap;
+use std::io::IoSliceMut;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use lavant_proto::content::Kind;
+use lavant_proto::ids::Root;
+use lavant_proto::message::Message;
+use lavant_proto::numbers::RequestNo;
+use lavant_proto::piece::message::PieceMessage;
+use lavant_proto::uplink::Serving;
+use lavant_proto::verify::{FRAME_BYTES_MAX, FrameParts, FrameWriter, group_count};
+
+use super::holdings::payload_of;
+use crate::link::Frame;
+use crate::store::{AsyncStore, Content, SliceFile, Store, StoreError};
+
+/// Files kept open for answers that take several turns.
+const FILES_MAX: usize = 8;
+/// Unfinished answers; those that were cancelled stay among them until there are so many.
+const ANSWERS_MAX: usize = 4096;
+/// Buffers that are kept: as many as a link holds at a time.
+const BUFFERS_MAX: usize = 8;
+
+/// Chunk groups to send for a request.
+pub(super) struct Serve {
+    pub(super) serving: Serving,
+    /// Where they are; none when they are gone.
+    pub(super) payload: Option<Payload>,
+}
+
+/// Where the payload of a segment is.
+pub(super) enum Payload {
+    /// It is still coming itself.
+    Partial { root: Root, length: u64 },
+    /// It is a segment of the store.
+    Stored {
+        content: Arc<Content>,
+        rendition_no: u16,
+        kind: Kind,
+        sequence: u64,
+    },
+}
+
+impl Payload {
+    /// Its root and length. Blocks.
+    pub(super) fn find(&self, store: &Store) -> Result<(Root, u64), StoreError> {
+        match self {
+            Self::Partial { root, length } => Ok((*root, *length)),
+            Self::Stored {
+                content,
+                rendition_no,
+                kind,
+                sequence,
+            } => payload_of(store, content, (*rendition_no, *kind, *sequence)),
+        }
+    }
+}
+
+/// What was read of answers.
+#[derive(Default)]
+pub(super) struct Read {
+    /// Messages first.
+    pub(super) frames: Vec<Frame>,
+    /// What the other side asked for that no honest node asks for.
+    pub(super) lie: Option<String>,
+}
+
+/// An answer of which a part was sent.
+struct Answer {
+    root: Root,
+    length: u64,
+    writer: FrameWriter,
+}
+
+/// Answers that are being sent.
+#[derive(Default)]
+pub(super) struct Answers {
+    open: BTreeMap<RequestNo, Answer>,
+    files: Vec<(Root, Arc<SliceFile>)>,
+    /// Buffers of frames that were sent, once nobody holds them any more.
+    buffers: Vec<Bytes>,
+}
+
+impl Answers {
+    /// Reads what is to be sent, on a thread that may block.
+    pub(super) async fn read(&mut self, store: &AsyncStore, serves: Vec<Serve>) -> Read {
+        let mut answers = std::mem::take(self);
+        let requests: Vec<RequestNo> = serves.iter().map(|it| it.serving.request).collect();
+        let read = store.run(move |store| {
+            let (mut read, mut data) = (Read::default(), Vec::new());
+            for serve in &serves {
+                match answers.frames(store, serve) {
+                    Ok(Ok(more)) => data.extend(more),
+                    Ok(Err(lie)) => read.lie = Some(lie.to_owned()),
+                    Err(error) => {
+                        tracing::warn!(%error, "a segment cannot be served");
+                        read.frames.push(gone(serve.serving.request));
+                    }
+                }
+            }
+            read.frames.append(&mut data);
+            (answers, read)
+        });
+        match read.await {
+            Ok((answers, read)) => {
+                *self = answers;
+                read
+            }
+            Err(_) => Read {
+                frames: requests.into_iter().map(gone).collect(),
+                lie: None,
+            },
+        }
+    }
+
+    /// A buffer of at least so many bytes, whatever they are: one that was used before, if there
+    /// is one, for the system is slow to give out memory.
+    fn buffer(&mut self, length: usize) -> BytesMut {
+        let free = self.buffers.iter().position(Bytes::is_unique);
+        let used = free.map(|at| self.buffers.swap_remove(at));
+        let mut buffer = used
+            .and_then(|used| used.try_into_mut().ok())
+            .unwrap_or_default();
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
+        buffer
+    }
+
+    /// Reads the frames that are to be sent now; or says what is wrong with the request. Blocks.
+    fn frames(
+        &mut self,
+        store: &Store,
+        serve: &Serve,
+    ) -> Result<Result<Vec<Frame>, &'static str>, StoreError> {
+        let unread = |error| StoreError::io("read a segment", &error);
+        let Serving {
+            request,
+            groups,
+            last,
+            ..
+        } = serve.serving;
+        let mut answer = match self.open.remove(&request) {
+            Some(answer) => answer,
+            None => match begin(store, serve)? {
+                Some(answer) => answer,
+                None => return Ok(Err("it asked for more than a segment has")),
+            },
+        };
+        let file = self.file(store, answer.root, answer.length)?;
+        let count = groups.count() as usize;
+        let mut buffer = self.buffer(count * FRAME_BYTES_MAX);
+        let mut leaves = Vec::with_capacity(count);
+        let mut ends = Vec::with_capacity(count);
+        let (mut rest, mut end, mut from) = (&mut buffer[..], 0, None);
+        while ends.len() < count {
+            let next = answer.writer.next(&file.outboard, rest).map_err(unread)?;
+            let Some(FrameParts { proof, leaf }) = next else {
+                break;
+            };
+            let length = (leaf.end - leaf.start) as usize;
+            let (this, tail) = rest.split_at_mut(proof + length);
+            leaves.push(IoSliceMut::new(&mut this[proof..]));
+            (rest, end) = (tail, end + proof + length);
+            ends.push(end);
+            from.get_or_insert(leaf.start);
+        }
+        // The chunk groups of a run stand next to each other.
+        file.read(from.unwrap_or(0), &mut leaves).map_err(unread)?;
+        let done = answer.writer.is_done();
+        let bytes = buffer.freeze();
+        if self.buffers.len() < BUFFERS_MAX {
+            self.buffers.push(bytes.clone());
+        }
+        let mut from = 0;
+        let frames = ends.iter().map(|end| {
+            let bytes = bytes.slice(from..*end);
+            from = *end;
+            Frame::Data {
+                request: request.0,
+                last: done && *end == ends[ends.len() - 1],
+                bytes,
+            }
+        });
+        let frames = frames.collect();
+        if !last && !done {
+            if self.open.len() >= ANSWERS_MAX {
+                self.open.clear();
+            }
+            self.open.insert(request, answer);
+        }
+        Ok(Ok(frames))
+    }
+
+    fn file(
+        &mut self,
+        store: &Store,
+        root: Root,
+        length: u64,
+    ) -> Result<Arc<SliceFile>, StoreError> {
+        if let Some((_, file)) = self.files.iter().find(|(other, _)| *other == root) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(store.slice_file(&root, length)?);
+        if self.files.len() >= FILES_MAX {
+            self.files.remove(0);
+        }
+        // What of a partial payload is here changes; a whole one does not.
+        if file.have.count() == group_count(file.length) {
+            self.files.push((root, Arc::clone(&file)));
+        }
+        Ok(file)
+    }
+}
+
+/// The beginning of an answer; none when more was asked for than there is. Blocks.
+fn begin(store: &Store, serve: &Serve) -> Result<Option<Answer>, StoreError> {
+    let found = serve.payload.as_ref().map(|payload| payload.find(store));
+    let gone = || StoreError::NotFound("the segment".into());
+    let (root, length) = found.ok_or_else(gone)??;
+    let asked = serve.serving.asked;
+    let fits = asked.end <= group_count(length);
+    Ok(fits.then(|| Answer {
+        root,
+        length,
+        writer: FrameWriter::new(length, asked),
+    }))
+}
+
+fn gone(request: RequestNo) -> Frame {
+    let gone: Message = PieceMessage::Gone(request).into();
+    Frame::Control(gone.encode().into())
+}
