@@ -329,7 +329,10 @@ fn wait_for_start(args: &PlayArgs, client: &Client) -> anyhow::Result<CatalogEnt
                 bar.finish_and_clear();
                 return Ok(entry);
             }
-            Ok(entry) => Some(entry),
+            Ok(entry) => {
+                client.watches(&args.reference);
+                Some(entry)
+            }
             // It may not have been heard of yet.
             Err(ClientError::Refused { status: 404, .. }) if args.start_after > 0.0 => None,
             Err(error) => return Err(error.into()),

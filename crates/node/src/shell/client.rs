@@ -95,6 +95,13 @@ impl Client {
         serde_json::from_str(&text).map_err(|error| self.strange(error.to_string()))
     }
 
+    /// Lets the node know that somebody is about to watch a content from its start, whether that is
+    /// here or still has to come: it then comes in order.
+    pub fn watches(&self, reference: &str) {
+        // Whether the segment is here does not matter.
+        let _ = self.send("HEAD", &format!("/segment/{}/0", encode(reference)));
+    }
+
     /// A call with a JSON body whose answer is JSON.
     pub fn call_with<T: DeserializeOwned>(
         &self,
