@@ -308,7 +308,7 @@ impl Store {
     }
 
     /// Removes all versions of a content, which then do not come back over a link until
-    /// [`Store::forget_removal`]. Blocks. Returns how many segments and bytes went.
+    /// [`Store::forget_removals`]. Blocks. Returns how many segments and bytes went.
     pub fn remove(&self, content: &Content) -> Result<(u64, u64), StoreError> {
         let key = content.key.clone();
         self.write(move |tx| {

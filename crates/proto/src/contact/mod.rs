@@ -3,11 +3,11 @@
 //!
 //! | question | place |
 //! |---|---|
-//! | who is let in, and who goes for it | [`Contacts::admit`] |
+//! | who is let in, and who goes for it | `Contacts::admit` |
 //! | what does each side say of itself | [`hello`] |
 //! | how long is waited | [`patience`] |
 //! | what may it cost | [`budget`] |
-//! | is it alive | [`Contact::look`] |
+//! | is it alive | `Contact::look` |
 
 pub mod budget;
 pub mod hello;
