@@ -199,7 +199,9 @@ impl Base {
                 let why = format!(
                     "it speaks version 1 of the protocol, this node version {VERSION}; update it"
                 );
-                self.close(no, why);
+                // It takes this node's hello for no message and leaves it alone for a while; what
+                // the operator has to know would be overwritten by that.
+                self.leave(no, why);
             }
             ContactMessage::Ping(stamp) => self.send(no, ContactMessage::Pong(stamp)),
             ContactMessage::Pong(stamp) => {
