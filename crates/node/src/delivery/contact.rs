@@ -14,6 +14,7 @@ use lavant_proto::runs::{GroupRun, Run};
 use lavant_proto::verify::{FrameReader, VerifiedFrame};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::answers::{Answers, Serve};
@@ -151,8 +152,8 @@ pub(super) async fn send(
     no: ContactNo,
     mut link: Box<dyn LinkSender>,
     mut queue: Queue,
-    events: Sender<Event>,
-    store: AsyncStore,
+    (events, store): (Sender<Event>, AsyncStore),
+    receiving: AbortHandle,
 ) {
     let mut answers = Answers::default();
     while let Some(first) = queue.commands.recv().await {
@@ -184,9 +185,11 @@ pub(super) async fn send(
         };
         queue.waiting.fetch_sub(said, Ordering::Relaxed);
         if let Some(why) = close {
-            // A flood of links that end does not wait for each of them.
-            if let Ok(_place) = GOODBYES.try_acquire() {
-                link.close(&why).await;
+            match GOODBYES.try_acquire() {
+                Ok(_place) => link.close(&why).await,
+                // A flood of links that end does not wait for each of them: a link whose both
+                // directions are dropped is cut.
+                Err(_) => receiving.abort(),
             }
             return;
         }

@@ -64,25 +64,27 @@ impl Driver {
         let expected = Expectations::default();
         let (events, store) = (self.events.clone(), self.store.clone());
         let (slow, pace) = watch::channel(None);
-        let sending = contact::send(no, sender, queue, events.clone(), store.clone());
+        let tools = (events.clone(), store.clone(), self.room.of_contact());
+        let receiving = contact::receive(no, receiver, expected.clone(), tools, pace);
+        let receiving = tokio::spawn(receiving);
+        let abort = receiving.abort_handle();
+        let failed = events.clone();
+        tokio::spawn(async move {
+            if receiving.await.is_err_and(|error| error.is_panic()) {
+                let why = "reading from it failed; this is a fault of this node".to_owned();
+                let _ = failed.send(Event::Down(no, why)).await;
+            }
+        });
+        let sending = contact::send(no, sender, queue, (events, store), abort);
         let live = Live {
             node,
             outbox,
-            expected: expected.clone(),
+            expected,
             sending: tokio::spawn(sending),
             meter,
             slow,
             slow_until: None,
         };
-        let (failed, room) = (events.clone(), self.room.of_contact());
-        let receiving = contact::receive(no, receiver, expected, (events, store, room), pace);
-        let receiving = tokio::spawn(receiving);
-        tokio::spawn(async move {
-            if receiving.await.is_err() {
-                let why = "reading from it failed; this is a fault of this node".to_owned();
-                let _ = failed.send(Event::Down(no, why)).await;
-            }
-        });
         self.contacts.insert(no, live);
         let now = self.now();
         self.peers.up(peer, node, no, (kind, remote), now);
