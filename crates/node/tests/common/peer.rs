@@ -27,7 +27,7 @@ use lavant_proto::time::Time;
 use lavant_proto::verify::{FRAME_BYTES_MAX, FrameWriter, seal};
 
 /// Far beyond what anything here takes, so that a hang becomes a failure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Waits for what is to happen.
