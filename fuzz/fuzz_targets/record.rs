@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(ranges) = HaveRanges::decode(data) {
         assert_eq!(ranges.encode(), data);
     }
-    let groups = GroupRange { start: 3, end: 9 };
+    let groups = GroupRange::new(3, 9);
     let mut reader = FrameReader::new(Root([7; 32]), 40 * 16 * 1024, groups);
     assert!(reader.push(data).is_err() && reader.push(data).is_err() && !reader.is_done());
     if let Ok(text) = std::str::from_utf8(data) {
