@@ -23,9 +23,9 @@ use crate::link::{Frame, LinkReceiver, LinkSender};
 use crate::store::{AsyncStore, Partial};
 
 /// Bytes of frames that go out in one batch.
-const BATCH_BYTES: u64 = 512 << 10;
+const BATCH_BYTES: u64 = 1 << 20;
 /// Bytes of chunk groups that are gathered before they are written, and for how long at most.
-const GATHER_BYTES: usize = 512 << 10;
+const GATHER_BYTES: usize = 1 << 20;
 const GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// How long what was to be said before the end may take.
@@ -140,6 +140,10 @@ impl Expectations {
 
     pub(super) fn remove(&self, request: RequestNo) -> Option<Expected> {
         self.lock().remove(&request)
+    }
+
+    fn len(&self) -> usize {
+        self.lock().len()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<RequestNo, Expected>> {
@@ -271,7 +275,7 @@ pub(super) async fn receive(
         };
         let now = Instant::now();
         let limit = *until.get_or_insert(now + GATHER_TIME);
-        if ended.is_none() && now < limit && is_worth_gathering(&frames) {
+        if ended.is_none() && now < limit && is_worth_gathering(&frames, expected.len()) {
             continue;
         }
         until = None;
@@ -324,17 +328,20 @@ async fn pause(slow: &mut watch::Receiver<Option<Instant>>) -> bool {
 }
 
 /// Whether chunk groups may wait for those that follow: many of them cost little more to write
-/// than one.
-fn is_worth_gathering(frames: &[Frame]) -> bool {
-    let mut bytes = 0;
+/// than one. None follow when all answers that are expected have come.
+fn is_worth_gathering(frames: &[Frame], expected: usize) -> bool {
+    let (mut bytes, mut whole) = (0, 0);
     let is_data = |frame: &Frame| match frame {
-        Frame::Data { bytes: data, .. } => {
+        Frame::Data {
+            bytes: data, last, ..
+        } => {
             bytes += data.len();
+            whole += usize::from(*last);
             true
         }
         Frame::Control(_) => false,
     };
-    frames.iter().all(is_data) && bytes < GATHER_BYTES
+    frames.iter().all(is_data) && bytes < GATHER_BYTES && whole < expected
 }
 
 /// What came of frames.

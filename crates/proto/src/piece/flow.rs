@@ -24,8 +24,11 @@ pub(crate) struct Flow {
     pub(crate) window: u64,
     /// Bytes a second, while something is asked for.
     pace: u64,
+    /// Bytes that arrived since the pace was measured last, in how much of the time while something
+    /// was asked for, and until when that was counted.
     arrived: u64,
-    measured: Time,
+    busy: Duration,
+    counted: Time,
     /// Bytes of the current span, of the one before it, and when the current one began.
     rate: (u64, u64, Time),
 }
@@ -40,7 +43,8 @@ impl Flow {
             window: start.clamp(CHUNK_GROUP_BYTES, WINDOW_START),
             pace: 0,
             arrived: 0,
-            measured: now,
+            busy: Duration::ZERO,
+            counted: now,
             rate: (0, 0, now),
         }
     }
@@ -52,9 +56,10 @@ impl Flow {
     }
 
     pub(crate) const fn asked(&mut self, bytes: u64, now: Time) {
+        // A window that comes all at once leaves nothing outstanding: what was counted of the pace
+        // stays, or it would never be known.
         if self.outstanding == 0 {
-            self.measured = now;
-            self.arrived = 0;
+            self.counted = now;
         }
         self.outstanding += bytes;
     }
@@ -73,13 +78,14 @@ impl Flow {
         self.arrived += bytes;
         self.turn_rate(now);
         self.rate.0 += bytes;
-        let span = now.since(self.measured);
-        if span < PACE_SPAN {
+        self.busy += now.since(self.counted);
+        self.counted = now;
+        if self.busy < PACE_SPAN {
             return;
         }
-        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.pace = self.arrived.saturating_mul(1_000_000) / micros;
-        (self.arrived, self.measured) = (0, now);
+        let micros = u64::try_from(self.busy.as_micros()).unwrap_or(u64::MAX);
+        self.pace = self.arrived.saturating_mul(1_000_000) / micros.max(1);
+        (self.arrived, self.busy) = (0, Duration::ZERO);
         let trip = u64::try_from(round_trip.max(PACE_SPAN).as_micros()).unwrap_or(u64::MAX);
         let during = u128::from(self.pace) * u128::from(trip) / 1_000_000;
         let wanted = 2 * u64::try_from(during).unwrap_or(WINDOW_MAX) + WINDOW_MIN;
@@ -140,6 +146,20 @@ mod tests {
         assert_eq!(Flow::new(Some(37), Time(0)).window, CHUNK_GROUP_BYTES);
         assert_eq!(Flow::new(Some(25_000), Time(0)).window, 100_000);
         assert_eq!(Flow::new(Some(u64::MAX), Time(0)).window, WINDOW_START);
+    }
+
+    #[test]
+    fn the_window_grows_when_each_comes_all_at_once() {
+        let mut flow = Flow::new(None, Time(0));
+        let mut now = Time(0);
+        for _ in 0..100 {
+            let window = flow.window;
+            flow.asked(window, now);
+            now = now.after(Duration::from_millis(6));
+            flow.came(window, Duration::from_millis(1), now);
+            now = now.after(Duration::from_millis(1));
+        }
+        assert_eq!(flow.window, WINDOW_MAX);
     }
 
     #[test]
