@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod bucket;
 pub mod contact;
 pub mod content;
 pub mod delivery;

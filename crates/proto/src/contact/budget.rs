@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::bucket::Bucket;
 use crate::time::Time;
 
 /// Microseconds of work in a second that one contact gets, and that all contacts from one address
@@ -50,51 +51,25 @@ impl fmt::Display for SourceAddr {
 
 /// Microseconds of work that may be done, refilled with time.
 #[derive(Clone, Copy, Debug)]
-pub struct Work {
-    /// Microseconds a second.
-    rate: u64,
-    /// Millionths of microseconds; below zero after work beyond what there was.
-    level: i128,
-    filled: Time,
-}
+pub struct Work(Bucket);
 
 impl Work {
     /// The work that may be done for one contact.
     #[must_use]
     pub fn of_contact(now: Time) -> Self {
-        Self::new(CONTACT_RATE, now)
+        Self(Bucket::with_burst(CONTACT_RATE, BURST, now))
     }
 
     /// The work that may be done for all contacts of one source.
     #[must_use]
     pub fn of_source(now: Time) -> Self {
-        Self::new(SOURCE_RATE, now)
-    }
-
-    fn new(rate: u64, now: Time) -> Self {
-        let mut work = Self {
-            rate,
-            level: 0,
-            filled: now,
-        };
-        work.level = work.most();
-        work
-    }
-
-    fn most(&self) -> i128 {
-        let burst = i128::try_from(BURST.as_micros()).unwrap_or(i128::MAX);
-        i128::from(self.rate).saturating_mul(burst)
+        Self(Bucket::with_burst(SOURCE_RATE, BURST, now))
     }
 
     /// Notes work. Returns for how long its cause is to be read no further.
     pub fn spend(&mut self, now: Time, micros: u64) -> Duration {
-        let passed = i128::try_from(now.since(self.filled).as_micros()).unwrap_or(i128::MAX);
-        self.filled = self.filled.max(now);
-        let gained = i128::from(self.rate).saturating_mul(passed);
-        self.level = self.level.saturating_add(gained).min(self.most());
-        self.level -= i128::from(micros) * 1_000_000;
-        let debt = (-self.level).max(0) / i128::from(self.rate);
-        Duration::from_micros(u64::try_from(debt).unwrap_or(u64::MAX))
+        self.0.take(now, micros);
+        self.0.debt(now)
     }
 }
 

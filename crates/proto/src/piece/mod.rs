@@ -10,13 +10,13 @@ pub mod message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::bucket::Bucket;
 use crate::delivery::Base;
 use crate::ids::Root;
 use crate::message::Message;
 use crate::numbers::{ContactNo, Place, RequestNo};
 use crate::runs::{GroupRun, GroupRuns, Run};
 use crate::time::Time;
-use crate::uplink::bucket::Bucket;
 use crate::verify::{CHUNK_GROUP_BYTES, group_count};
 use flow::Flow;
 
@@ -150,7 +150,7 @@ impl Pieces {
             by_root: BTreeMap::new(),
             next: 0,
             fetches: BTreeMap::new(),
-            limit: Bucket::new(limit, now),
+            limit: Bucket::of_bytes(limit, now),
             dues: BTreeSet::new(),
         }
     }
@@ -166,7 +166,7 @@ impl Pieces {
             requests: BTreeMap::new(),
             next: RequestNo(0),
             flow: Flow::new(rate, now),
-            limit: Bucket::new(limit, now),
+            limit: Bucket::of_bytes(limit, now),
             progress: (now, None),
             withheld: 0,
         };

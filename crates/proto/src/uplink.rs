@@ -2,16 +2,14 @@
 //! and never more into a link than it takes within a moment, so that what is urgent does not wait
 //! behind what is not.
 
-pub mod bucket;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::bucket::Bucket;
 use crate::numbers::{ContactNo, Place, RequestNo};
 use crate::runs::{GroupRun, Run};
 use crate::time::Time;
 use crate::verify::CHUNK_GROUP_BYTES;
-use bucket::Bucket;
 
 /// A chunk group with its proofs and framing, as it is counted against the limits.
 pub const GROUP_ON_LINK: u64 = CHUNK_GROUP_BYTES + 128;
@@ -162,7 +160,7 @@ impl Uplink {
     pub(crate) fn new(limit: Option<u64>, quantum: u64, now: Time) -> Self {
         Self {
             lanes: BTreeMap::new(),
-            limit: Bucket::new(limit, now),
+            limit: Bucket::of_bytes(limit, now),
             turn: ContactNo(0),
             quantum,
         }
@@ -185,7 +183,7 @@ impl Uplink {
                 bytes: 0,
                 since: now,
             },
-            limit: Bucket::new(limit, now),
+            limit: Bucket::of_bytes(limit, now),
         };
         self.lanes.insert(contact, lane);
     }
