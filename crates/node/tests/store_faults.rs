@@ -18,7 +18,6 @@ use lavant_node::store::{
 };
 use lavant_proto::content::{Kind, MimeType, Priority, Proof, SegmentRecord, Verified};
 use lavant_proto::ids::{ContentId, ContentKey, Rendition, SigningKey};
-use lavant_proto::time::Time;
 use lavant_proto::verify::{FRAME_BYTES_MAX, FrameReader, FrameWriter, GroupRange, Seal, seal};
 
 const ROLE: &str = "LAVANT_STORE_TEST_ROLE";
@@ -250,8 +249,8 @@ fn relay(store: &Store, sequence: u64) {
     let payload = payload(sequence);
     let (length, seal) = (payload.len() as u64, seal(&payload));
     let groups = GroupRange::new(0, u64::MAX);
-    let partial = store.partial(&seal.root, length, Priority::Vod, Time::MAX);
-    let partial = partial.unwrap();
+    let (record, proof) = record(sequence, &seal, length);
+    let partial = store.partial_of(&record).unwrap();
     let mut writer = FrameWriter::new(length, groups);
     let mut reader = FrameReader::new(seal.root, length, groups);
     while !writer.is_done() {
@@ -260,10 +259,9 @@ fn relay(store: &Store, sequence: u64) {
         frame.truncate(parts.proof);
         frame.extend_from_slice(&payload[parts.leaf.start as usize..parts.leaf.end as usize]);
         let frame = reader.push(&frame).unwrap();
-        partial.write(&frame).unwrap();
+        partial.write_all(std::slice::from_ref(&frame)).unwrap();
         acknowledge(sequence * 1000 + frame.group() + 1);
     }
-    let (record, proof) = record(sequence, &seal, length);
     store.adopt(record, proof, None).unwrap();
     acknowledge(sequence * 1000);
 }

@@ -141,11 +141,6 @@ impl Partial {
             .is_some_and(|have| have.count() == group_count(self.key.1))
     }
 
-    /// Keeps one frame; see [`Partial::write_all`].
-    pub fn write(&self, frame: &VerifiedFrame<'_>) -> io::Result<()> {
-        self.write_all(std::slice::from_ref(frame))
-    }
-
     /// Keeps the chunk groups of verified frames of this payload. They survive the end of the
     /// process; those of consecutive frames are written together. Blocks: room is made for them
     /// before, which fails when nothing may go.
@@ -242,6 +237,9 @@ impl Store {
     /// Refused before anything is fetched when the segment would be: because its content was
     /// removed or has a later version, because it is dated far ahead, or because there is no room
     /// that could be made for it.
+    ///
+    /// It takes room as its chunk groups come, for which others may have to go. It is let go when
+    /// it expires, when nothing came for 30 days, or when there are 4096 newer ones.
     pub fn partial_of(&self, record: &Verified<SegmentRecord>) -> Result<Arc<Partial>, StoreError> {
         let of = &record.content;
         self.check_comes_back(of)?;
@@ -251,22 +249,7 @@ impl Store {
         self.claimed_partial(key, (claim, true), record.expires())
     }
 
-    /// The partial payload `root` of `length` bytes, made when nothing of it is here yet: as the
-    /// node's own when nobody else asked for it. Blocks.
-    ///
-    /// It takes room as its chunk groups come, for which others may have to go. It is let go when
-    /// it `expires`, when nothing came for 30 days, or when there are 4096 newer ones.
-    pub fn partial(
-        &self,
-        root: &Root,
-        length: u64,
-        priority: Priority,
-        expires: Time,
-    ) -> Result<Arc<Partial>, StoreError> {
-        self.claimed_partial((*root, length), (Claim::own(priority), false), expires)
-    }
-
-    fn claimed_partial(
+    pub(super) fn claimed_partial(
         &self,
         key: Key,
         (claim, always): (Claim, bool),

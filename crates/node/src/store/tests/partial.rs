@@ -9,6 +9,7 @@ use lavant_proto::verify::{
     FRAME_BYTES_MAX, FrameReader, FrameWriter, GroupRange, HaveRanges, VerifiedFrame, group_count,
 };
 
+use super::super::room::Claim;
 use super::super::{Partial, SliceFile};
 use super::*;
 
@@ -68,6 +69,19 @@ fn frames(file: &SliceFile, groups: GroupRange) -> Vec<Vec<u8>> {
         frames.push(frame);
     }
     frames
+}
+
+impl Store {
+    /// The node's own, of no record.
+    pub(super) fn partial(
+        &self,
+        root: &Root,
+        length: u64,
+        priority: Priority,
+        expires: Time,
+    ) -> Result<Arc<Partial>, StoreError> {
+        self.claimed_partial((*root, length), (Claim::own(priority), false), expires)
+    }
 }
 
 fn partial(to: &Store, root: &Root, length: u64) -> Arc<Partial> {
@@ -184,7 +198,7 @@ fn a_frame_of_another_segment_is_refused() {
     );
     let mut reader = FrameReader::new(foreign.root, LENGTH, run(0, 1));
     let verified = reader.push(&sent[0]).unwrap();
-    assert!(target.write(&verified).is_err());
+    assert!(target.write_all(&[verified]).is_err());
     assert!(target.have().runs().is_empty());
     pass(one.store(), here.store(), &record.root, LENGTH, run(2, 5));
     assert_eq!(target.have(), groups(2, 5));
