@@ -183,15 +183,7 @@ fn cut_off() {
     let a = inside("a", || Node::start(&flags));
     let dial = [&flags[..], &["--peer", "10.55.1.1:7778"]].concat();
     let b = inside("b", || Node::start(&dial));
-    inside("a", || {
-        for sequence in 0..SEGMENTS {
-            let query = format!(
-                "content_id=film&priority=vod&duration=2&target_duration=2&sequence={sequence}"
-            );
-            a.post(&query, &payload(sequence, LENGTH)).ok();
-        }
-        a.call("POST", "/ingest/film/finish", &[], &[]).ok();
-    });
+    inside("a", || publish_film(&a));
     let connected = |host: &str, node: &Node| {
         let peers = inside(host, || node.peers());
         peers.iter().any(|peer| peer["state"] == "connected")
@@ -221,21 +213,23 @@ fn cut_off() {
     }
 }
 
+fn publish_film(node: &Node) {
+    for sequence in 0..SEGMENTS {
+        let query = format!(
+            "content_id=film&priority=vod&duration=2&target_duration=2&sequence={sequence}"
+        );
+        node.post(&query, &payload(sequence, LENGTH)).ok();
+    }
+    node.call("POST", "/ingest/film/finish", &[], &[]).ok();
+}
+
 fn cross() {
     make_networks();
     let flags = ["--relay-port", "7778"];
     let a = inside("a", || Node::start(&flags));
     let b = inside("b", || Node::start(&flags));
     let c = inside("c", || Node::start(&flags));
-    inside("a", || {
-        for sequence in 0..SEGMENTS {
-            let query = format!(
-                "content_id=film&priority=vod&duration=2&target_duration=2&sequence={sequence}"
-            );
-            a.post(&query, &payload(sequence, LENGTH)).ok();
-        }
-        a.call("POST", "/ingest/film/finish", &[], &[]).ok();
-    });
+    inside("a", || publish_film(&a));
     // First the wire, then the device: either is what a node sees of a bad link.
     let (down, up) = ("ip link set port-b1 down", "ip link set port-b1 up");
     interrupt(&b, 1_000_000, down, up);

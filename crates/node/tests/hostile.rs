@@ -38,8 +38,7 @@ async fn a_record_that_its_publisher_did_not_sign() {
     let run = peer.asked_for_records(1).await;
     let mut records = film.records(run);
     records[1].1.0[7] ^= 1;
-    peer.say(RelayMessage::Records(RemoteNo(1), TrackNo(0), run, records))
-        .await;
+    peer.tell(run, records).await;
     peer.is_left(&node, "a segment's record is not signed by its publisher")
         .await;
     assert!(node.is_empty());
@@ -55,13 +54,7 @@ async fn a_record_of_another_segment() {
     );
     peer.offer(1, &film).await;
     let run = peer.asked_for_records(1).await;
-    peer.say(RelayMessage::Records(
-        RemoteNo(1),
-        TrackNo(0),
-        run,
-        other.records(run),
-    ))
-    .await;
+    peer.tell(run, other.records(run)).await;
     peer.is_left(&node, "it sent a record that was not asked for")
         .await;
     assert!(node.is_empty());
@@ -74,13 +67,7 @@ async fn bytes_that_do_not_match_their_root() {
     let film = Film::of(&peer, "film", 4, 40_000);
     peer.offer(1, &film).await;
     let run = peer.asked_for_records(1).await;
-    peer.say(RelayMessage::Records(
-        RemoteNo(1),
-        TrackNo(0),
-        run,
-        film.records(run),
-    ))
-    .await;
+    peer.tell(run, film.records(run)).await;
     for _ in 0..3 {
         let (request, sequence, groups) = peer.asked_for_groups(1).await;
         let mut frames = film.frames(request, sequence, groups);
@@ -102,13 +89,7 @@ async fn what_is_true_is_stored_and_what_came_before_a_lie_is_not_lost() {
     let film = Film::of(&peer, "film", 1, 40_000);
     peer.offer(1, &film).await;
     let run = peer.asked_for_records(1).await;
-    peer.say(RelayMessage::Records(
-        RemoteNo(1),
-        TrackNo(0),
-        run,
-        film.records(run),
-    ))
-    .await;
+    peer.tell(run, film.records(run)).await;
     let (request, sequence, groups) = peer.asked_for_groups(1).await;
     let mut frames = film.frames(request, sequence, groups);
     peer::spoil(frames.last_mut().unwrap());
@@ -148,13 +129,7 @@ async fn a_record_whose_time_is_over() {
     };
     peer.offer(1, &film).await;
     let run = peer.asked_for_records(1).await;
-    peer.say(RelayMessage::Records(
-        RemoteNo(1),
-        TrackNo(0),
-        run,
-        film.records(run),
-    ))
-    .await;
+    peer.tell(run, film.records(run)).await;
     assert!(
         peer.hears_nothing_of_contents().await,
         "nothing of it is asked for"
@@ -176,13 +151,7 @@ async fn a_content_that_was_removed_here() {
     node.remove("film");
     // Unasked, as records, as a manifest, and offered again on a new contact.
     let run = Run::new(0, 2);
-    peer.say(RelayMessage::Records(
-        RemoteNo(1),
-        TrackNo(0),
-        run,
-        film.records(run),
-    ))
-    .await;
+    peer.tell(run, film.records(run)).await;
     peer.say(film.manifest(1)).await;
     peer.say(film.rows(1)).await;
     assert!(peer.hears_nothing_of_contents().await);
@@ -261,13 +230,7 @@ async fn one_that_offers_and_never_answers() {
             _ => {
                 peer.offer(1, &film).await;
                 let run = peer.asked_for_records(1).await;
-                peer.say(RelayMessage::Records(
-                    RemoteNo(1),
-                    TrackNo(0),
-                    run,
-                    film.records(run),
-                ))
-                .await;
+                peer.tell(run, film.records(run)).await;
             }
         }
         peer.is_closed(&node, |why| why == "nothing came of what it offered")

@@ -409,6 +409,13 @@ impl Peer {
         self.raw(&message.into().encode()).await;
     }
 
+    /// Answers with records of content 1, or says them unasked.
+    pub(crate) async fn tell(&mut self, run: SequenceRun, records: Vec<(Vec<u8>, Signature)>) {
+        let (content, track) = (RemoteNo(1), TrackNo(0));
+        self.say(RelayMessage::Records(content, track, run, records))
+            .await;
+    }
+
     /// Says many things; fails when the link has ended.
     pub(crate) async fn try_say(&mut self, messages: &[Message]) -> Result<(), LinkError> {
         let frame = |message: &Message| Frame::Control(message.encode().into());
