@@ -3,15 +3,16 @@
  *
  *   node benches/serving.mjs            BENCH_ROUNDS=5 BENCH_SECONDS=3
  *
- * Server and load have a core each (the first and the second), and one server is alive at a time:
- * where they share cores, the figures say who was given the processor when, and how far the reader
- * had got each time; a reader that is slow makes a server send small pieces, which cost more a
- * megabyte. The CPU time of the server is read from /proc; median and spread of all rounds are shown.
- * Goals: playlists cheaper than nginx, hot segments (in memory) at most 2.5 times its CPU per MB,
- * cold ones at parity.
+ * Server and load have a core each (the first and the second), and one server is alive at a time.
+ * What counts is the time of both cores together, from /proc/stat. The time of the server's process
+ * alone says little: on loopback the kernel sends what is queued when acknowledgements come in, and
+ * charges that to whoever runs then, often the reader. How much of it depends on how the two take
+ * turns: the same server cost between 0.11 and 0.33 ms/MB of its own. Median and spread of all
+ * rounds are shown, the ratio is that of both cores, round by round.
+ * Goals: playlists cheaper than nginx, segments at parity.
  */
 import { randomBytes } from 'node:crypto';
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   answers, childrenOf, cpu, folder, median, node, run, start, stop, table,
@@ -68,20 +69,34 @@ const servers = {
   lavant: () => node(ownPort, ['--hot-memory', '64MiB', '--no-relay'], serverCore),
 };
 
+/** Milliseconds that the two cores were busy since the machine started. */
+function busy() {
+  const lines = readFileSync('/proc/stat', 'utf8').match(/^cpu[01] .*$/gm);
+  const fields = lines.map((line) => line.split(' ').slice(1).map(Number));
+  // Idle and waiting for input are the fourth and the fifth; guests are counted among the first.
+  const ticks = fields.flatMap((all) => all.filter((_, at) => at < 8 && at !== 3 && at !== 4));
+  return ticks.reduce((sum, value) => sum + value, 0) * 10;
+}
+
 /** One round: CPU time for each request and each MB, after a moment of warming up. */
 function ask(server, path) {
   const [pin, ...core] = loadCore;
   const load = (time) => run(pin, [...core, 'wrk', '-t1', '-c64', `-d${time}s`, server.url + path]);
   load(1);
-  const before = cpu(server.pids());
+  const before = [busy(), cpu(server.pids())];
   const text = load(seconds);
-  const used = cpu(server.pids()) - before;
+  const used = busy() - before[0];
+  const own = cpu(server.pids()) - before[1];
   const [, requests, amount, unit] = text.match(/(\d+) requests in [^,]+, ([\d.]+)([KMGT]?B)/);
   const scale = { B: 1e-6, KB: 1.024e-3, MB: 1.048576, GB: 1073.741824, TB: 1099511.627776 };
   const errors = text.match(/Non-2xx.*|Socket errors.*/);
   if (errors && !/read 0, write 0, timeout 0/.test(errors[0])) console.error(errors[0]);
   const megabytes = Number(amount) * scale[unit];
-  return { request: (used * 1000) / Number(requests), megabyte: used / megabytes, rate: requests / seconds };
+  const amounts = { request: Number(requests) / 1000, megabyte: megabytes };
+  const each = (time) => Object.fromEntries(
+    Object.entries(amounts).map(([unit, count]) => [unit, time / count]),
+  );
+  return { both: each(used), own: each(own), rate: requests / seconds };
 }
 
 const filled = await servers.lavant();
@@ -110,19 +125,21 @@ for (let round = 0; round < rounds; round += 1) {
     await stop(server.child);
   }
 }
-const rows = [['', 'unit', 'nginx', 'lavant', 'ratio', 'nginx req/s', 'lavant req/s']];
+const rows = [['', 'unit', 'whose', 'nginx', 'lavant', 'ratio', 'nginx req/s', 'lavant req/s']];
 cases.forEach(([name, , , unit], at) => {
-  const all = (who) => results[at][who].map((result) => result[unit]).sort((a, b) => a - b);
   const rate = (who) => Math.round(median(results[at][who].map((result) => result.rate)));
   const label = unit === 'request' ? 'CPU us/req' : 'CPU ms/MB';
-  const shown = (who) => {
-    const values = all(who);
-    return `${median(values).toFixed(3)} (${values[0].toFixed(3)}-${values.at(-1).toFixed(3)})`;
-  };
-  const pairs = results[at].lavant.map((own, round) => own[unit] / results[at].nginx[round][unit]);
-  pairs.sort((a, b) => a - b);
-  const ratio = `${median(pairs).toFixed(2)} (${pairs[0].toFixed(2)}-${pairs.at(-1).toFixed(2)})`;
-  rows.push([name, label, shown('nginx'), shown('lavant'), ratio, rate('nginx'), rate('lavant')]);
+  for (const [whose, key] of [['server alone', 'own'], ['both cores', 'both']]) {
+    const all = (who) => results[at][who].map((result) => result[key][unit]);
+    const shown = (values, digits) => {
+      const [least, most] = [Math.min(...values), Math.max(...values)];
+      return [median(values), least, most].map((value) => value.toFixed(digits));
+    };
+    const spread = ([middle, least, most]) => `${middle} (${least}-${most})`;
+    const ratios = all('lavant').map((own, round) => own / all('nginx')[round]);
+    const columns = [shown(all('nginx'), 3), shown(all('lavant'), 3), shown(ratios, 2)];
+    rows.push([name, label, whose, ...columns.map(spread), rate('nginx'), rate('lavant')]);
+  }
 });
 table(rows);
 process.exit(0);

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -252,21 +253,45 @@ impl Connection {
     /// Sends what these bytes stand for, or less.
     fn poll_sendfile(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let range = self.queue.first(bytes)?;
+        let sent = ready!(self.poll_socket(cx, || {
+            let mut offset = range.offset;
+            let sent =
+                rustix::fs::sendfile(&self.stream, &*range.file, Some(&mut offset), bytes.len())?;
+            Ok(sent)
+        }))?;
+        if sent == 0 {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.queue.advance(sent);
+        Poll::Ready(Ok(sent))
+    }
+
+    /// Sends a head whose file follows at once: the system puts them into one packet. A reader that
+    /// is woken by the head alone reads while the file is being sent, each in the other's way: a
+    /// third less throughput, for a server and a reader with a core each.
+    fn poll_send_head(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        self.poll_socket(cx, || {
+            let mut nothing = SendAncillaryBuffer::default();
+            Ok(sendmsg(&self.stream, slices, &mut nothing, flags)?)
+        })
+    }
+
+    /// Does what writes to the socket, as soon as it takes something.
+    fn poll_socket(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut() -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
-            let mut offset = range.offset;
-            let sent = self.stream.try_io(Interest::WRITABLE, || {
-                rustix::fs::sendfile(&self.stream, &*range.file, Some(&mut offset), bytes.len())
-                    .map_err(io::Error::from)
-            });
-            match sent {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                Ok(sent) => {
-                    self.queue.advance(sent);
-                    return Poll::Ready(Ok(sent));
-                }
+            match self.stream.try_io(Interest::WRITABLE, &mut write) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                outcome => return Poll::Ready(outcome),
             }
         }
     }
@@ -326,7 +351,11 @@ impl AsyncWrite for Connection {
                     .iter()
                     .take_while(|slice| !is_placeholder(slice))
                     .count();
-                Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..memory])
+                if memory < slices.len() {
+                    self.poll_send_head(cx, &slices[..memory])
+                } else {
+                    Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+                }
             }
         };
         self.watch(cx, outcome)
@@ -436,6 +465,21 @@ mod tests {
         let mut got = Vec::new();
         reader.read_to_end(&mut got).await.unwrap();
         assert_eq!(got, [b"head", &first[..50], &second[50..]].concat());
+    }
+
+    #[tokio::test]
+    async fn a_head_waits_for_the_file_that_follows_it() {
+        let (mut connection, queue, mut reader) = pair().await;
+        let (one, first) = file(100, 1);
+        let body = frame(&mut FileBody::new(one, 0..100, queue)).await;
+        let slices = [IoSlice::new(b"head"), IoSlice::new(&body)];
+        assert_eq!(connection.write_vectored(&slices).await.unwrap(), 4);
+        let mut got = [0; 200];
+        let early = reader.try_read(&mut got).unwrap_err();
+        assert_eq!(early.kind(), io::ErrorKind::WouldBlock);
+        connection.write_all(&body).await.unwrap();
+        assert_eq!(reader.read(&mut got).await.unwrap(), 104);
+        assert_eq!(got[..104], [b"head", &first[..]].concat());
     }
 
     #[tokio::test]
