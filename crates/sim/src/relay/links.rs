@@ -10,7 +10,8 @@ use lavant_proto::relay::message::RelayMessage;
 use lavant_proto::runs::Run;
 use lavant_proto::verify::{CHUNK_GROUP_BYTES, group_count};
 
-use super::world::{Contact, Data, Direction, Event, PROOF_BYTES, Parcel, RECORD_BYTES, World};
+use super::queue::Event;
+use super::world::{Contact, Data, Direction, PROOF_BYTES, Parcel, RECORD_BYTES, World};
 
 /// Bytes of a chunk group on a link, with proofs and framing.
 const GROUP_BYTES: u64 = CHUNK_GROUP_BYTES + 80;
@@ -45,7 +46,7 @@ impl World {
     }
 
     pub(super) fn link(&mut self, contact: ContactNo, node: u32, parcel: Parcel) {
-        let Some(it) = self.contacts.get_mut(&contact.0) else {
+        let Some(it) = self.contacts.get_mut(contact.0) else {
             return;
         };
         let side = usize::from(it.ends[0] != node);
@@ -55,7 +56,9 @@ impl World {
                 let sent = Input::Sent { contact, bytes };
                 self.nodes[node as usize].handle(self.now, sent);
             }
-            self.ready.push_back(Event::Arrive(contact.0, side, parcel));
+            let parcel = self.queue.parcels.put(parcel);
+            let arrive = Event::Arrive(contact.0, side as u8, parcel);
+            self.ready.push_back(arrive);
             return;
         }
         match parcel {
@@ -67,7 +70,7 @@ impl World {
 
     /// Puts the next parcel onto a link that has nothing to do: messages before segments.
     pub(super) fn next_parcel(&mut self, number: u32, side: usize) {
-        let Some(contact) = self.contacts.get_mut(&number) else {
+        let Some(contact) = self.contacts.get_mut(number) else {
             return;
         };
         let direction = &mut contact.directions[side];
@@ -92,11 +95,11 @@ impl World {
         let rate = self.setup.rate.unwrap_or(u64::MAX).max(1);
         let micros = u128::from(bytes) * 1_000_000 / u128::from(rate);
         let takes = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
-        self.at(self.now.after(takes), Event::Sent(number, side));
+        self.at(self.now.after(takes), Event::Sent(number, side as u8));
     }
 
     pub(super) fn sent(&mut self, number: u32, side: usize) {
-        let Some(contact) = self.contacts.get_mut(&number) else {
+        let Some(contact) = self.contacts.get_mut(number) else {
             return;
         };
         let node = contact.ends[side];
@@ -109,12 +112,13 @@ impl World {
             self.input(node, Input::Sent { contact, bytes });
         }
         let at = self.now.after(self.setup.delay);
-        self.at(at, Event::Arrive(number, side, parcel));
+        let parcel = self.queue.parcels.put(parcel);
+        self.at(at, Event::Arrive(number, side as u8, parcel));
         self.next_parcel(number, side);
     }
 
     pub(super) fn arrive(&mut self, number: u32, side: usize, parcel: Parcel) {
-        let Some(contact) = self.contacts.get(&number) else {
+        let Some(contact) = self.contacts.get(number) else {
             return;
         };
         let to = contact.ends[1 - side];

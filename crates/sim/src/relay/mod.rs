@@ -1,11 +1,13 @@
 //! Nodes that meet: the relay of `lavant-proto` on every node, contacts, links and faults in
 //! virtual time.
 
+mod arena;
 mod effects;
 pub mod epidemic;
 mod links;
 pub mod node;
 pub mod oracle;
+mod queue;
 pub mod report;
 pub mod trace;
 pub mod universe;

@@ -41,6 +41,8 @@ pub(super) struct Node {
     pub(super) clock: i64,
     pub(super) lies: bool,
     pub(super) held: BTreeMap<u32, Held>,
+    /// Contents that came to be among those since the world last looked.
+    pub(super) new: Vec<u32>,
     /// Contents by the core's numbers.
     contents: BTreeMap<ContentNo, u32>,
     /// The core's numbers by contents.
@@ -82,6 +84,7 @@ impl Node {
             clock,
             lies: false,
             held: BTreeMap::new(),
+            new: Vec::new(),
             contents: BTreeMap::new(),
             numbers: BTreeMap::new(),
             expected: BTreeSet::new(),
@@ -90,6 +93,13 @@ impl Node {
             evictable: BTreeSet::new(),
             timer: Time::MAX,
         }
+    }
+
+    fn hold(&mut self, content: u32) -> &mut Held {
+        self.held.entry(content).or_insert_with(|| {
+            self.new.push(content);
+            Held::default()
+        })
     }
 
     /// The time as this node's clock shows it.
@@ -147,7 +157,7 @@ impl Node {
     pub(super) fn admit(&mut self, universe: &Universe, content: u32, now: Time) {
         let spec = &universe.specs[content as usize];
         let no = self.no(universe, content);
-        self.held.entry(content).or_default().admitted = spec.is_finished();
+        self.hold(content).admitted = spec.is_finished();
         let facts = self.facts(spec, content);
         self.handle(now, Input::Content { content: no, facts });
     }
@@ -164,7 +174,7 @@ impl Node {
         if !self.held.contains_key(&content) {
             self.admit(universe, content, now);
         }
-        let held = self.held.entry(content).or_default();
+        let held = self.hold(content);
         held.here.insert(run.start, run.end);
         self.used += run.count() * spec.length;
         let no = self.no(universe, content);
@@ -229,7 +239,7 @@ impl Node {
 
     /// Chunk groups came.
     pub(super) fn keep(&mut self, content: u32, sequence: u64, groups: GroupRun) {
-        let held = self.held.entry(content).or_default();
+        let held = self.hold(content);
         if !held.here.contains(sequence) {
             let part = held.partial.entry(sequence).or_default();
             part.insert(groups.start, groups.end);
@@ -244,7 +254,7 @@ impl Node {
         sequence: u64,
     ) -> Option<Vec<(u32, u64)>> {
         let spec = &universe.specs[content as usize];
-        let held = self.held.entry(content).or_default();
+        let held = self.hold(content);
         if held.gone || held.here.contains(sequence) {
             return None;
         }
@@ -262,7 +272,7 @@ impl Node {
             self.evictable.insert((rank, content, sequence));
         }
         self.used += spec.length;
-        let held = self.held.entry(content).or_default();
+        let held = self.hold(content);
         held.partial.remove(&sequence);
         held.here.insert(sequence, sequence + 1);
         Some(victims)
@@ -368,7 +378,7 @@ impl Node {
 
     /// Notes that a segment came; whether it is for the first time.
     pub(super) fn first_time(&mut self, content: u32, sequence: u64) -> bool {
-        let held = self.held.entry(content).or_default();
+        let held = self.hold(content);
         let new = !held.ever.contains(sequence);
         held.ever.insert(sequence, sequence + 1);
         new

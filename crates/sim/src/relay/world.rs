@@ -1,7 +1,6 @@
 //! The world of a simulation: nodes, meetings, links, and the queue of what happens next.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use lavant_proto::contact::Arrival;
@@ -13,7 +12,9 @@ use lavant_proto::runs::{GroupRun, Run};
 use lavant_proto::time::Time;
 use lavant_proto::uplink::Serving;
 
+use super::arena::Contacts;
 use super::node::Node;
+use super::queue::{Event, Queue};
 use super::universe::{Setup, node_key};
 use crate::random::Random;
 
@@ -39,49 +40,6 @@ pub(super) struct Data {
     pub(super) groups: GroupRun,
     /// They are not what was signed.
     pub(super) bad: bool,
-}
-
-#[derive(Debug)]
-pub(super) enum Event {
-    Begin(u32),
-    End(u32),
-    Publish(u32, u64),
-    Expire(u32),
-    Crash(u32),
-    Restart(u32),
-    Tear(u32),
-    Watch(u32),
-    Timer(u32),
-    /// What a direction of a contact was sending is sent.
-    Sent(u32, usize),
-    Arrive(u32, usize, Parcel),
-}
-
-struct Due {
-    at: Time,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    /// The earliest is the greatest, as a heap wants it.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
 }
 
 /// One direction of a contact.
@@ -138,10 +96,11 @@ pub struct Outcome {
 pub struct World {
     pub(super) setup: Setup,
     pub(super) nodes: Vec<Node>,
-    pub(super) contacts: BTreeMap<u32, Contact>,
-    queue: BinaryHeap<Due>,
+    pub(super) contacts: Contacts,
+    pub(super) queue: Queue,
     pub(super) ready: VecDeque<Event>,
-    order: u64,
+    /// Which nodes ever had something of each content.
+    holders: Vec<BTreeSet<u32>>,
     pub(super) now: Time,
     random: Random,
     pub(super) outcome: Outcome,
@@ -165,10 +124,10 @@ impl World {
             .collect();
         let mut world = Self {
             nodes,
-            contacts: BTreeMap::new(),
-            queue: BinaryHeap::new(),
+            contacts: Contacts::new(setup.nodes, setup.meetings.len()),
+            queue: Queue::new(&setup.meetings),
             ready: VecDeque::new(),
-            order: 0,
+            holders: vec![BTreeSet::new(); setup.universe.specs.len()],
             now: Time(0),
             outcome: Outcome {
                 meetings: setup.meetings.len() as u64,
@@ -183,10 +142,6 @@ impl World {
     }
 
     fn plan(&mut self) {
-        for (number, meeting) in self.setup.meetings.clone().into_iter().enumerate() {
-            self.at(meeting.from, Event::Begin(number as u32));
-            self.at(meeting.to, Event::End(number as u32));
-        }
         for (content, spec) in self.setup.universe.specs.clone().into_iter().enumerate() {
             let content = content as u32;
             self.at(spec.created, Event::Publish(content, 0));
@@ -209,12 +164,7 @@ impl World {
     }
 
     pub(super) fn at(&mut self, at: Time, event: Event) {
-        self.order += 1;
-        self.queue.push(Due {
-            at: at.max(self.now),
-            order: self.order,
-            event,
-        });
+        self.queue.at(at.max(self.now), event);
     }
 
     /// Lets everything happen.
@@ -226,12 +176,12 @@ impl World {
     }
 
     pub(super) fn go(&mut self) {
-        while let Some(due) = self.queue.pop() {
-            if due.at > self.setup.end {
+        while let Some((at, event)) = self.queue.next(&self.setup.meetings) {
+            if at > self.setup.end {
                 break;
             }
-            self.now = due.at;
-            self.happen(due.event);
+            self.now = at;
+            self.happen(event);
             while let Some(event) = self.ready.pop_front() {
                 self.happen(event);
             }
@@ -246,10 +196,10 @@ impl World {
     fn count_reached(&mut self, content: u32) {
         let contents = self.setup.universe.specs.len();
         self.outcome.reached.resize(self.nodes.len() * contents, 0);
-        for node in &self.nodes {
-            let here = node.held.get(&content).map_or(0, |held| held.here.count());
-            let at = node.number as usize * contents + content as usize;
-            self.outcome.reached[at] = here as u32;
+        for node in &self.holders[content as usize] {
+            let held = self.nodes[*node as usize].held.get(&content);
+            let at = *node as usize * contents + content as usize;
+            self.outcome.reached[at] = held.map_or(0, |held| held.here.count()) as u32;
         }
     }
 
@@ -258,17 +208,7 @@ impl World {
             Event::Begin(contact) => self.begin(contact),
             Event::End(contact) => self.end(contact),
             Event::Publish(content, sequence) => self.publish(content, sequence),
-            Event::Expire(content) => {
-                self.count_reached(content);
-                for node in 0..self.nodes.len() as u32 {
-                    if self.nodes[node as usize].held.contains_key(&content) {
-                        let now = self.now;
-                        let universe = &self.setup.universe;
-                        self.nodes[node as usize].expire(universe, content, now);
-                        self.drain(node);
-                    }
-                }
-            }
+            Event::Expire(content) => self.expire(content),
             Event::Crash(node) => self.crash(node),
             Event::Tear(node) => self.tear(node),
             Event::Watch(number) => {
@@ -292,8 +232,21 @@ impl World {
                     self.input(node, Input::Tick);
                 }
             }
-            Event::Sent(contact, side) => self.sent(contact, side),
-            Event::Arrive(contact, side, parcel) => self.arrive(contact, side, parcel),
+            Event::Sent(contact, side) => self.sent(contact, side.into()),
+            Event::Arrive(contact, side, parcel) => {
+                if let Some(parcel) = self.queue.parcels.take(parcel) {
+                    self.arrive(contact, side.into(), parcel);
+                }
+            }
+        }
+    }
+
+    fn expire(&mut self, content: u32) {
+        self.count_reached(content);
+        for node in self.holders[content as usize].clone() {
+            let universe = &self.setup.universe;
+            self.nodes[node as usize].expire(universe, content, self.now);
+            self.drain(node);
         }
     }
 
@@ -309,6 +262,7 @@ impl World {
             directions: [Direction::default(), Direction::default()],
         };
         self.contacts.insert(number, contact);
+        self.at(meeting.to, Event::End(number));
         for side in 0..2 {
             let up = Input::Up {
                 contact: ContactNo(number),
@@ -324,7 +278,7 @@ impl World {
     }
 
     fn end(&mut self, number: u32) {
-        let Some(contact) = self.contacts.remove(&number) else {
+        let Some(contact) = self.contacts.remove(number) else {
             return;
         };
         let mut broken = false;
@@ -356,13 +310,7 @@ impl World {
         if !self.nodes[node as usize].up {
             return;
         }
-        let its: Vec<u32> = self
-            .contacts
-            .iter()
-            .filter(|(_, contact)| contact.ends.contains(&node))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in its {
+        for number in self.contacts.of(node) {
             self.end(number);
         }
         self.nodes[node as usize].crash();
@@ -397,6 +345,13 @@ impl World {
 
     /// Does what the core of a node wants done.
     fn drain(&mut self, node: u32) {
+        self.work_off(node);
+        for content in std::mem::take(&mut self.nodes[node as usize].new) {
+            self.holders[content as usize].insert(node);
+        }
+    }
+
+    fn work_off(&mut self, node: u32) {
         if !self.nodes[node as usize].up {
             return;
         }
@@ -505,7 +460,7 @@ impl World {
 
     /// The side that ends a contact goes at once, the other one when it notices.
     fn hang_up(&mut self, number: u32, by: u32) {
-        if let Some(contact) = self.contacts.remove(&number) {
+        if let Some(contact) = self.contacts.remove(number) {
             let other = contact.ends.into_iter().find(|end| *end != by);
             if let Some(other) = other {
                 self.went_down(other, ContactNo(number));
