@@ -190,6 +190,10 @@ impl Uplink {
 
     pub(crate) fn close(&mut self, contact: ContactNo) {
         self.lanes.remove(&contact);
+        if self.lanes.is_empty() {
+            // An empty map that was used keeps memory for eleven.
+            self.lanes = BTreeMap::new();
+        }
     }
 
     /// Queues what a contact asked for. False when it asks for too much at a time.

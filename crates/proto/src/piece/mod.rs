@@ -181,6 +181,10 @@ impl Pieces {
         for request in fetch.requests.values() {
             self.land(request);
         }
+        if self.fetches.is_empty() {
+            // An empty map that was used keeps memory for eleven.
+            self.fetches = BTreeMap::new();
+        }
     }
 
     /// A segment is wanted that has this payload, of which some chunk groups are here.

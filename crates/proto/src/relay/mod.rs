@@ -80,6 +80,10 @@ impl Relay {
         let Some(session) = self.sessions.remove(&no) else {
             return;
         };
+        if self.sessions.is_empty() {
+            // An empty map that was used keeps memory for eleven.
+            self.sessions = BTreeMap::new();
+        }
         self.claimed = self.claimed.saturating_sub(session.claims.bytes);
         let contents: Vec<ContentNo> = session.remote.keys().copied().collect();
         for at in &contents {
