@@ -202,6 +202,18 @@ fn invented_contents_leave_room_for_those_of_others() {
 }
 
 #[test]
+fn names_of_a_trusted_publisher_are_invented_within_bounds() {
+    let mut bench = Bench::new();
+    let mut config = Config::new(PublisherKey([255; 32]));
+    config.trusted.insert(key("any").publisher);
+    bench.core = Delivery::new(config, Time(0));
+    let here = SequenceRuns::of(0, 3);
+    let liar = bench.meet(1);
+    invent(&mut bench, liar, 39_900, &here);
+    assert!(bench.core.contents() <= Claims::UNPROVEN_WITH_TRUSTED_MAX);
+}
+
+#[test]
 fn many_liars_together_leave_room_too() {
     let mut bench = Bench::new();
     let here = SequenceRuns::of(0, 3);

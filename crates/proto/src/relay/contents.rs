@@ -123,7 +123,12 @@ impl Relay {
         }
         let trusted = base.config.is_trusted(&key.publisher);
         let unproven = self.sessions.get(&no)?.claims.unproven;
-        if unproven >= Claims::UNPROVEN_MAX && !trusted {
+        let most = if trusted {
+            Claims::UNPROVEN_WITH_TRUSTED_MAX
+        } else {
+            Claims::UNPROVEN_MAX
+        };
+        if unproven >= most {
             return self.defer(no, key);
         }
         if self.entries.len() >= CONTENTS_MAX {
