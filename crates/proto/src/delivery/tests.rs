@@ -345,6 +345,25 @@ fn who_does_not_answer_keeps_a_content_away_for_five_seconds_at_most() {
 }
 
 #[test]
+fn records_that_the_store_could_not_look_up_are_asked_for_again() {
+    let mut bench = Bench::new();
+    let (contact, here) = (bench.meet(1), SequenceRuns::of(0, 3));
+    bench.offer(contact, &[(1, "film")], &here);
+    assert!(bench.was_asked(contact, 1));
+    let (at, track, run) = (RemoteNo(1), TrackNo(0), Run::new(0, 3));
+    bench.hear(contact, RelayMessage::Records(at, track, run, Vec::new()));
+    let content = bench.core.no(&key("film"));
+    let forever = false;
+    bench.input(Input::RefusedContent { content, forever });
+    assert!(!bench.was_asked(contact, 1));
+    for _ in 0..4 {
+        bench.wait(Duration::from_secs(8));
+        bench.hear(contact, ContactMessage::Pong(0));
+    }
+    assert!(bench.was_asked(contact, 1));
+}
+
+#[test]
 fn what_one_contact_withholds_is_soon_asked_of_another() {
     let mut bench = Bench::new();
     let here = SequenceRuns::of(0, 4);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Relay;
+use super::session::Question;
 use crate::delivery::{Base, Input};
 use crate::numbers::{ContentNo, Place, TrackNo};
 use crate::runs::{SequenceRun, SequenceRuns};
@@ -147,10 +148,18 @@ impl Relay {
     }
 
     fn failed_content(&mut self, base: &mut Base, at: ContentNo) {
-        if let Some(entry) = self.entries.get_mut(&at) {
+        let Self {
+            entries, sessions, ..
+        } = self;
+        if let Some(entry) = entries.get_mut(&at) {
             entry.upgrade = None;
-            for track in &mut entry.tracks {
-                track.asked.retain(|(asked, _)| asked.is_some());
+            for (index, track) in entry.tracks.iter_mut().enumerate() {
+                // What was answered meanwhile is lost, and is asked for again.
+                track.asked.retain(|(asked, run)| {
+                    let question = Question::Records(at, TrackNo(index as u16), *run);
+                    let session = asked.and_then(|no| sessions.get(&no));
+                    session.is_some_and(|it| it.owed.contains_key(&question))
+                });
             }
         }
         self.pause(base, at);
