@@ -99,8 +99,8 @@ impl Claims {
     /// Most contents of one contact that nobody has proven. A node that has more is asked for the
     /// rest as these are.
     pub const UNPROVEN_MAX: usize = 2_000;
-    /// The same where the next one is named as one of a trusted publisher. Anybody can name its key,
-    /// so those have no more than a share of their own, which strangers' cannot take.
+    /// The same where the next one is named as one of a trusted publisher. Anybody can name its
+    /// key, so those have no more than a share of their own, which strangers' cannot take.
     pub const UNPROVEN_WITH_TRUSTED_MAX: usize = 4_000;
 }
 
