@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod liars;
 pub mod random;
 pub mod relay;
 pub mod retention;

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use lavant_sim::liars::{Liar, Summary};
 use lavant_sim::relay::report::{self, Options as RelayOptions, Ratios};
 use lavant_sim::relay::trace;
 use lavant_sim::retention::{Options, run};
@@ -17,6 +18,7 @@ const HELP: &str = "Usage:
                    [--hourly MEETINGS] [--meeting SECONDS]
                    [--contents N] [--segments N] [--length BYTES] [--publish PERCENT]
                    [--rate BYTES/S | --unlimited] [--buffer PERCENT]
+  lavant-sim liars [--seed N] [--seeds COUNT] [--liar NAME]
 
 retention  a store under pressure: COUNT seeds from N on; the rules are checked at every step
 replay     one seed again, with its report
@@ -26,6 +28,7 @@ relay      nodes that meet, in a trace from a file ('ID ID START END' or 'TIME C
            --trouble adds lies, crashes, wrong clocks and failing stores;
            --buffer is what a node can store, in percent of all that is published;
            --films, given first, is a setting: short meetings, 4 films of 100 segments
+liars      few nodes with real signatures and one that lies, beside the same without it
 
 Examples:
   lavant-sim retention --seeds 1000
@@ -33,7 +36,8 @@ Examples:
   lavant-sim relay --unlimited
   lavant-sim relay --films --seeds 10
   lavant-sim relay --buffer 10 --meeting 10 --seeds 5
-  lavant-sim relay --trace contacts.txt --json";
+  lavant-sim relay --trace contacts.txt --json
+  lavant-sim liars --liar withholds --seed 7";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -59,6 +63,7 @@ fn simulate(args: &[String]) -> Result<(), String> {
     let mut rest = match args {
         [command, rest @ ..] if command == "retention" => rest,
         [command, rest @ ..] if command == "relay" => return relay(rest),
+        [command, rest @ ..] if command == "liars" => return liars(rest),
         [command, seed, rest @ ..] if command == "replay" => {
             (options.seed, seeds) = (number(seed)?, 1);
             rest
@@ -120,6 +125,36 @@ fn relay(args: &[String]) -> Result<(), String> {
     }
     if seeds > 1 && options.compare {
         say(&if json { ratios.json() } else { ratios.table() });
+    }
+    Ok(())
+}
+
+fn liars(mut rest: &[String]) -> Result<(), String> {
+    let (mut first, mut seeds, mut only) = (0, 20, None);
+    while let [flag, value, more @ ..] = rest {
+        match flag.as_str() {
+            "--seed" => (first, seeds) = (number(value)?, 1),
+            "--seeds" => seeds = number(value)?,
+            "--liar" => only = Some(value),
+            _ => return Err(format!("{flag} is not known\n\n{HELP}")),
+        }
+        rest = more;
+    }
+    if !rest.is_empty() {
+        return Err(HELP.into());
+    }
+    let chosen = |name: &str| only.is_none_or(|only| only == name);
+    if !Liar::ALL.iter().any(|(_, name)| chosen(name)) {
+        let names: Vec<&str> = Liar::ALL.iter().map(|(_, name)| *name).collect();
+        return Err(format!("the liars are {}", names.join(", ")));
+    }
+    for (liar, name) in Liar::ALL.into_iter().filter(|(_, name)| chosen(name)) {
+        let mut summary = Summary::default();
+        for seed in first..first.saturating_add(seeds) {
+            let report = lavant_sim::liars::run(liar, seed);
+            summary.add(&report.map_err(|broken| format!("{name}, seed {seed}: {broken}"))?);
+        }
+        say(&summary.table(name));
     }
     Ok(())
 }

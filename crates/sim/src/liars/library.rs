@@ -1,0 +1,339 @@
+//! What is said about contents: questions of others, which take their time, and their answers,
+//! which are verified before anything is believed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use lavant_proto::content::Proof;
+use lavant_proto::delivery::{Input, Known, Output};
+use lavant_proto::numbers::{ContactNo, ContentNo, Place, TrackNo};
+use lavant_proto::relay::learn::{self, Complete, Progress, Wrong};
+use lavant_proto::relay::message::{RECORDS_MAX, ROWS_MAX, RelayMessage, Row, TrackName, place};
+use lavant_proto::runs::{PositionRun, SequenceRun};
+use lavant_proto::time::Time;
+
+use super::node::{Effect, Node};
+use super::store::{Refusal, Segment};
+
+/// Questions that are read at once.
+const AT_ONCE: usize = 2;
+/// Questions of one contact that wait before it is read no further for a moment.
+const WAITING_MANY: usize = 64;
+const MOMENT: Duration = Duration::from_millis(100);
+/// What a question costs: rows as those of a large manifest, which a tree over all of them proves.
+const COST: Duration = Duration::from_micros(200);
+const COST_OF_ROWS: Duration = Duration::from_millis(5);
+
+/// What a contact asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Query {
+    Manifest(ContentNo),
+    Rows(ContentNo, PositionRun),
+    Records(ContentNo, TrackNo, SequenceRun),
+}
+
+impl Query {
+    const fn cost(&self) -> Duration {
+        match self {
+            Self::Rows(..) => COST_OF_ROWS,
+            Self::Manifest(_) | Self::Records(..) => COST,
+        }
+    }
+}
+
+/// Questions that wait: one of each contact is read at a time.
+#[derive(Debug, Default)]
+pub(super) struct Library {
+    waiting: BTreeMap<ContactNo, VecDeque<Query>>,
+    turn: VecDeque<ContactNo>,
+    reading: BTreeSet<ContactNo>,
+    slow: BTreeMap<ContactNo, Time>,
+}
+
+impl Library {
+    pub(super) fn close(&mut self, contact: ContactNo) {
+        self.waiting.remove(&contact);
+        self.slow.remove(&contact);
+        self.turn.retain(|other| *other != contact);
+    }
+
+    /// Nothing of a contact is read until then.
+    pub(super) fn slow(&mut self, contact: ContactNo, until: Time) {
+        self.slow.insert(contact, until);
+    }
+}
+
+impl Node {
+    pub(super) fn about_contents(&mut self, output: Output) {
+        match output {
+            Output::SendManifest { contact, content } => {
+                self.query(contact, Query::Manifest(content));
+            }
+            Output::SendRows {
+                contact,
+                content,
+                run,
+            } => self.query(contact, Query::Rows(content, run)),
+            Output::SendRecords {
+                contact,
+                content,
+                track,
+                run,
+            } => self.query(contact, Query::Records(content, track, run)),
+            Output::LearnManifest {
+                contact,
+                content: at,
+                manifest,
+                signature,
+            } => {
+                let Some(key) = self.core.key(at).cloned() else {
+                    return;
+                };
+                let now = self.now;
+                let read = self
+                    .assemblies
+                    .manifest(at, &key, &manifest, signature, now);
+                self.learned_manifest(contact, at, read);
+            }
+            Output::LearnRows {
+                contact,
+                content,
+                from,
+                rows,
+                proof,
+            } => self.learn_rows(contact, content, from, (rows, &proof)),
+            Output::LearnRecords {
+                contact,
+                content,
+                track,
+                run,
+                records,
+            } => {
+                let key = self.core.key(content).cloned();
+                let name = self.core.track_name(content, track).cloned();
+                let (Some(key), Some(name)) = (key, name) else {
+                    return;
+                };
+                match learn::records(&key, &name, run, records, self.now) {
+                    Ok(records) => self.note(Some(contact), (content, track), run, records),
+                    Err(why) => self.handle(Input::Lied { contact, why }),
+                }
+            }
+            Output::Recall {
+                content,
+                track,
+                run,
+            } => self.recall(content, track, run),
+            _ => {}
+        }
+    }
+
+    fn learned_manifest(
+        &mut self,
+        contact: ContactNo,
+        content: ContentNo,
+        read: Result<Progress, Wrong>,
+    ) {
+        match read {
+            Ok(Progress { total, known }) => {
+                self.handle(Input::Manifest {
+                    content,
+                    total,
+                    known,
+                });
+                self.complete(content);
+            }
+            Err(Wrong::Lie(why)) => self.handle(Input::Lied { contact, why }),
+            Err(Wrong::Early) => self.refuse(content, &Refusal::Now),
+        }
+    }
+
+    fn learn_rows(
+        &mut self,
+        contact: ContactNo,
+        content: ContentNo,
+        from: u64,
+        (rows, proof): (Vec<Row>, &[[u8; 32]]),
+    ) {
+        match self.assemblies.rows(content, from, rows, proof) {
+            Ok(Some(Progress { known, .. })) => {
+                self.handle(Input::Rows { content, known });
+                self.complete(content);
+            }
+            Ok(None) => {}
+            Err(why) => self.handle(Input::Lied { contact, why }),
+        }
+    }
+
+    fn refuse(&mut self, content: ContentNo, why: &Refusal) {
+        let forever = matches!(why, Refusal::Forever);
+        self.handle(Input::RefusedContent { content, forever });
+    }
+
+    /// Makes a content of a manifest out of which every row is known.
+    fn complete(&mut self, content: ContentNo) {
+        let Some(assembly) = self.assemblies.complete(content) else {
+            return;
+        };
+        let whole: Option<Complete> = assembly.finish();
+        let admitted = whole.map_or(Err(Refusal::Forever), |it| self.store.admit(it));
+        match admitted {
+            Ok(()) => self.tell_content(content),
+            Err(why) => self.refuse(content, &why),
+        }
+    }
+
+    /// Notes verified records and tells the core how long their segments are.
+    fn note(
+        &mut self,
+        from: Option<ContactNo>,
+        (content, track): (ContentNo, TrackNo),
+        run: SequenceRun,
+        records: Vec<Segment>,
+    ) {
+        if self.store.fails() {
+            return self.refuse(content, &Refusal::Now);
+        }
+        let mut known = Vec::new();
+        for (record, proof) in records {
+            let sequence = record.sequence;
+            let place = Place {
+                content,
+                track,
+                sequence,
+            };
+            known.push(Known {
+                sequence,
+                root: record.root,
+                length: record.length,
+                have: self.store.have(&record.root, record.length),
+            });
+            self.pending.entry(place).or_insert((record, proof));
+        }
+        self.handle(Input::Learned {
+            from,
+            content,
+            track,
+            run,
+            known,
+        });
+    }
+
+    fn recall(&mut self, content: ContentNo, track: TrackNo, run: SequenceRun) {
+        let stored = self
+            .core
+            .key(content)
+            .and_then(|key| self.store.contents.get(key));
+        let name = self.core.track_name(content, track);
+        let (Some(stored), Some(name)) = (stored, name) else {
+            return self.note(None, (content, track), run, Vec::new());
+        };
+        let known = (run.start..run.end).filter_map(|at| stored.known.get(&(name.clone(), at)));
+        let by_manifest = known.map(|(record, _)| (record.clone(), Proof::Manifest));
+        let records = by_manifest.collect();
+        self.note(None, (content, track), run, records);
+    }
+
+    fn query(&mut self, contact: ContactNo, query: Query) {
+        let waiting = self.library.waiting.entry(contact).or_default();
+        waiting.push_back(query);
+        let many = waiting.len() > WAITING_MANY;
+        if waiting.len() == 1 {
+            self.library.turn.push_back(contact);
+        }
+        if many {
+            let until = self.now.after(MOMENT);
+            self.effects.push(Effect::Slow(contact, until));
+        }
+        self.read_next();
+    }
+
+    /// Reads questions of contacts that have not used up their budget.
+    pub(super) fn read_next(&mut self) {
+        for _ in 0..self.library.turn.len() {
+            if self.library.reading.len() >= AT_ONCE {
+                return;
+            }
+            let Some(contact) = self.library.turn.pop_front() else {
+                return;
+            };
+            let slow = self.library.slow.get(&contact);
+            if slow.is_some_and(|until| *until > self.now) {
+                self.library.turn.push_back(contact);
+                continue;
+            }
+            let first = self.library.waiting.get(&contact).and_then(VecDeque::front);
+            if let Some(query) = first {
+                self.library.reading.insert(contact);
+                self.effects.push(Effect::Read(contact, query.cost()));
+            }
+        }
+    }
+
+    /// A question was read: it is answered, and the next one of the same contact waits behind those
+    /// of others.
+    pub(super) fn was_read(&mut self, now: Time, contact: ContactNo) {
+        self.now = now;
+        self.library.reading.remove(&contact);
+        let waiting = self.library.waiting.get_mut(&contact);
+        if let Some(waiting) = waiting
+            && let Some(query) = waiting.pop_front()
+        {
+            if !waiting.is_empty() {
+                self.library.turn.push_back(contact);
+            }
+            if let Some(answer) = self.answer(query) {
+                self.send(contact, &answer.into());
+            }
+            let micros = query.cost().as_micros() as u64;
+            self.handle(Input::Spent { contact, micros });
+        }
+        self.read_next();
+        self.drain();
+    }
+
+    fn answer(&self, query: Query) -> Option<RelayMessage> {
+        let content = |at| self.store.contents.get(self.core.key(at)?);
+        match query {
+            Query::Manifest(at) => {
+                let sheet = content(at)?.sheet.as_ref()?;
+                let manifest = sheet.manifest.encode();
+                Some(RelayMessage::Manifest(at.told(), manifest, sheet.signature))
+            }
+            Query::Rows(at, run) => {
+                let content = content(at)?;
+                let sheet = content.sheet.as_ref()?;
+                let total = sheet.tree.leaves().len() as u64;
+                let end = run.end.min(run.start.saturating_add(ROWS_MAX)).min(total);
+                if run.start >= end {
+                    return None;
+                }
+                let rows = (run.start..end).map(|position| {
+                    let (info, kind, sequence) = place(&sheet.manifest, position)?;
+                    let rendition = info.name.clone();
+                    let name = TrackName { rendition, kind };
+                    let (record, _) = content.known.get(&(name, sequence))?;
+                    Some(Row::of(record))
+                });
+                let rows: Option<Vec<Row>> = rows.collect();
+                let proof = sheet.tree.prove(run.start as usize..end as usize);
+                Some(RelayMessage::Rows(at.told(), run.start, rows?, proof))
+            }
+            Query::Records(at, track, run) => {
+                let content = content(at)?;
+                let name = self.core.track_name(at, track)?;
+                let end = run.end.min(run.start.saturating_add(RECORDS_MAX));
+                let here = (run.start..end).filter_map(|sequence| {
+                    let place = (name.clone(), sequence);
+                    content.here.get(&place)?;
+                    let (record, proof) = content.known.get(&place)?;
+                    let Proof::Signature(signature) = proof else {
+                        return None;
+                    };
+                    Some((record.encode(), *signature))
+                });
+                Some(RelayMessage::Records(at.told(), track, run, here.collect()))
+            }
+        }
+    }
+}
