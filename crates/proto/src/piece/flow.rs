@@ -23,7 +23,7 @@ pub(crate) struct Flow {
     pub(crate) outstanding: u64,
     pub(crate) window: u64,
     /// Bytes a second, while something is asked for.
-    pace: u64,
+    pub(crate) pace: u64,
     /// Bytes that arrived since the pace was measured last, in how much of the time while something
     /// was asked for, and until when that was counted.
     arrived: u64,

@@ -26,6 +26,8 @@ pub(crate) const REQUESTS_MAX: usize = 256;
 pub(crate) const REQUEST_GROUPS_MAX: u64 = 64;
 /// How many requests in a row a contact may leave unanswered that others had to answer.
 const WITHHELD_MAX: u32 = 16;
+/// How many times as much a contact has to give to be asked for what trickles from another one.
+const FASTER: u64 = 4;
 
 /// A payload that is being fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +96,8 @@ pub(crate) struct Request {
     pub(crate) groups: GroupRun,
     /// When others may be asked for it.
     due: Time,
+    /// When others may be asked for it that give more in less time.
+    slow: Time,
 }
 
 /// What is asked of one contact.
@@ -129,6 +133,8 @@ pub(crate) struct Overdue {
     pub(crate) contact: ContactNo,
     pub(crate) request: RequestNo,
     pub(crate) place: Place,
+    /// It may still come as slowly as all else does from there.
+    pub(crate) slow: bool,
 }
 
 /// All payloads that are being fetched, and of whom.
@@ -284,7 +290,7 @@ impl Pieces {
         &mut self,
         contact: ContactNo,
         want: &Want,
-        answer: Duration,
+        (answer, longest): (Duration, Duration),
         now: Time,
     ) -> Option<(RequestNo, Time)> {
         let payload = self.payloads.get_mut(&want.piece)?;
@@ -302,16 +308,18 @@ impl Pieces {
             place: want.place,
             groups,
             due,
+            slow: now.after(longest),
         };
+        let look = due.min(asked.slow);
         if fetch.requests.is_empty() {
             fetch.progress.0 = now;
         }
         fetch.requests.insert(request, asked);
-        self.dues.insert((due, contact, request));
+        self.dues.insert((look, contact, request));
         let cost = groups.count() * crate::uplink::GROUP_ON_LINK;
         fetch.limit.take(now, cost);
         self.limit.take(now, cost);
-        Some((request, due))
+        Some((request, look))
     }
 
     /// Chunk groups of a request came and were kept. None when it was given up.
@@ -417,20 +425,36 @@ impl Pieces {
             let Some(asked) = fetch.requests.get_mut(&request) else {
                 continue;
             };
+            let is_due = asked.due <= now;
             let skipped = latest.is_some_and(|latest| latest > request);
-            if skipped || now.since(since) >= answer {
-                let place = asked.place;
+            let stalled = is_due && (skipped || now.since(since) >= answer);
+            if stalled || asked.slow <= now {
                 found.push(Overdue {
                     contact,
                     request,
-                    place,
+                    place: asked.place,
+                    slow: !stalled,
                 });
             }
             // Nobody else may have it: then it is waited for on.
-            asked.due = now.after(answer);
-            self.dues.insert((asked.due, contact, request));
+            let again = now.after(answer);
+            if is_due {
+                asked.due = again;
+            }
+            let look = if asked.slow <= now { again } else { asked.slow };
+            self.dues.insert((look.min(asked.due), contact, request));
         }
         found
+    }
+
+    /// Whether a contact gives so much more than another one that what was asked of that one comes
+    /// sooner from it. One of which nothing was asked yet is tried.
+    pub(crate) fn is_faster(&self, contact: ContactNo, than: ContactNo) -> bool {
+        let pace = |no| self.fetches.get(&no).map_or(0, |it| it.flow.pace);
+        match pace(contact) {
+            0 => !self.asks(contact),
+            its => its / FASTER >= pace(than),
+        }
     }
 
     /// When a request is due next.
@@ -475,7 +499,7 @@ impl Base {
             let Some(contact) = self.contacts.get_mut(no) else {
                 return;
             };
-            let answer = contact.answer_within();
+            let answer = (contact.answer_within(), contact.patience.answer.1);
             let Some((request, due)) = self.pieces.ask(no, &want, answer, now) else {
                 return;
             };
@@ -504,6 +528,7 @@ mod tests {
 
     const TRIP: Duration = Duration::from_millis(10);
     const ANSWER: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(5);
 
     fn place(sequence: u64) -> Place {
         Place {
@@ -527,7 +552,7 @@ mod tests {
             place: place(1),
             groups,
         };
-        let asked = pieces.ask(ContactNo(contact), &want, ANSWER, Time(0));
+        let asked = pieces.ask(ContactNo(contact), &want, (ANSWER, LONGEST), Time(0));
         asked.unwrap().0
     }
 
@@ -568,6 +593,31 @@ mod tests {
         ask(&mut pieces, 1, piece, Run::new(0, 4));
         pieces.close_contact(ContactNo(1));
         assert_eq!(pieces.open(piece).count(), 4);
+    }
+
+    #[test]
+    fn what_trickles_from_one_contact_is_asked_of_one_that_gives_more() {
+        let mut pieces = pieces();
+        let key = (Root([1; 32]), 64 * CHUNK_GROUP_BYTES);
+        let piece = pieces.want(place(1), key, &GroupRuns::new());
+        let early = ask(&mut pieces, 0, piece, Run::new(0, 1));
+        let second = Time::from_seconds(1);
+        pieces.arrived(ContactNo(0), early, Run::new(0, 1), (second, TRIP));
+        // All else of it takes a minute at that pace.
+        let held = ask(&mut pieces, 0, piece, Run::new(1, 60));
+        let now = Time::from_seconds(6);
+        pieces.arrived(ContactNo(0), held, Run::new(1, 2), (now, TRIP));
+        let overdue = pieces.overdue(now, |_| ANSWER);
+        assert_eq!((overdue.len(), overdue[0].slow), (1, true));
+        let (trickles, other) = (ContactNo(0), ContactNo(1));
+        assert!(pieces.is_faster(other, trickles));
+        let quick = ask(&mut pieces, 1, piece, Run::new(60, 64));
+        assert!(!pieces.is_faster(other, trickles));
+        let soon = Time(200_000);
+        pieces.arrived(other, quick, Run::new(60, 64), (soon, TRIP));
+        assert!(pieces.is_faster(other, trickles));
+        assert!(!pieces.is_faster(trickles, other));
+        assert_eq!(pieces.overdue(now, |_| ANSWER).len(), 0);
     }
 
     #[test]

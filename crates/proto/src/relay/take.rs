@@ -287,8 +287,10 @@ impl Relay {
             contact,
             request,
             place,
+            slow,
         } = overdue;
-        let others = self.sessions.iter().filter(|(no, _)| **no != contact);
+        let fits = |no: ContactNo| no != contact && (!slow || base.pieces.is_faster(no, contact));
+        let others = self.sessions.iter().filter(|(no, _)| fits(**no));
         let mut others = others.filter_map(|(_, it)| it.remote.get(&place.content));
         if !others.any(|remote| remote.has(place.track, place.sequence)) {
             return;

@@ -40,6 +40,13 @@ liars! {
 }
 
 #[test]
+fn what_trickles_does_not_hold_up_a_film() {
+    // One contact gives a chunk group now and then of what others would give at once.
+    let report = run(Liar::Withholds, 18);
+    assert!(report.is_ok(), "{report:?}");
+}
+
+#[test]
 fn a_world_with_a_liar_repeats_itself() {
     let once = run(Liar::WrongBytes, 3).unwrap();
     assert_eq!(once.trace, run(Liar::WrongBytes, 3).unwrap().trace);
