@@ -56,6 +56,10 @@ pub struct Serving {
     pub request: RequestNo,
     /// The segment.
     pub place: Place,
+    /// How urgent it is: what is more urgent may go onto the link first.
+    pub class: Class,
+    /// The lowest goes first within its class.
+    pub rank: u8,
     /// All chunk groups that were asked for with it.
     pub asked: GroupRun,
     /// Those that are to be sent now.
@@ -79,8 +83,9 @@ struct Lane {
     /// By class, rank and order: the request, and what is left of it.
     jobs: BTreeMap<(Class, u8, u64), (Job, GroupRun)>,
     next: u64,
-    /// Bytes handed to the link that it has not taken yet, and when it took some last.
-    in_link: u64,
+    /// Bytes handed to the link that it has not taken yet, by class and rank: the link takes the
+    /// most urgent first. And when it took some last.
+    in_link: BTreeMap<(Class, u8), u64>,
     taken: Time,
     drain: Drain,
     limit: Bucket,
@@ -132,16 +137,32 @@ impl Drain {
 }
 
 impl Lane {
-    fn first(&self) -> Option<Class> {
-        self.jobs.first_key_value().map(|((class, ..), _)| *class)
+    fn first(&self) -> Option<(Class, u8)> {
+        let first = self.jobs.first_key_value();
+        first.map(|((class, rank, _), _)| (*class, *rank))
     }
 
-    /// How many chunk groups its link may be given now.
-    fn groups(&self) -> u64 {
-        if self.in_link == 0 {
+    /// How many chunk groups of an urgency its link may be given now: what is less urgent and waits
+    /// in the link is overtaken there.
+    fn groups(&self, urgency: (Class, u8)) -> u64 {
+        let before: u64 = self.in_link.range(..=urgency).map(|(_, bytes)| bytes).sum();
+        if before == 0 {
             return (self.drain.room() / GROUP_ON_LINK).max(1);
         }
-        self.drain.room().saturating_sub(self.in_link) / GROUP_ON_LINK
+        self.drain.room().saturating_sub(before) / GROUP_ON_LINK
+    }
+
+    /// The link took bytes, of the most urgent first.
+    fn took(&mut self, mut bytes: u64) {
+        while let Some(mut first) = self.in_link.first_entry() {
+            let taken = bytes.min(*first.get());
+            *first.get_mut() -= taken;
+            bytes -= taken;
+            if *first.get() > 0 {
+                return;
+            }
+            first.remove();
+        }
     }
 }
 
@@ -176,7 +197,7 @@ impl Uplink {
         let lane = Lane {
             jobs: BTreeMap::new(),
             next: 0,
-            in_link: 0,
+            in_link: BTreeMap::new(),
             taken: now,
             drain: Drain {
                 rate,
@@ -220,7 +241,7 @@ impl Uplink {
     /// The link took bytes.
     pub(crate) fn sent(&mut self, contact: ContactNo, bytes: u64, now: Time) {
         if let Some(lane) = self.lanes.get_mut(&contact) {
-            lane.in_link = lane.in_link.saturating_sub(bytes);
+            lane.took(bytes);
             lane.taken = now;
             lane.drain.took(bytes, now);
         }
@@ -229,7 +250,7 @@ impl Uplink {
     /// When the link of a contact took something last, if it holds something.
     pub(crate) fn taken(&self, contact: ContactNo) -> Option<Time> {
         let lane = self.lanes.get(&contact)?;
-        (lane.in_link > 0).then_some(lane.taken)
+        (!lane.in_link.is_empty()).then_some(lane.taken)
     }
 
     /// What goes onto which link now.
@@ -238,10 +259,10 @@ impl Uplink {
         let allowed = self.limit.allows(now);
         let mut best: Option<(Class, bool, ContactNo, u64)> = None;
         for (no, lane) in &mut self.lanes {
-            let Some(class) = lane.first() else {
+            let Some(urgency) = lane.first() else {
                 continue;
             };
-            let room = lane.groups();
+            let (class, room) = (urgency.0, lane.groups(urgency));
             if room == 0 {
                 continue;
             }
@@ -283,6 +304,8 @@ impl Uplink {
             contact,
             request: job.request,
             place: job.place,
+            class: job.class,
+            rank: job.rank,
             asked: job.asked,
             groups,
             last: left.count() == 0,
@@ -290,12 +313,15 @@ impl Uplink {
         if serving.last {
             entry.remove();
         }
-        if lane.in_link == 0 {
+        if lane.in_link.is_empty() {
             lane.taken = now;
             lane.drain.begin(now);
         }
         let bytes = count * GROUP_ON_LINK;
-        lane.in_link += bytes;
+        *lane
+            .in_link
+            .entry((serving.class, serving.rank))
+            .or_default() += bytes;
         lane.limit.take(now, bytes);
         self.limit.take(now, bytes);
         Next::Serve(serving)
@@ -382,6 +408,30 @@ mod tests {
             assert!(waits <= Duration::from_millis(50), "{waits:?}");
         }
         assert!(live_waits(500_000_000, None) <= Duration::from_millis(50));
+    }
+
+    #[test]
+    fn what_is_urgent_does_not_wait_for_a_link_that_is_full_of_bulk() {
+        let mut uplink = Uplink::new(None, 32, Time(0));
+        let link = ContactNo(0);
+        uplink.open(link, (None, Some(375_000)), Time(0));
+        let serve = |uplink: &mut Uplink| match uplink.next(Time(0)) {
+            Next::Serve(serving) => Some((serving.request.0, serving.groups.count())),
+            _ => None,
+        };
+        uplink.push(link, job(1, Class::Relay, 2));
+        assert_eq!(serve(&mut uplink), Some((1, 1)));
+        assert_eq!(serve(&mut uplink), None);
+        uplink.push(link, job(2, Class::Live, 2));
+        assert_eq!(serve(&mut uplink), Some((2, 1)));
+        assert_eq!(serve(&mut uplink), None);
+        // The link takes the live one first.
+        uplink.sent(link, GROUP_ON_LINK, Time(0));
+        assert_eq!(serve(&mut uplink), Some((2, 1)));
+        uplink.sent(link, GROUP_ON_LINK, Time(0));
+        assert_eq!(serve(&mut uplink), None);
+        uplink.sent(link, GROUP_ON_LINK, Time(0));
+        assert_eq!(serve(&mut uplink), Some((1, 1)));
     }
 
     #[test]
