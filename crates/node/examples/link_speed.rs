@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use lavant_node::link::{Frame, Link, LinkConfig, LinkKind, Links, Target};
+use lavant_node::link::{Frame, Link, LinkConfig, LinkKind, Links, Target, Urgency};
 use lavant_proto::ids::SigningKey;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -250,10 +250,10 @@ async fn transfer(
                 bytes: pool[number % POOL].clone(),
             });
             if batch.len() == BATCH {
-                sender.send(&mut batch).await?;
+                sender.send(&mut batch, Urgency::Bulk).await?;
             }
         }
-        sender.send(&mut batch).await?;
+        sender.send(&mut batch, Urgency::Bulk).await?;
         Ok::<_, Failure>(sender)
     });
     let mut got = 0;

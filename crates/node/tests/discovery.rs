@@ -7,7 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lavant_node::link::{Discovery, Frame, LinkConfig, LinkError, LinkKind, Links, Sighting};
+use lavant_node::link::{
+    Discovery, Frame, LinkConfig, LinkError, LinkKind, Links, Sighting, Urgency,
+};
 use lavant_proto::ids::SigningKey;
 use tokio::time::timeout;
 
@@ -117,7 +119,7 @@ async fn find() {
     assert_eq!(link.kind(), LinkKind::Tcp);
     let (mut sender, _keep) = link.split();
     let mut batch = vec![Frame::Control(Bytes::from("found"))];
-    sender.send(&mut batch).await.unwrap();
+    sender.send(&mut batch, Urgency::Bulk).await.unwrap();
     sender.close("goodbye").await;
     loop {
         if discovery.next().await.unwrap() == (Sighting::Lost { key: one }) {

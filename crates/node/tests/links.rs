@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lavant_node::link::{
     BindError, CONTROL_BYTES_MAX, DATA_BYTES_MAX, DialError, Frame, Link, LinkConfig, LinkError,
-    LinkKind, Links, SourceAddr, Target,
+    LinkKind, Links, SourceAddr, Target, Urgency,
 };
 use lavant_proto::ids::{PublisherKey, SigningKey};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -109,7 +109,7 @@ async fn exchange(link: Box<dyn Link>, goodbye: Option<&str>) -> (Vec<Frame>, Op
     });
     for piece in frames().chunks(100) {
         let mut batch = piece.to_vec();
-        sender.send(&mut batch).await.unwrap();
+        sender.send(&mut batch, Urgency::Bulk).await.unwrap();
         assert!(batch.is_empty());
     }
     let (mut got, mut receiver) = receiving.await.unwrap();
@@ -153,9 +153,12 @@ async fn a_reason_arrives_after_what_was_sent_before_even_when_nothing_is_read()
         let (out, inward) = meet(&one, &other).await;
         let (mut sender, _unread) = out.split();
         let (mut answering, mut receiver) = inward.split();
-        answering.send(&mut vec![data(1, false, 9)]).await.unwrap();
+        answering
+            .send(&mut vec![data(1, false, 9)], Urgency::Bulk)
+            .await
+            .unwrap();
         let mut batch = vec![data(3, true, 1000), Frame::Control(Bytes::from("bye"))];
-        sender.send(&mut batch).await.unwrap();
+        sender.send(&mut batch, Urgency::Bulk).await.unwrap();
         let closing = tokio::spawn(async move { sender.close(&"long ".repeat(99)).await });
         let mut got = Vec::new();
         let error = loop {
@@ -183,7 +186,7 @@ async fn a_link_that_is_closed_at_once_gives_out_what_was_sent() {
         let link = one.dial(&target).await.unwrap();
         let (mut sender, _) = link.split();
         let mut batch = vec![Frame::Control(Bytes::from("hello"))];
-        sender.send(&mut batch).await.unwrap();
+        sender.send(&mut batch, Urgency::Bulk).await.unwrap();
         sender.close("that is all").await;
         let link = timeout(PATIENCE, other.accept()).await.unwrap().unwrap();
         let (_keep, mut receiver) = link.split();
@@ -211,7 +214,7 @@ async fn a_link_tells_its_source_and_its_round_trip_also_when_it_was_split() {
         let (mut sender, back) = out.split();
         let (forth, mut receiver) = inward.split();
         let mut batch = vec![Frame::Control(Bytes::from("hello"))];
-        sender.send(&mut batch).await.unwrap();
+        sender.send(&mut batch, Urgency::Bulk).await.unwrap();
         receiver.receive(&mut Vec::new()).await.unwrap();
         for meter in &meters {
             let measured = meter.round_trip().expect("it was measured");
@@ -240,10 +243,10 @@ async fn a_frame_beyond_its_limit_is_not_sent() {
         let (mut sender, _) = out.split();
         let (_keep, mut receiver) = inward.split();
         let mut batch = vec![data(1, false, 1), data(1, false, DATA_BYTES_MAX + 1)];
-        let error = sender.send(&mut batch).await.unwrap_err();
+        let error = sender.send(&mut batch, Urgency::Bulk).await.unwrap_err();
         assert!(matches!(error, LinkError::TooLong { .. }), "{error}");
         let mut batch = vec![Frame::Control(Bytes::from("next"))];
-        sender.send(&mut batch).await.unwrap();
+        sender.send(&mut batch, Urgency::Bulk).await.unwrap();
         let mut got = Vec::new();
         timeout(PATIENCE, receiver.receive(&mut got))
             .await

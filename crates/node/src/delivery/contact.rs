@@ -1,6 +1,6 @@
 //! The two tasks of one contact: what goes out, and what comes in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,15 +11,16 @@ use lavant_proto::ids::Root;
 use lavant_proto::message::Message;
 use lavant_proto::numbers::{ContactNo, RequestNo};
 use lavant_proto::runs::{GroupRun, Run};
+use lavant_proto::uplink::{Class, Serving};
 use lavant_proto::verify::{FrameReader, VerifiedFrame};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answers::{Answers, Serve};
 use super::driver::Event;
-use crate::link::{Frame, LinkReceiver, LinkSender};
+use crate::link::{Frame, LinkReceiver, LinkSender, Urgency};
 use crate::store::{AsyncStore, Partial};
 
 /// Bytes of frames that go out in one batch.
@@ -48,28 +49,12 @@ enum Command {
 pub(super) struct Outbox {
     commands: UnboundedSender<Command>,
     waiting: Arc<AtomicUsize>,
-    cut: Arc<Notify>,
 }
 
 /// The other end of an [`Outbox`].
 pub(super) struct Queue {
     commands: UnboundedReceiver<Command>,
     waiting: Arc<AtomicUsize>,
-    cut: Arc<Notify>,
-}
-
-impl Queue {
-    /// Why the contact is closed, once that was asked for; what else waits is given up.
-    async fn closed(&mut self) -> String {
-        self.cut.notified().await;
-        loop {
-            match self.commands.recv().await {
-                Some(Command::Close(why)) => return why,
-                Some(_) => {}
-                None => return STOPS.into(),
-            }
-        }
-    }
 }
 
 impl Outbox {
@@ -78,12 +63,10 @@ impl Outbox {
         let queue = Queue {
             commands,
             waiting: Arc::default(),
-            cut: Arc::default(),
         };
         let outbox = Self {
             commands: sender,
             waiting: Arc::clone(&queue.waiting),
-            cut: Arc::clone(&queue.cut),
         };
         (outbox, queue)
     }
@@ -100,7 +83,6 @@ impl Outbox {
     /// Ends the contact, even when the other side does not read what is being sent.
     pub(super) fn close(&self, why: String) {
         self.send(Command::Close(why));
-        self.cut.notify_one();
     }
 
     pub(super) fn control(&self, message: &Message) {
@@ -151,7 +133,9 @@ impl Expectations {
     }
 }
 
-/// Sends what the core wants sent, messages before segments, until the link or the driver ends.
+/// Sends what the core wants sent, messages before segments and what is urgent before what has
+/// time, until the link or the driver ends. What comes while the link is busy overtakes in the link
+/// what is less urgent.
 pub(super) async fn send(
     no: ContactNo,
     mut link: Box<dyn LinkSender>,
@@ -159,15 +143,22 @@ pub(super) async fn send(
     (events, store): (Sender<Event>, AsyncStore),
     receiving: AbortHandle,
 ) {
-    let mut answers = Answers::default();
-    while let Some(first) = queue.commands.recv().await {
-        let Batch {
-            mut frames,
-            serves,
-            said,
-            served,
-            mut close,
-        } = gather(first, &mut queue);
+    let (mut answers, mut desk) = (Answers::default(), Desk::default());
+    while desk.take_from(&mut queue).await {
+        let mut frames = std::mem::take(&mut desk.messages);
+        if let Some(why) = desk.close {
+            let last_words = link.send(&mut frames, Urgency::Live);
+            let _ = timeout(LAST_WORDS, last_words).await;
+            match GOODBYES.try_acquire() {
+                Ok(_place) => link.close(&why).await,
+                // A flood of links that end does not wait for each of them: a link whose both
+                // directions are dropped is cut.
+                Err(_) => receiving.abort(),
+            }
+            return;
+        }
+        let urgency = desk.urgency();
+        let serves = desk.batch(urgency);
         if !serves.is_empty() {
             let read = answers.read(&store, serves).await;
             frames.extend(read.frames);
@@ -177,77 +168,115 @@ pub(super) async fn send(
                 return;
             }
         }
-        let closing = close.is_some();
         let sent = tokio::select! {
             biased;
-            sent = link.send(&mut frames) => sent,
-            why = queue.closed(), if !closing => {
-                close = Some(why);
-                Ok(())
-            }
-            () = tokio::time::sleep(LAST_WORDS), if closing => Ok(()),
+            sent = link.send(&mut frames, urgency) => sent,
+            command = queue.commands.recv() => match command {
+                Some(command) => {
+                    desk.add(command);
+                    continue;
+                }
+                None => break,
+            },
         };
-        queue.waiting.fetch_sub(said, Ordering::Relaxed);
-        if let Some(why) = close {
-            match GOODBYES.try_acquire() {
-                Ok(_place) => link.close(&why).await,
-                // A flood of links that end does not wait for each of them: a link whose both
-                // directions are dropped is cut.
-                Err(_) => receiving.abort(),
-            }
-            return;
-        }
+        queue
+            .waiting
+            .fetch_sub(std::mem::take(&mut desk.said), Ordering::Relaxed);
+        let served = std::mem::take(&mut desk.in_link[urgency as usize]);
         // The receiving task reports why a link ended.
-        if sent.is_err() {
-            return;
-        }
-        if served > 0 && events.send(Event::Sent(no, served)).await.is_err() {
+        if sent.is_err() || (served > 0 && events.send(Event::Sent(no, served)).await.is_err()) {
             return;
         }
     }
     link.close(STOPS).await;
 }
 
-/// What goes out in one batch.
-struct Batch {
-    frames: Vec<Frame>,
-    serves: Vec<Serve>,
-    /// Bytes of messages.
+/// What is to be sent, and what the link is busy with.
+#[derive(Default)]
+struct Desk {
+    messages: Vec<Frame>,
+    /// Bytes of messages here and in the link.
     said: usize,
-    /// Bytes of chunk groups, as they are counted against the limits.
-    served: u64,
+    serves: [VecDeque<Serve>; Urgency::COUNT],
+    /// Bytes of chunk groups in the link, as they are counted against the limits.
+    in_link: [u64; Urgency::COUNT],
     close: Option<String>,
 }
 
-/// Takes what waits, up to a batch.
-fn gather(first: Command, queue: &mut Queue) -> Batch {
-    let mut batch = Batch {
-        frames: Vec::new(),
-        serves: Vec::new(),
-        said: 0,
-        served: 0,
-        close: None,
-    };
-    let mut next = Some(first);
-    while let Some(command) = next {
-        match command {
-            Command::Control(bytes) => {
-                batch.said += bytes.len();
-                batch.frames.push(Frame::Control(bytes));
-            }
-            Command::Close(why) => batch.close = Some(why),
-            Command::Serve(serve) => {
-                batch.served += Delivery::serving_bytes(&serve.serving.groups);
-                batch.serves.push(serve);
+impl Desk {
+    /// Takes all that waits; waits for something when there is nothing to do. False when the driver
+    /// has ended.
+    async fn take_from(&mut self, queue: &mut Queue) -> bool {
+        if self.is_idle() {
+            match queue.commands.recv().await {
+                Some(command) => self.add(command),
+                None => return false,
             }
         }
-        next = if batch.close.is_some() || batch.served >= BATCH_BYTES {
-            None
-        } else {
-            queue.commands.try_recv().ok()
-        };
+        while self.close.is_none()
+            && let Ok(command) = queue.commands.try_recv()
+        {
+            self.add(command);
+        }
+        true
     }
-    batch
+
+    fn is_idle(&self) -> bool {
+        let served = self.in_link == [0; Urgency::COUNT];
+        let nothing = self.serves.iter().all(VecDeque::is_empty);
+        served && nothing && self.said == 0 && self.close.is_none()
+    }
+
+    fn add(&mut self, command: Command) {
+        match command {
+            Command::Control(bytes) => {
+                self.said += bytes.len();
+                self.messages.push(Frame::Control(bytes));
+            }
+            Command::Serve(serve) => {
+                let urgency = urgency(&serve.serving);
+                self.serves[urgency as usize].push_back(serve);
+            }
+            Command::Close(why) => self.close = Some(why),
+        }
+    }
+
+    /// Of the most urgent of what is to be read or is in the link.
+    fn urgency(&self) -> Urgency {
+        let waits = |urgency: &Urgency| {
+            let at = *urgency as usize;
+            self.in_link[at] > 0 || !self.serves[at].is_empty()
+        };
+        Urgency::ALL
+            .into_iter()
+            .find(waits)
+            .unwrap_or(Urgency::Live)
+    }
+
+    /// What is read next of an urgency: nothing while the link is busy with some.
+    fn batch(&mut self, urgency: Urgency) -> Vec<Serve> {
+        let at = urgency as usize;
+        let mut batch = Vec::new();
+        if self.in_link[at] > 0 {
+            return batch;
+        }
+        while self.in_link[at] < BATCH_BYTES
+            && let Some(serve) = self.serves[at].pop_front()
+        {
+            self.in_link[at] += Delivery::serving_bytes(&serve.serving.groups);
+            batch.push(serve);
+        }
+        batch
+    }
+}
+
+/// How urgent the link takes it to be.
+const fn urgency(serving: &Serving) -> Urgency {
+    match (serving.class, serving.rank) {
+        (Class::Live | Class::Repair, _) => Urgency::Live,
+        (Class::Swarm, _) | (Class::Relay, 0) => Urgency::Soon,
+        (Class::Relay, _) => Urgency::Bulk,
+    }
 }
 
 /// Takes what comes in until the link ends: verifies and keeps chunk groups, hands on messages. It

@@ -8,6 +8,8 @@
 //!
 //! The same form is used on a TCP link and on every stream of a QUIC link.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes, BytesMut};
 use lavant_proto::content::clean_title;
 
@@ -51,6 +53,56 @@ pub enum Frame {
         /// kept for long.
         bytes: Bytes,
     },
+}
+
+/// How urgent the data frames of a request are. Control frames go before all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// What is late when it waits.
+    Live,
+    /// What is needed soon.
+    Soon,
+    /// What has time.
+    Bulk,
+}
+
+impl Urgency {
+    /// The most urgent first.
+    pub(crate) const ALL: [Self; Self::COUNT] = [Self::Live, Self::Soon, Self::Bulk];
+    pub(crate) const COUNT: usize = 3;
+}
+
+/// Frames that wait to be sent: the most urgent goes first.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    control: VecDeque<Frame>,
+    data: [VecDeque<Frame>; Urgency::COUNT],
+}
+
+impl Waiting {
+    pub(super) fn push(&mut self, frame: Frame, urgency: Urgency) {
+        match frame {
+            Frame::Control(_) => self.control.push_back(frame),
+            Frame::Data { .. } => self.data[urgency as usize].push_back(frame),
+        }
+    }
+
+    /// Whether something waits that is as urgent or more so.
+    pub(super) fn has(&self, urgency: Urgency) -> bool {
+        let mut data = self.data[..=urgency as usize].iter();
+        !self.control.is_empty() || data.any(|frames| !frames.is_empty())
+    }
+
+    /// Of what kind the next one is: a control frame, or of which urgency.
+    pub(super) fn first(&self) -> Option<usize> {
+        let mut kinds = std::iter::once(&self.control).chain(&self.data);
+        kinds.position(|frames| !frames.is_empty())
+    }
+
+    pub(super) fn next(&mut self) -> Option<Frame> {
+        let mut kinds = std::iter::once(&mut self.control).chain(&mut self.data);
+        kinds.find_map(VecDeque::pop_front)
+    }
 }
 
 impl Frame {

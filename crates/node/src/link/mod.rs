@@ -46,7 +46,7 @@ use lavant_proto::ids::PublisherKey;
 pub use addresses::is_near;
 pub use discovery::{Discovery, DiscoveryError, Sighting};
 pub use error::{BindError, DialError, KnownPeersError, LinkError, TargetError};
-pub use frame::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, Frame, REASON_BYTES_MAX};
+pub use frame::{CONTROL_BYTES_MAX, DATA_BYTES_MAX, Frame, REASON_BYTES_MAX, Urgency};
 pub use known::KnownPeers;
 pub use lavant_proto::contact::budget::SourceAddr;
 pub use links::{LinkConfig, Links};
@@ -114,12 +114,18 @@ pub trait Link: Send {
 
 /// The direction out.
 pub trait LinkSender: Send {
-    /// Sends a batch and empties it; returns when all of it is handed to the transport.
+    /// Takes a batch, which is empty then, and sends; returns when all of it that is as urgent as
+    /// its data frames, or more so, is handed to the transport.
     ///
-    /// Control frames arrive in order, data frames in order within a request; over QUIC a control
-    /// frame may pass data frames. When the future is dropped early, the next call first sends
-    /// what is left. A frame beyond its limit is an error that sends nothing of the batch.
-    fn send<'a>(&'a mut self, batch: &'a mut Vec<Frame>) -> BoxFuture<'a, Result<(), LinkError>>;
+    /// Control frames arrive in order and pass data frames, data frames arrive in order within a
+    /// request, and all of a request have one urgency. The future may be dropped early: what is
+    /// left waits for the next call, is sent with it when it is urgent enough, and is overtaken by
+    /// what is more urgent. A frame beyond its limit is an error that sends nothing of the batch.
+    fn send<'a>(
+        &'a mut self,
+        batch: &'a mut Vec<Frame>,
+        urgency: Urgency,
+    ) -> BoxFuture<'a, Result<(), LinkError>>;
 
     /// Ends the link. What was sent before arrives first, then the reason, of which at most
     /// [`REASON_BYTES_MAX`] bytes are sent. Takes no longer than a second or two.

@@ -22,10 +22,12 @@ use tokio::time::timeout;
 use super::frame::{FrameReader, close_frame, hello_frame, shown};
 use super::tls::ALPN;
 use super::uplinks::{Cutter, UpLinks, WAY_GONE, local_towards};
-use super::{Frame, Link, LinkError, LinkKind, LinkMeter, LinkReceiver, LinkSender};
+use super::{Frame, Link, LinkError, LinkKind, LinkMeter, LinkReceiver, LinkSender, Urgency};
 
-/// Streams for data frames, each way; a request keeps to one of them.
+/// Streams for data frames, each way; a request keeps to one of them. What is urgent has one for
+/// each urgency, which goes before the others, and the rest is spread over those that are left.
 const DATA_STREAMS: u32 = 4;
+const BULK_STREAM: u32 = Urgency::Bulk as u32;
 /// Bytes in flight on a stream: enough for 100 Mbit/s over 100 ms on each.
 const STREAM_WINDOW: u32 = 1_250_000;
 /// Bytes handed over and not yet acknowledged: what is urgent waits behind no more than these.
@@ -177,7 +179,7 @@ impl QuicLink {
         remote: SocketAddr,
     ) -> Self {
         // What is said about the link goes before what it carries.
-        control.set_priority(1).ok();
+        control.set_priority(i32::MAX).ok();
         Self {
             peer: PublisherKey(*connection.remote_id().as_bytes()),
             remote,
@@ -233,7 +235,7 @@ impl Link for QuicLink {
         let sender = QuicSender {
             connection: self.connection.clone(),
             control: Lane::on(self.control),
-            data: std::array::from_fn(|_| Lane::default()),
+            data: std::array::from_fn(Lane::of_data),
         };
         let receiver = QuicReceiver {
             connection: self.connection,
@@ -250,6 +252,7 @@ impl Link for QuicLink {
 #[derive(Default)]
 struct Lane {
     stream: Option<SendStream>,
+    priority: i32,
     queue: VecDeque<Bytes>,
 }
 
@@ -257,7 +260,15 @@ impl Lane {
     fn on(stream: SendStream) -> Self {
         Self {
             stream: Some(stream),
-            queue: VecDeque::new(),
+            ..Self::default()
+        }
+    }
+
+    /// One of the streams for data: those for bulk have one priority, each before has a higher one.
+    fn of_data(at: usize) -> Self {
+        Self {
+            priority: -(at.min(BULK_STREAM as usize) as i32),
+            ..Self::default()
         }
     }
 
@@ -274,7 +285,11 @@ impl Lane {
         while !self.queue.is_empty() {
             let stream = match &mut self.stream {
                 Some(stream) => stream,
-                none => none.insert(connection.open_uni().await?),
+                none => {
+                    let opened = none.insert(connection.open_uni().await?);
+                    opened.set_priority(self.priority).ok();
+                    opened
+                }
             };
             let mut waiting = self.queue.make_contiguous();
             let before = waiting.len();
@@ -306,9 +321,15 @@ impl QuicSender {
         std::iter::once(&mut self.control).chain(&mut self.data)
     }
 
-    async fn flush(&mut self) -> Result<(), LinkError> {
+    /// Sends what is so urgent, or more so.
+    async fn flush(&mut self, urgency: Urgency) -> Result<(), LinkError> {
         let connection = self.connection.clone();
-        let flushed = try_join_all(self.lanes().map(|lane| lane.flush(&connection))).await;
+        let lanes = match urgency {
+            Urgency::Bulk => usize::MAX,
+            _ => urgency as usize + 2,
+        };
+        let flushes = self.lanes().take(lanes).map(|lane| lane.flush(&connection));
+        let flushed = try_join_all(flushes).await;
         match flushed {
             Ok(_) => Ok(()),
             Err(error) => Err(match self.connection.close_reason() {
@@ -320,7 +341,11 @@ impl QuicSender {
 }
 
 impl LinkSender for QuicSender {
-    fn send<'a>(&'a mut self, batch: &'a mut Vec<Frame>) -> BoxFuture<'a, Result<(), LinkError>> {
+    fn send<'a>(
+        &'a mut self,
+        batch: &'a mut Vec<Frame>,
+        urgency: Urgency,
+    ) -> BoxFuture<'a, Result<(), LinkError>> {
         if let Some(error) = batch.iter().find_map(|frame| frame.check().err()) {
             return std::future::ready(Err(error)).boxed();
         }
@@ -328,20 +353,24 @@ impl LinkSender for QuicSender {
             match frame {
                 Frame::Control(_) => self.control.push(frame),
                 Frame::Data { request, .. } => {
-                    self.data[(request % DATA_STREAMS) as usize].push(frame);
+                    let at = match urgency {
+                        Urgency::Bulk => BULK_STREAM + request % (DATA_STREAMS - BULK_STREAM),
+                        _ => urgency as u32,
+                    };
+                    self.data[at as usize].push(frame);
                 }
             }
         }
-        self.flush().boxed()
+        self.flush(urgency).boxed()
     }
 
     fn close<'a>(&'a mut self, reason: &'a str) -> BoxFuture<'a, ()> {
         async move {
             let goodbye = async {
                 let frame = close_frame(reason);
-                self.flush().await.ok();
+                self.flush(Urgency::Bulk).await.ok();
                 self.control.queue.push_back(Bytes::from(frame));
-                self.flush().await.ok();
+                self.flush(Urgency::Bulk).await.ok();
                 join_all(self.lanes().map(Lane::finish)).await;
             };
             timeout(CLOSE_LIMIT, goodbye).await.ok();

@@ -23,7 +23,7 @@ async fn pair() -> ([Endpoint; 2], QuicSender, QuicReceiver) {
     let sender = QuicSender {
         connection: out.connection.clone(),
         control: Lane::on(out.control),
-        data: std::array::from_fn(|_| Lane::default()),
+        data: std::array::from_fn(Lane::of_data),
     };
     let receiver = QuicReceiver {
         accepting: Some(accept_data(&inward.connection)),
@@ -60,12 +60,15 @@ async fn all(receiver: &mut QuicReceiver) -> (Vec<Frame>, LinkError) {
 async fn a_cut_within_a_frame_gives_out_all_whole_frames() {
     let (ends, mut sender, mut receiver) = pair().await;
     let frames: Vec<Frame> = (0..50).map(|request| data(request, 18_000)).collect();
-    sender.send(&mut frames.clone()).await.unwrap();
+    sender
+        .send(&mut frames.clone(), Urgency::Bulk)
+        .await
+        .unwrap();
     let (header, bytes) = data(101, 18_000).into_parts();
     let lane = &mut sender.data[1];
     lane.queue.push_back(Bytes::copy_from_slice(&header));
     lane.queue.push_back(bytes.slice(..17_000));
-    sender.flush().await.unwrap();
+    sender.flush(Urgency::Bulk).await.unwrap();
     for lane in &mut sender.data {
         lane.finish().await;
     }
@@ -83,7 +86,7 @@ async fn a_length_of_four_gigabytes_ends_the_link_without_memory() {
     let (ends, mut sender, mut receiver) = pair().await;
     let header = Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 1]);
     sender.data[0].queue.push_back(header);
-    sender.flush().await.unwrap();
+    sender.flush(Urgency::Bulk).await.unwrap();
     let (got, error) = all(&mut receiver).await;
     assert!(got.is_empty());
     assert!(error.to_string().contains("4294967295 bytes"), "{error}");

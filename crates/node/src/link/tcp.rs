@@ -11,26 +11,27 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lavant_proto::ids::PublisherKey;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::frame::{FrameReader, HEADER_BYTES, SPARE_MIN, close_frame};
+use super::frame::{FrameReader, HEADER_BYTES, SPARE_MIN, Waiting, close_frame};
 use super::handshake::{HANDSHAKE_BYTES_MAX, Opened};
 use super::record::{Reading, RecordReader, RecordWriter};
 use super::uplinks::{Cutter, UpLinks, WAY_GONE};
-use super::{Frame, Link, LinkError, LinkKind, LinkMeter, LinkReceiver, LinkSender};
+use super::{Frame, Link, LinkError, LinkKind, LinkMeter, LinkReceiver, LinkSender, Urgency};
 
 /// Bytes that are read at once: what they say fits into what a reader of frames has free. A link
 /// that never says so much does with less.
 const INCOMING_BYTES: usize = SPARE_MIN;
 const INCOMING_START: usize = 32 * 1024;
 const _: () = assert!(INCOMING_START > HANDSHAKE_BYTES_MAX);
-/// Bytes that are encrypted at once, before they are written.
-const WRITE_BYTES: usize = 256 * 1024;
-/// Bytes that the system holds unsent: what is urgent waits behind no more than these. They are
-/// 20 ms of what the link takes, so that a fast one is filled in few steps. What is under way,
-/// which a long path needs, does not count.
-const UNSENT_MIN: u32 = 16 * 1024;
+/// Bytes that the system holds unsent, and as many that are encrypted at once, before they are
+/// written: what is urgent waits behind no more than these, and the end of a frame. They are 20 ms
+/// of what the link takes, so that a fast one is filled in few steps. What is under way, which a
+/// long path needs, does not count.
+const UNSENT_MIN: u32 = 4 * 1024;
 const UNSENT_MAX: u32 = 256 * 1024;
 const UNSENT_TIME: Duration = Duration::from_millis(20);
 /// Over which time it is measured what a link takes.
@@ -138,7 +139,7 @@ impl TcpLink {
             sender: TcpSender {
                 shared: Arc::clone(&shared),
                 writer: opened.keys.writer,
-                frames: VecDeque::new(),
+                waiting: Waiting::default(),
                 records: VecDeque::new(),
                 written: 0,
                 pace: Pace::new(),
@@ -191,7 +192,7 @@ struct TcpSender {
     shared: Arc<Shared>,
     writer: RecordWriter,
     // Not yet encrypted.
-    frames: VecDeque<Frame>,
+    waiting: Waiting,
     // Not yet written, the first one from `written` on.
     records: VecDeque<Vec<u8>>,
     written: usize,
@@ -199,22 +200,54 @@ struct TcpSender {
 }
 
 impl TcpSender {
-    async fn send_all(&mut self) -> Result<(), LinkError> {
+    /// Sends what is so urgent, or more so.
+    async fn send_all(&mut self, urgency: Urgency) -> Result<(), LinkError> {
+        let cut = |error: io::Error| LinkError::Cut(error.to_string());
         loop {
-            let flushed = self.flush().await;
-            flushed.map_err(|error| LinkError::Cut(error.to_string()))?;
-            if self.frames.is_empty() {
+            self.flush().await.map_err(cut)?;
+            if !self.waiting.has(urgency) {
                 return Ok(());
             }
+            // What is encrypted can be overtaken no more, so that is done at the last moment.
+            self.room().await.map_err(cut)?;
             self.encrypt()?;
         }
     }
 
+    /// Waits until the system holds little that is unsent: it takes a write of any size while it
+    /// holds less than the limit, and appends to the last packet even then. A link that fills the
+    /// limit in a moment is not asked.
+    async fn room(&self) -> io::Result<()> {
+        if self.pace.unsent >= UNSENT_MAX {
+            return Ok(());
+        }
+        let tcp = &*self.shared.tcp;
+        loop {
+            let asked = tcp.try_io(Interest::WRITABLE, || {
+                let mut socket = [PollFd::new(tcp, PollFlags::OUT)];
+                match rustix::event::poll(&mut socket, Some(&Timespec::default())) {
+                    Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            });
+            match asked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tcp.writable().await?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Encrypts what is sent next, the most urgent first. It gets records of its own: one that also
+    /// holds what is less urgent is read only when all of that has come.
     fn encrypt(&mut self) -> Result<(), LinkError> {
         let mut parts: Vec<([u8; HEADER_BYTES], Bytes)> = Vec::new();
         let mut total = 0;
-        while total < WRITE_BYTES
-            && let Some(frame) = self.frames.pop_front()
+        let first = self.waiting.first();
+        while total < self.pace.unsent as usize
+            && self.waiting.first() == first
+            && let Some(frame) = self.waiting.next()
         {
             let (header, bytes) = frame.into_parts();
             total += HEADER_BYTES + bytes.len();
@@ -274,12 +307,12 @@ impl TcpSender {
     }
 
     async fn say_goodbye(&mut self, reason: &str) -> Result<(), LinkError> {
-        self.send_all().await?;
+        self.send_all(Urgency::Bulk).await?;
         self.put(&[&close_frame(reason)])?;
         if let Ok(record) = self.writer.close_notify() {
             self.records.push_back(record);
         }
-        self.send_all().await
+        self.send_all(Urgency::Bulk).await
     }
 
     /// Reads on until the other side has closed too: a socket that is closed with bytes unread
@@ -298,12 +331,18 @@ impl TcpSender {
 }
 
 impl LinkSender for TcpSender {
-    fn send<'a>(&'a mut self, batch: &'a mut Vec<Frame>) -> BoxFuture<'a, Result<(), LinkError>> {
+    fn send<'a>(
+        &'a mut self,
+        batch: &'a mut Vec<Frame>,
+        urgency: Urgency,
+    ) -> BoxFuture<'a, Result<(), LinkError>> {
         if let Some(error) = batch.iter().find_map(|frame| frame.check().err()) {
             return std::future::ready(Err(error)).boxed();
         }
-        self.frames.extend(batch.drain(..));
-        self.send_all().boxed()
+        for frame in batch.drain(..) {
+            self.waiting.push(frame, urgency);
+        }
+        self.send_all(urgency).boxed()
     }
 
     fn close<'a>(&'a mut self, reason: &'a str) -> BoxFuture<'a, ()> {

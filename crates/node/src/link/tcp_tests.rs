@@ -48,10 +48,10 @@ async fn a_cut_within_a_frame_gives_out_all_whole_frames() {
     let frames: Vec<Frame> = (0..9).map(|request| data(request, 18_000)).collect();
     let mut batch = frames.clone();
     let sending = async {
-        sender.send(&mut batch).await.unwrap();
+        sender.send(&mut batch, Urgency::Bulk).await.unwrap();
         let (header, bytes) = data(99, 18_000).into_parts();
         sender.put(&[&header, &bytes[..17_999]]).unwrap();
-        sender.send_all().await.unwrap();
+        sender.send_all(Urgency::Bulk).await.unwrap();
         drop((sender, one.receiver));
     };
     let ((), (got, error)) = tokio::join!(sending, all(&mut receiver));
@@ -64,11 +64,14 @@ async fn a_cut_within_a_record_gives_out_all_whole_frames() {
     let (one, other) = pair().await;
     let (mut sender, mut receiver) = (one.sender, other.receiver);
     let frames = vec![data(1, 1000), data(2, 0)];
-    sender.send(&mut frames.clone()).await.unwrap();
+    sender
+        .send(&mut frames.clone(), Urgency::Bulk)
+        .await
+        .unwrap();
     let (header, bytes) = data(3, 100).into_parts();
     sender.put(&[&header, &bytes]).unwrap();
     sender.records[0].truncate(50);
-    sender.send_all().await.unwrap();
+    sender.send_all(Urgency::Bulk).await.unwrap();
     drop((sender, one.receiver));
     let (got, error) = all(&mut receiver).await;
     assert_eq!(got, frames);
@@ -82,7 +85,7 @@ async fn a_length_of_four_gigabytes_ends_the_link_without_memory() {
     sender
         .put(&[&[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 1], b"more"])
         .unwrap();
-    sender.send_all().await.unwrap();
+    sender.send_all(Urgency::Bulk).await.unwrap();
     let (got, error) = all(&mut receiver).await;
     assert!(got.is_empty());
     assert!(error.to_string().contains("4294967295 bytes"), "{error}");
@@ -101,7 +104,7 @@ async fn keys_are_replaced_while_frames_flow() {
         }
     };
     let mut batch = frames.clone();
-    let (sent, ()) = tokio::join!(sender.send(&mut batch), receiving);
+    let (sent, ()) = tokio::join!(sender.send(&mut batch, Urgency::Bulk), receiving);
     sent.unwrap();
     assert_eq!(got, frames);
 }
@@ -112,7 +115,11 @@ async fn a_wish_for_new_keys_is_answered_before_the_next_frame() {
     let mut got = Vec::new();
     let before: Vec<Frame> = (0..5).map(|request| data(request, 9)).collect();
     for frame in &before {
-        other.sender.send(&mut vec![frame.clone()]).await.unwrap();
+        other
+            .sender
+            .send(&mut vec![frame.clone()], Urgency::Bulk)
+            .await
+            .unwrap();
     }
     while got.len() < before.len() {
         one.receiver.receive(&mut got).await.unwrap();
@@ -120,13 +127,16 @@ async fn a_wish_for_new_keys_is_answered_before_the_next_frame() {
     assert_eq!(one.receiver.reader.sequence(), 5);
     let wish = one.sender.writer.ask_for_new_keys();
     one.sender.records.push_back(wish);
-    one.sender.send(&mut vec![data(7, 9)]).await.unwrap();
+    one.sender
+        .send(&mut vec![data(7, 9)], Urgency::Bulk)
+        .await
+        .unwrap();
     other.receiver.receive(&mut got).await.unwrap();
     assert_eq!(got.pop(), Some(data(7, 9)), "by the new keys");
     for request in [8, 9] {
         other
             .sender
-            .send(&mut vec![data(request, 9)])
+            .send(&mut vec![data(request, 9)], Urgency::Bulk)
             .await
             .unwrap();
         one.receiver.receive(&mut got).await.unwrap();
@@ -155,7 +165,10 @@ async fn records_that_say_nothing_are_passed_over_but_not_without_end() {
                 };
                 sender.records.push_back(idle);
             }
-            sender.send(&mut vec![data(1, 9)]).await.unwrap();
+            sender
+                .send(&mut vec![data(1, 9)], Urgency::Bulk)
+                .await
+                .unwrap();
             receiver.receive(&mut got).await.unwrap();
             assert_eq!(got.pop(), Some(data(1, 9)), "{typ:?}");
         }
@@ -163,7 +176,10 @@ async fn records_that_say_nothing_are_passed_over_but_not_without_end() {
             let idle = sender.writer.any(ContentType::ApplicationData, &[]);
             sender.records.push_back(idle);
         }
-        sender.send(&mut vec![data(2, 9)]).await.unwrap();
+        sender
+            .send(&mut vec![data(2, 9)], Urgency::Bulk)
+            .await
+            .unwrap();
         let (got, error) = all(&mut receiver).await;
         assert!(got.is_empty());
         assert!(error.to_string().contains("say nothing"), "{error}");
@@ -188,7 +204,10 @@ async fn a_message_of_tls_that_is_none_ends_the_link() {
         let (mut sender, mut receiver) = (one.sender, other.receiver);
         let odd = sender.writer.any(typ, bytes);
         sender.records.push_back(odd);
-        sender.send(&mut vec![data(1, 9)]).await.unwrap();
+        sender
+            .send(&mut vec![data(1, 9)], Urgency::Bulk)
+            .await
+            .unwrap();
         let (got, error) = all(&mut receiver).await;
         assert!(got.is_empty());
         assert!(matches!(error, LinkError::Cut(_)), "{typ:?} {error}");
@@ -203,7 +222,7 @@ async fn a_changed_byte_ends_the_link() {
         let (header, bytes) = data(3, 100).into_parts();
         sender.put(&[&header, &bytes]).unwrap();
         sender.records[0][position] ^= 1;
-        sender.send_all().await.unwrap();
+        sender.send_all(Urgency::Bulk).await.unwrap();
         let (got, error) = all(&mut receiver).await;
         assert!(got.is_empty());
         assert!(error.to_string().contains("changed on its way"), "{error}");
@@ -217,7 +236,11 @@ async fn a_send_that_is_dropped_early_is_finished_by_the_next() {
     // More than the sockets hold, so the first call cannot end while nobody reads.
     let frames: Vec<Frame> = (0..2000).map(|request| data(request, 18_000)).collect();
     let mut batch = frames.clone();
-    let early = timeout(Duration::from_millis(50), sender.send(&mut batch)).await;
+    let early = timeout(
+        Duration::from_millis(50),
+        sender.send(&mut batch, Urgency::Bulk),
+    )
+    .await;
     assert!(early.is_err(), "36 MB fit into the sockets");
     let mut got = Vec::new();
     let receiving = async {
@@ -226,9 +249,35 @@ async fn a_send_that_is_dropped_early_is_finished_by_the_next() {
         }
     };
     let mut nothing = Vec::new();
-    let (sent, ()) = tokio::join!(sender.send(&mut nothing), receiving);
+    let (sent, ()) = tokio::join!(sender.send(&mut nothing, Urgency::Bulk), receiving);
     sent.unwrap();
     assert!(got == frames);
+}
+
+#[tokio::test]
+async fn what_is_urgent_overtakes_what_waits_in_the_link() {
+    let (one, other) = pair().await;
+    let (mut sender, mut receiver) = (one.sender, other.receiver);
+    let mut bulk: Vec<Frame> = (0..2000).map(|request| data(request, 18_000)).collect();
+    let early = sender.send(&mut bulk, Urgency::Bulk);
+    let early = timeout(Duration::from_millis(50), early).await;
+    assert!(early.is_err(), "36 MB fit into the sockets");
+    let mut got = Vec::new();
+    let receiving = async {
+        while got.len() < 2002 {
+            receiver.receive(&mut got).await.unwrap();
+        }
+    };
+    let said = Frame::Control(Bytes::from_static(b"said"));
+    let mut urgent = vec![data(3000, 9), said.clone()];
+    let sending = async {
+        sender.send(&mut urgent, Urgency::Live).await.unwrap();
+        sender.send(&mut urgent, Urgency::Bulk).await.unwrap();
+    };
+    tokio::join!(sending, receiving);
+    let at = got.iter().position(|frame| *frame == said).unwrap();
+    assert_eq!(got[at + 1], data(3000, 9));
+    assert!(at < 1999, "{at}");
 }
 
 #[test]
@@ -236,8 +285,8 @@ fn what_the_system_may_hold_follows_what_the_link_takes() {
     let mut pace = Pace::new();
     let begun = pace.since;
     let after = |millis| begun + Duration::from_millis(millis);
-    // 3 Mbit/s: 20 ms of it are less than the least.
-    assert_eq!(pace.took(37_500, after(100)), None);
+    // 1 Mbit/s: 20 ms of it are less than the least.
+    assert_eq!(pace.took(12_500, after(100)), None);
     assert_eq!(pace.unsent, UNSENT_MIN);
     // 4 MB/s, then a gigabyte a second.
     assert_eq!(pace.took(400_000, after(200)), Some(128 * 1024));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lavant_node::delivery::{self, Peer as Known, Running, Settings};
 use lavant_node::health::{Failure, Health};
 use lavant_node::link::{
-    Frame, LinkConfig, LinkError, LinkKind, LinkReceiver, LinkSender, Links, Target,
+    Frame, LinkConfig, LinkError, LinkKind, LinkReceiver, LinkSender, Links, Target, Urgency,
 };
 use lavant_node::store::{AsyncStore, NewSegment, Settings as StoreSettings, Store};
 use lavant_proto::contact::hello::{Hello, Interest};
@@ -397,7 +397,9 @@ impl Peer {
     }
 
     pub(crate) async fn send(&mut self, mut frames: Vec<Frame>) {
-        in_time(self.sender.send(&mut frames)).await.unwrap();
+        in_time(self.sender.send(&mut frames, Urgency::Bulk))
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn raw(&mut self, bytes: &[u8]) {
@@ -420,7 +422,7 @@ impl Peer {
     pub(crate) async fn try_say(&mut self, messages: &[Message]) -> Result<(), LinkError> {
         let frame = |message: &Message| Frame::Control(message.encode().into());
         let mut frames = messages.iter().map(frame).collect();
-        in_time(self.sender.send(&mut frames)).await
+        in_time(self.sender.send(&mut frames, Urgency::Bulk)).await
     }
 
     async fn frame(&mut self) -> Result<Frame, LinkError> {
