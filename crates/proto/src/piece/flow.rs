@@ -49,10 +49,11 @@ impl Flow {
         }
     }
 
-    /// Whether a quarter of the window is free, or so many chunk groups.
-    pub(crate) fn has_room(&self, groups: u64) -> bool {
+    /// Whether a quarter of the window is free besides what is outstanding of it, or so many chunk
+    /// groups.
+    pub(crate) fn has_room(&self, outstanding: u64, groups: u64) -> bool {
         let part = (self.window / 4).min(groups * CHUNK_GROUP_BYTES);
-        self.outstanding == 0 || self.outstanding + part <= self.window
+        outstanding == 0 || outstanding + part <= self.window
     }
 
     pub(crate) const fn asked(&mut self, bytes: u64, now: Time) {

@@ -33,9 +33,27 @@ const FASTER: u64 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PieceNo(u32);
 
+/// How many urgencies there are of what is asked for; 0 is the highest.
+pub const URGENCIES: usize = 4;
+
+/// How many chunk groups may be asked for, by urgency: what is urgent does not wait for a window
+/// that is full of what is not, as it overtakes that where it is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Rooms([u64; URGENCIES]);
+
+impl Rooms {
+    /// For one urgency.
+    #[must_use]
+    pub fn of(&self, urgency: u8) -> u64 {
+        self.0[usize::from(urgency).min(URGENCIES - 1)]
+    }
+}
+
 /// What a way wants to be asked of a contact next.
 #[derive(Clone, Copy, Debug)]
 pub struct Want {
+    /// How urgent it is: the lowest goes first.
+    pub urgency: u8,
     /// The payload.
     pub piece: PieceNo,
     /// The segment that it is asked for as.
@@ -46,9 +64,9 @@ pub struct Want {
 
 /// A way of delivery as far as it fetches: it says what comes next, and how that is asked for.
 pub trait Chooser {
-    /// What to ask a contact for, of at most so many chunk groups; none when there is nothing, or
-    /// when something has to be learned first. Only what [`Pieces::open`] names may be chosen.
-    fn choose(&mut self, base: &mut Base, contact: ContactNo, most: u64) -> Option<Want>;
+    /// What to ask a contact for, where there is room; none when there is nothing, or when
+    /// something has to be learned first. Only what [`Pieces::open`] names may be chosen.
+    fn choose(&mut self, base: &mut Base, contact: ContactNo, rooms: Rooms) -> Option<Want>;
 
     /// The question, in the other node's numbers. None when it has gone meanwhile.
     fn question(&mut self, contact: ContactNo, want: &Want, request: RequestNo) -> Option<Message>;
@@ -94,6 +112,7 @@ pub(crate) struct Request {
     pub(crate) place: Place,
     /// What has not come yet.
     pub(crate) groups: GroupRun,
+    urgency: u8,
     /// When others may be asked for it.
     due: Time,
     /// When others may be asked for it that give more in less time.
@@ -258,17 +277,28 @@ impl Pieces {
             .without(&payload.flying)
     }
 
-    /// How many requests of a contact there may be besides those that there are, by its window.
-    fn room(&self, contact: ContactNo) -> Option<u64> {
-        let fetch = self.fetches.get(&contact)?;
-        let flow = &fetch.flow;
-        let free = flow.outstanding < flow.window && fetch.requests.len() < REQUESTS_MAX;
-        free.then(|| (flow.window - flow.outstanding).min(flow.window / 2))
-    }
-
-    fn has_room(&self, contact: ContactNo) -> bool {
-        let fetch = self.fetches.get(&contact);
-        fetch.is_some_and(|fetch| fetch.flow.has_room(REQUEST_GROUPS_MAX))
+    /// How many bytes may be asked of a contact besides those that are, by urgency: what its window
+    /// holds besides what is as urgent or more so, once a part of that is free or was.
+    fn room(&self, contact: ContactNo, filling: &mut [bool; URGENCIES]) -> [u64; URGENCIES] {
+        let mut room = [0; URGENCIES];
+        let Some(fetch) = self.fetches.get(&contact) else {
+            return room;
+        };
+        if fetch.requests.len() >= REQUESTS_MAX {
+            return room;
+        }
+        let mut outstanding = fetch.flow.outstanding;
+        for urgency in (0..URGENCIES).rev() {
+            filling[urgency] |= fetch.flow.has_room(outstanding, REQUEST_GROUPS_MAX);
+            if filling[urgency] && outstanding < fetch.flow.window {
+                room[urgency] = (fetch.flow.window - outstanding).min(fetch.flow.window / 2);
+            }
+            let its = fetch.requests.values();
+            let its = its.filter(|it| usize::from(it.urgency) == urgency);
+            let groups: u64 = its.map(|it| it.groups.count()).sum();
+            outstanding = outstanding.saturating_sub(groups * CHUNK_GROUP_BYTES);
+        }
+        room
     }
 
     /// How many bytes the limits allow to be asked of a contact; or from when on.
@@ -307,6 +337,7 @@ impl Pieces {
             piece: want.piece,
             place: want.place,
             groups,
+            urgency: want.urgency.min(URGENCIES as u8 - 1),
             due,
             slow: now.after(longest),
         };
@@ -480,19 +511,25 @@ impl Base {
     /// Asks a contact for as much as its window holds, once a part of it is free: many small
     /// requests would each carry the whole path of proofs.
     pub(crate) fn fill(&mut self, no: ContactNo, chooser: &mut impl Chooser) {
-        if !self.pieces.has_room(no) || !self.contacts.get(no).is_some_and(|it| it.ready) {
+        if !self.contacts.get(no).is_some_and(|it| it.ready) {
             return;
         }
-        while let Some(room) = self.pieces.room(no) {
+        let mut filling = [false; URGENCIES];
+        loop {
+            let room = self.pieces.room(no, &mut filling);
+            if room == [0; URGENCIES] {
+                return;
+            }
             let least = crate::uplink::GROUP_ON_LINK;
             let allowed = match self.pieces.allows(no, least, self.now) {
                 Ok(allowed) => allowed,
                 Err(when) => return self.wake_at(when),
             };
-            let most = (room / CHUNK_GROUP_BYTES)
-                .min(allowed / least)
-                .clamp(1, REQUEST_GROUPS_MAX);
-            let Some(want) = chooser.choose(self, no, most) else {
+            let groups = |room: u64| {
+                let groups = (room / CHUNK_GROUP_BYTES).min(allowed / least);
+                u64::from(room > 0) * groups.clamp(1, REQUEST_GROUPS_MAX)
+            };
+            let Some(want) = chooser.choose(self, no, Rooms(room.map(groups))) else {
                 return;
             };
             let now = self.now;
@@ -548,6 +585,7 @@ mod tests {
 
     fn ask(pieces: &mut Pieces, contact: u32, piece: PieceNo, groups: GroupRun) -> RequestNo {
         let want = Want {
+            urgency: 3,
             piece,
             place: place(1),
             groups,
@@ -570,6 +608,19 @@ mod tests {
         let came = came.unwrap();
         assert_eq!(came.places, [place(1), place(2)]);
         assert_eq!((came.duplicate, came.whole, came.more), (0, true, false));
+    }
+
+    #[test]
+    fn what_is_urgent_does_not_wait_for_a_window_that_is_full_of_what_is_not() {
+        let mut pieces = pieces();
+        let key = (Root([1; 32]), 64 * CHUNK_GROUP_BYTES);
+        let piece = pieces.want(place(1), key, &GroupRuns::new());
+        let room = |pieces: &Pieces| pieces.room(ContactNo(0), &mut [false; URGENCIES]);
+        let all = room(&pieces)[3] / CHUNK_GROUP_BYTES * 2;
+        ask(&mut pieces, 0, piece, Run::new(0, all));
+        let [watched, live, near_live, vod] = room(&pieces);
+        assert_eq!(vod, 0);
+        assert!(live > 0 && (watched, near_live) == (live, live));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::content::Kind;
 use crate::delivery::{Base, Output};
 use crate::message::Message;
 use crate::numbers::{ContactNo, ContentNo, Place, RequestNo, TrackNo};
-use crate::piece::{Chooser, PieceNo, Pieces, Want};
+use crate::piece::{Chooser, PieceNo, Pieces, Rooms, Want};
 use crate::runs::{GroupRun, Run, SequenceRun, SequenceRuns};
 
 /// How many segments of a track are kept ready to be asked for.
@@ -42,19 +42,23 @@ enum Plan {
 }
 
 impl Chooser for Relay {
-    fn choose(&mut self, base: &mut Base, no: ContactNo, most: u64) -> Option<Want> {
+    fn choose(&mut self, base: &mut Base, no: ContactNo, rooms: Rooms) -> Option<Want> {
         let Self {
             sessions, entries, ..
         } = self;
         let session = sessions.get_mut(&no)?;
-        if let Some(want) = go_on(base, session, entries, most) {
+        if let Some(want) = go_on(base, session, entries, rooms) {
             return Some(want);
         }
         let offers = session.offers.iter().take(CONTENTS_MAX);
         let offers: Vec<(u8, ContentNo)> = offers.map(|(rank, at)| (rank.0, *at)).collect();
         for (urgency, at) in offers {
+            let most = rooms.of(urgency);
+            if most == 0 {
+                return None;
+            }
             let plan = match entries.get_mut(&at) {
-                Some(entry) => plan(base, (no, session), (at, entry), most),
+                Some(entry) => plan(base, (no, session), (at, entry), (urgency, most)),
                 None => Plan::Nothing,
             };
             match plan {
@@ -117,7 +121,7 @@ fn plan(
     base: &mut Base,
     (no, session): (ContactNo, &mut Session),
     (at, entry): (ContentNo, &mut Entry),
-    most: u64,
+    (urgency, most): (u8, u64),
 ) -> Plan {
     let now = base.now;
     let Some(remote) = session.remote.get(&at) else {
@@ -161,7 +165,8 @@ fn plan(
             track: number,
             sequence: found.sequence,
         };
-        Some((order, want(place, (found.piece, found.groups), most)))
+        let chosen = (found.piece, found.groups);
+        Some((order, want((urgency, place), chosen, most)))
     });
     match candidates.min_by_key(|(order, _)| *order) {
         Some((_, want)) => Plan::Ask(want),
@@ -169,9 +174,10 @@ fn plan(
     }
 }
 
-fn want(place: Place, (piece, groups): (PieceNo, GroupRun), most: u64) -> Want {
+fn want((urgency, place): (u8, Place), (piece, groups): (PieceNo, GroupRun), most: u64) -> Want {
     let Run { start, end, .. } = groups;
     Want {
+        urgency,
         piece,
         place,
         groups: Run::new(start, end.min(start + most)),
@@ -183,12 +189,13 @@ fn go_on(
     base: &Base,
     session: &Session,
     entries: &BTreeMap<ContentNo, Entry>,
-    most: u64,
+    rooms: Rooms,
 ) -> Option<Want> {
     let (place, urgency) = session.latest?;
+    let most = rooms.of(urgency);
     let ((first, ..), _) = session.offers.first()?;
     let entry = entries.get(&place.content)?;
-    if *first < urgency || entry.in_order(base.now) {
+    if *first < urgency || most == 0 || entry.in_order(base.now) {
         return None;
     }
     let pending = entry.tracks.get(place.track.at())?;
@@ -197,7 +204,7 @@ fn go_on(
     let (_, here) = remote.track(place.track)?;
     let known = (remote, here, &base.pieces);
     let groups = open_at(known, (place.track, place.sequence), pending)?;
-    Some(want(place, (pending.piece, groups), most))
+    Some(want((urgency, place), (pending.piece, groups), most))
 }
 
 /// Where this node begins with a track that a contact has.
