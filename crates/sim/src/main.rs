@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lavant_sim::liars::{Liar, Summary};
 use lavant_sim::relay::report::{self, Options as RelayOptions, Ratios};
@@ -17,7 +18,7 @@ const HELP: &str = "Usage:
                    [--nodes N] [--village N] [--travel PERCENT] [--hours N]
                    [--hourly MEETINGS] [--meeting SECONDS]
                    [--contents N] [--segments N] [--length BYTES] [--publish PERCENT]
-                   [--rate BYTES/S | --unlimited] [--buffer PERCENT]
+                   [--rate BYTES/S | --unlimited] [--link-up MS] [--buffer PERCENT]
   lavant-sim liars [--seed N] [--seeds COUNT] [--liar NAME]
 
 retention  a store under pressure: COUNT seeds from N on; the rules are checked at every step
@@ -26,6 +27,7 @@ relay      nodes that meet, in a trace from a file ('ID ID START END' or 'TIME C
            or in one that is made, beside epidemic routing, plain and rarest first (not with
            --alone), and the best that could be; with several seeds also how they compare over all;
            --trouble adds lies, crashes, wrong clocks and failing stores;
+           --link-up is what a link takes to come up when two nodes meet;
            --buffer is what a node can store, in percent of all that is published;
            --films, given first, is a setting: short meetings, 4 films of 100 segments
 liars      few nodes with real signatures and one that lies, beside the same without it
@@ -178,6 +180,7 @@ fn set(options: &mut RelayOptions, flag: &str, value: &str) -> Result<(), String
         "--length" => options.length = number(value)?.max(1),
         "--publish" => options.publish_until = number(value)?.min(100),
         "--rate" => options.rate = Some(number(value)?.max(1)),
+        "--link-up" => options.link_up = Duration::from_millis(number(value)?),
         "--buffer" => options.buffer = Some(number(value)?),
         _ => return Err(format!("{flag} is not known\n\n{HELP}")),
     }

@@ -11,7 +11,7 @@ use lavant_proto::time::Time;
 use super::epidemic::{self, Order};
 use super::oracle::Oracle;
 use super::trace::{self, Made, Trace};
-use super::universe::{Faults, Setup, Spec, Universe};
+use super::universe::{Faults, Meeting, Setup, Spec, Universe};
 use super::world::{Outcome, World};
 use crate::random::Random;
 
@@ -32,6 +32,9 @@ pub struct Options {
     pub length: u64,
     /// Bytes a second of a link in each direction; none for as fast as can be.
     pub rate: Option<u64>,
+    /// How long a link takes to come up once two nodes meet: until one has dialled the other and
+    /// both have proven who they are.
+    pub link_up: Duration,
     /// Of a hundred bytes that are published, how many a node can store; none for all.
     pub buffer: Option<u64>,
     /// During which part of the time contents are published, in hundredths.
@@ -74,6 +77,7 @@ impl Default for Options {
             segments: 20,
             length: 500_000,
             rate: Some(250_000),
+            link_up: Duration::ZERO,
             buffer: None,
             publish_until: 50,
             trouble: false,
@@ -173,6 +177,10 @@ pub fn setup(options: &Options) -> Setup {
         .since(begin)
         .mul_f64(options.publish_until as f64 / 100.0);
     let span = u64::try_from(span.as_micros()).unwrap_or(0);
+    let meetings = trace.meetings.into_iter().filter_map(|meeting| {
+        let from = meeting.from.after(options.link_up);
+        (from < meeting.to).then_some(Meeting { from, ..meeting })
+    });
     let specs = (0..options.contents).map(|_| Spec {
         publisher: random.below(u64::from(nodes)) as u32,
         priority: Priority::Vod,
@@ -207,7 +215,7 @@ pub fn setup(options: &Options) -> Setup {
         seed: options.seed,
         nodes,
         universe,
-        meetings: trace.meetings,
+        meetings: meetings.collect(),
         rate: options.rate,
         delay: if options.rate.is_some() {
             Duration::from_millis(20)

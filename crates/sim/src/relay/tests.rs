@@ -8,6 +8,7 @@ use lavant_proto::ids::PublisherKey;
 use lavant_proto::time::Time;
 
 use super::report::{self, Options};
+use super::trace::Trace;
 use super::universe::{Faults, Meeting, Setup, Spec, Universe, View};
 use super::world::{Outcome, World};
 use crate::random::Random;
@@ -480,4 +481,31 @@ fn small_buffers_and_short_meetings_are_used_better_than_by_plain_epidemic() {
         relay.delivered,
         epidemic.delivered
     );
+}
+
+#[test]
+fn a_link_that_takes_time_to_come_up_carries_less() {
+    let meetings = vec![meet(0, 1, 5, 15), meet(0, 1, 20, 21)];
+    let names = vec!["a".into(), "b".into()];
+    let options = Options {
+        trace: Some(Trace { meetings, names }),
+        contents: 1,
+        segments: 1000,
+        publish_until: 0,
+        compare: false,
+        ..Options::default()
+    };
+    let carried = |millis| {
+        let link_up = Duration::from_millis(millis);
+        let report = report::run(&Options {
+            link_up,
+            ..options.clone()
+        });
+        (report.meetings, report.relay.payload_bytes)
+    };
+    let ((all, most), (less, some)) = (carried(0), carried(1000));
+    assert_eq!((all, less), (2, 1));
+    // Eleven seconds, then nine.
+    let part = some as f64 / most as f64;
+    assert!((0.80..0.84).contains(&part), "{part}");
 }
