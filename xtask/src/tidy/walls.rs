@@ -19,8 +19,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// Tests of the binary may look at everything below it.
-const CLI_TESTS_MAY_USE: &[&str] = &["lavant-node", "lavant-proto", "lavant-media"];
+/// Tests of the binary may look at everything below it, and compare it with the simulator.
+const CLI_TESTS_MAY_USE: &[&str] = &["lavant-node", "lavant-proto", "lavant-media", "lavant-sim"];
 
 /// Crates that only the binary may name: a library has typed errors and no command line.
 const CLI_ONLY: &[&str] = &["anyhow", "clap"];
