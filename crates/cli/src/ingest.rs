@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use lavant_node::shell::ingest::{
-    self, IngestError, Input, Ladder, Mode, Options, Outcome, Priority, Progress, SigningKey,
+    self, IngestError, Input, Ladder, Mode, Options, Outcome, Priority, Progress, PublisherKey,
+    SigningKey,
 };
 
 use crate::output;
@@ -115,6 +116,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) pin: bool,
 
+    /// Only for these nodes: others carry few copies, until they have it; their keys, with commas
+    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    pub(crate) to: Vec<PublisherKey>,
+
     /// Print the result as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -169,6 +174,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         ladder: args.ladder.clone().unwrap_or_default(),
         publish_as,
         pin: args.pin,
+        to: ingest::addressees(args.to.clone())?,
         ..Options::new(Input::parse(&args.input), &args.daemon)
     })
 }

@@ -207,7 +207,8 @@ fn prediction(cuts: u64) -> u64 {
         publish_until: 0,
         compare: false,
         ..report::Options::default()
-    });
+    })
+    .unwrap();
     report.relay.payload_bytes - report.relay.duplicate_bytes
 }
 

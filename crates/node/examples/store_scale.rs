@@ -83,6 +83,7 @@ fn upload(store: &Store, title: &str, number: u64, count: u64, length: usize) ->
             expected_seconds: None,
             renditions: vec![(Rendition::main(), MimeType::TransportStream)],
             pin: false,
+            to: Vec::new(),
         },
     )?;
     for sequence in 0..count {

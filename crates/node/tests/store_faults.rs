@@ -90,6 +90,7 @@ fn publish(store: &Store, number: u64, count: u64) -> Result<(), StoreError> {
             expected_seconds: None,
             renditions: vec![(Rendition::main(), MimeType::TransportStream)],
             pin: false,
+            to: Vec::new(),
         },
     )?;
     for sequence in 0..count {

@@ -42,7 +42,7 @@ pub const MANIFEST_RECORDS_MAX: usize = 1 << 20;
 /// come to 1,100 bytes.
 pub const RECORD_BYTES_MAX: usize = 2048;
 
-/// Longest encoded manifest: 32 renditions of up to 420 bytes, and the head.
+/// Longest encoded manifest: 32 renditions of up to 420 bytes, 16 addressees, and the head.
 pub const MANIFEST_BYTES_MAX: usize = 16 * 1024;
 
 /// Most chunk-group intervals that a have-map may hold: half of all groups of the longest segment
@@ -52,6 +52,9 @@ pub const HAVE_INTERVALS_MAX: usize = 32_768;
 /// Longest message between nodes: a manifest with its signature, or 512 rows of 60 bytes, fit three
 /// times.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Most nodes that a finished content is for.
+pub const ADDRESSEES_MAX: usize = 16;
 
 /// Most contents that a node knows, here or elsewhere: about 40 MB with one track each.
 pub const CONTENTS_MAX: usize = 40_000;

@@ -2,11 +2,11 @@
 //! and never more into a link than it takes within a moment, so that what is urgent does not wait
 //! behind what is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::bucket::Bucket;
-use crate::numbers::{ContactNo, Place, RequestNo};
+use crate::numbers::{ContactNo, ContentNo, Place, RequestNo};
 use crate::runs::{GroupRun, Run};
 use crate::time::Time;
 use crate::verify::CHUNK_GROUP_BYTES;
@@ -87,6 +87,8 @@ struct Lane {
     /// most urgent first. And when it took some last.
     in_link: BTreeMap<(Class, u8), u64>,
     taken: Time,
+    /// The content of which something was handed to it last.
+    latest: Option<ContentNo>,
     drain: Drain,
     limit: Bucket,
 }
@@ -137,6 +139,7 @@ impl Drain {
 }
 
 impl Lane {
+    /// How urgent the first job is.
     fn first(&self) -> Option<(Class, u8)> {
         let first = self.jobs.first_key_value();
         first.map(|((class, rank, _), _)| (*class, *rank))
@@ -199,6 +202,7 @@ impl Uplink {
             next: 0,
             in_link: BTreeMap::new(),
             taken: now,
+            latest: None,
             drain: Drain {
                 rate,
                 bytes: 0,
@@ -209,12 +213,18 @@ impl Uplink {
         self.lanes.insert(contact, lane);
     }
 
-    pub(crate) fn close(&mut self, contact: ContactNo) {
-        self.lanes.remove(&contact);
+    /// A contact ended. The contents of what it was not sent, or may not have got.
+    pub(crate) fn close(&mut self, contact: ContactNo) -> BTreeSet<ContentNo> {
+        let Some(lane) = self.lanes.remove(&contact) else {
+            return BTreeSet::new();
+        };
         if self.lanes.is_empty() {
             // An empty map that was used keeps memory for eleven.
             self.lanes = BTreeMap::new();
         }
+        let waiting = lane.jobs.values().map(|(job, _)| job.place.content);
+        let in_link = lane.latest.filter(|_| !lane.in_link.is_empty());
+        waiting.chain(in_link).collect()
     }
 
     /// Queues what a contact asked for. False when it asks for too much at a time.
@@ -257,12 +267,12 @@ impl Uplink {
     pub(crate) fn next(&mut self, now: Time) -> Next {
         let mut wait = Time::MAX;
         let allowed = self.limit.allows(now);
-        let mut best: Option<(Class, bool, ContactNo, u64)> = None;
+        let mut best: Option<((Class, u8), bool, ContactNo, u64)> = None;
         for (no, lane) in &mut self.lanes {
             let Some(urgency) = lane.first() else {
                 continue;
             };
-            let (class, room) = (urgency.0, lane.groups(urgency));
+            let room = lane.groups(urgency);
             if room == 0 {
                 continue;
             }
@@ -273,10 +283,10 @@ impl Uplink {
                 continue;
             }
             let groups = room.min(self.quantum).min(allowed / GROUP_ON_LINK);
-            // The next one in turn of the most urgent class.
+            // The next one in turn of the most urgent ones.
             let later = *no <= self.turn;
-            if best.is_none_or(|(first, after, ..)| (class, later) < (first, after)) {
-                best = Some((class, later, *no, groups));
+            if best.is_none_or(|(first, after, ..)| (urgency, later) < (first, after)) {
+                best = Some((urgency, later, *no, groups));
             }
         }
         match best {
@@ -322,6 +332,7 @@ impl Uplink {
             .in_link
             .entry((serving.class, serving.rank))
             .or_default() += bytes;
+        lane.latest = Some(serving.place.content);
         lane.limit.take(now, bytes);
         self.limit.take(now, bytes);
         Next::Serve(serving)

@@ -2,10 +2,12 @@
 #![allow(clippy::print_stderr)]
 
 use std::io::Write;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use lavant_sim::liars::{Liar, Summary};
+use lavant_sim::relay::air::Share;
 use lavant_sim::relay::report::{self, Options as RelayOptions, Ratios};
 use lavant_sim::relay::trace;
 use lavant_sim::retention::{Options, run};
@@ -18,7 +20,9 @@ const HELP: &str = "Usage:
                    [--nodes N] [--village N] [--travel PERCENT] [--hours N]
                    [--hourly MEETINGS] [--meeting SECONDS]
                    [--contents N] [--segments N] [--length BYTES] [--publish PERCENT]
-                   [--rate BYTES/S | --unlimited] [--link-up MS] [--buffer PERCENT]
+                   [--rate BYTES/S | --unlimited] [--link-up MS] [--share uplink|air]
+                   [--buffer PERCENT | --store BYTES] [--store-of FROM-TO=BYTES]
+                   [--messages N [--ttl HOURS] | --posted FILE]
   lavant-sim liars [--seed N] [--seeds COUNT] [--liar NAME]
 
 retention  a store under pressure: COUNT seeds from N on; the rules are checked at every step
@@ -29,6 +33,11 @@ relay      nodes that meet, in a trace from a file ('ID ID START END' or 'TIME C
            --trouble adds lies, crashes, wrong clocks and failing stores;
            --link-up is what a link takes to come up when two nodes meet;
            --buffer is what a node can store, in percent of all that is published;
+           --store is the same in bytes, --store-of for nodes with these numbers as names;
+           --share is what contacts of one node share: its uplink, or one air, in which it sends or
+           hears one thing at a time;
+           --messages posts messages from one node to another, at a random time, with 12 hours to
+           live; --posted reads them from a CreatedMessagesReport of The ONE;
            --films, given first, is a setting: short meetings, 4 films of 100 segments
 liars      few nodes with real signatures and one that lies, beside the same without it
 
@@ -38,6 +47,7 @@ Examples:
   lavant-sim relay --unlimited
   lavant-sim relay --films --seeds 10
   lavant-sim relay --buffer 10 --meeting 10 --seeds 5
+  lavant-sim relay --messages 500 --store 5000000 --share air
   lavant-sim relay --trace contacts.txt --json
   lavant-sim liars --liar withholds --seed 7";
 
@@ -117,7 +127,7 @@ fn relay(args: &[String]) -> Result<(), String> {
     let mut ratios = Ratios::default();
     for seed in options.seed..options.seed.saturating_add(seeds) {
         options.seed = seed;
-        let report = report::run(&options);
+        let report = report::run(&options)?;
         ratios.add(&report);
         let text = if json { report.json() } else { report.table() };
         if !json && seeds > 1 {
@@ -182,9 +192,32 @@ fn set(options: &mut RelayOptions, flag: &str, value: &str) -> Result<(), String
         "--rate" => options.rate = Some(number(value)?.max(1)),
         "--link-up" => options.link_up = Duration::from_millis(number(value)?),
         "--buffer" => options.buffer = Some(number(value)?),
+        "--store" => options.store = Some(number(value)?),
+        "--store-of" => options.stores.push(store_of(value)?),
+        "--share" => {
+            options.share = match value {
+                "uplink" => Share::Uplink,
+                "air" => Share::Air,
+                _ => return Err(format!("{value:?} is neither uplink nor air\n\n{HELP}")),
+            }
+        }
+        "--messages" => options.messages = Some(number(value)?),
+        "--posted" => {
+            let text = std::fs::read_to_string(value).map_err(|e| format!("{value}: {e}"))?;
+            options.posted = Some(text);
+        }
+        "--ttl" => options.ttl = Duration::from_secs(number(value)?.saturating_mul(3600)),
         _ => return Err(format!("{flag} is not known\n\n{HELP}")),
     }
     Ok(())
+}
+
+/// Reads `FROM-TO=BYTES`.
+fn store_of(text: &str) -> Result<(Range<u64>, u64), String> {
+    let wrong = || format!("{text:?} is not FROM-TO=BYTES\n\n{HELP}");
+    let (names, bytes) = text.split_once('=').ok_or_else(wrong)?;
+    let (from, to) = names.split_once('-').ok_or_else(wrong)?;
+    Ok((number(from)?..number(to)?.saturating_add(1), number(bytes)?))
 }
 
 /// Prints a line; that nobody reads it (any more) is no reason to fail.

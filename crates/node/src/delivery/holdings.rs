@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use lavant_proto::content::{Kind, Manifest, Proof, SegmentRecord, Verified};
 use lavant_proto::delivery::{Delivery, Facts, Input};
-use lavant_proto::ids::ContentKey;
+use lavant_proto::ids::{ContentKey, PublisherKey};
 use lavant_proto::numbers::{ContentNo, TrackNo};
 use lavant_proto::relay::learn::manifest_hash;
 use lavant_proto::relay::message::TrackName;
@@ -58,8 +58,8 @@ impl Verdict {
     }
 }
 
-/// Hash and time of manifests that were read, by the store's numbers.
-type Manifests = BTreeMap<u64, ([u8; 32], Time)>;
+/// Hash and time of manifests that were read, and for whom they are, by the store's numbers.
+type Manifests = BTreeMap<u64, (([u8; 32], Time), Vec<PublisherKey>)>;
 
 /// Tells the driver of everything that is in the store, then of what every commit changes, until
 /// nobody listens.
@@ -142,8 +142,11 @@ fn tell_content(
             return false;
         };
         let hash = manifest_hash(&manifest, &signature);
-        manifests.insert(content.no, (hash, read.claim().created));
+        let claim = read.claim();
+        let known = ((hash, claim.created), claim.to.clone());
+        manifests.insert(content.no, known);
     }
+    let known = manifests.get(&content.no);
     let facts = Facts {
         priority: content.priority,
         expires: if content.pinned {
@@ -151,7 +154,8 @@ fn tell_content(
         } else {
             content.expires
         },
-        manifest: manifests.get(&content.no).copied(),
+        manifest: known.map(|(named, _)| *named),
+        to: known.map(|(_, to)| to.clone()).unwrap_or_default(),
         own: content.key.publisher == store.publisher(),
         complete: content.is_complete(),
     };

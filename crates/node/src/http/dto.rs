@@ -309,6 +309,9 @@ pub(super) struct BeginUpload {
     /// Whether to pin the content.
     #[serde(default)]
     pub pin: bool,
+    /// Keys of the nodes that it is for; everybody when there are none.
+    #[serde(default)]
+    pub to: Vec<String>,
 }
 
 /// A rendition of `POST /uploads`.

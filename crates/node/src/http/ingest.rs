@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,13 +14,15 @@ use lavant_proto::content::{Kind, MimeType};
 use lavant_proto::ids::{ContentId, Rendition};
 use lavant_proto::limits::SEQUENCE_MAX;
 use lavant_proto::time::TICKS_PER_SECOND;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::App;
 use super::body;
 use super::dto::{CatalogEntry, IngestBody, IngestMore, IngestQuery, IngestReply};
 use super::error::ApiError;
 use super::reference::Reference;
-use super::uploads::priority;
+use super::uploads::{addressees, priority};
 use crate::store::{NewSegment, Store};
 
 /// The length that is taken when none is given and the bytes do not show it; what cosmosd writes
@@ -198,12 +200,12 @@ pub(super) fn from_query(query: &str, mime: &str, payload: Bytes) -> Result<Sent
     sent(head, more, payload)
 }
 
-fn serde_urlencoded(query: &str) -> Result<IngestQuery, ApiError> {
+fn serde_urlencoded<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     let uri = format!("/ingest?{query}")
         .parse()
         .map_err(|_| ApiError::bad_request("the query is not a query"))?;
-    axum::extract::Query::try_from_uri(&uri)
-        .map(|axum::extract::Query(query)| query)
+    Query::try_from_uri(&uri)
+        .map(|Query(query)| query)
         .map_err(|error| {
             ApiError::bad_request(format!("the query is wrong: {}", error.body_text()))
         })
@@ -278,15 +280,27 @@ fn ticks(seconds: Option<f64>) -> Result<u64, ApiError> {
     }
 }
 
+/// The query of `POST /ingest/{content_id}/finish`.
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FinishQuery {
+    /// Keys of the nodes that it is for, with commas between; everybody when there are none.
+    pub to: Option<String>,
+}
+
 #[utoipa::path(
-    post, path = "/ingest/{content_id}/finish", params(("content_id" = String, Path)),
+    post, path = "/ingest/{content_id}/finish", params(("content_id" = String, Path), FinishQuery),
     responses((status = 200, body = CatalogEntry), (status = 409, body = super::dto::ErrorReply))
 )]
 pub(super) async fn finish(
     State(app): State<App>,
     Path(path): Path<String>,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<CatalogEntry>, ApiError> {
     let reference = Reference::parse(&path)?;
+    let query: FinishQuery = serde_urlencoded(query.as_deref().unwrap_or_default())?;
+    let to = query.to.unwrap_or_default();
+    let to = addressees(to.split(',').filter(|key| !key.is_empty()))?;
     let own = app.store.publisher();
     if reference.rest != ["finish"] || reference.publisher.is_some_and(|key| key != own) {
         return Err(ApiError::not_found(
@@ -294,7 +308,7 @@ pub(super) async fn finish(
         ));
     }
     let key = app
-        .blocking(move |store| store.finish(&reference.content_id))
+        .blocking(move |store| store.finish_for(&reference.content_id, to))
         .await?;
     let catalog = app.store.catalog();
     let content = catalog.find(Some(&key.publisher), &key.content_id, Some(key.version));

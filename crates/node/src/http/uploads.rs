@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use lavant_proto::content::{Kind, Priority};
-use lavant_proto::ids::{ContentId, Rendition};
+use lavant_proto::ids::{ContentId, PublisherKey, Rendition};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -73,7 +73,17 @@ fn new_upload(body: BeginUpload) -> Result<NewUpload, ApiError> {
         expected_seconds: body.expected_seconds.filter(|seconds| seconds.is_finite()),
         renditions: renditions.collect::<Result<_, ApiError>>()?,
         pin: body.pin,
+        to: addressees(body.to.iter().map(String::as_str))?,
     })
+}
+
+/// The nodes that a content is for, by their keys.
+pub(super) fn addressees<'a>(
+    keys: impl Iterator<Item = &'a str>,
+) -> Result<Vec<PublisherKey>, ApiError> {
+    let keys: Vec<PublisherKey> = keys.map(parse_publisher).collect::<Result<_, _>>()?;
+    lavant_proto::content::addressees(keys)
+        .map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// The named priority; on demand when none is named.

@@ -7,7 +7,7 @@ use lavant_proto::content::{
     Kind, Leaf, Manifest, Priority, RenditionInfo, SegmentRecord, SignedManifest, Unverified,
     Verified, merkle_root,
 };
-use lavant_proto::ids::{ContentId, ContentKey, Signature, SigningKey};
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Signature, SigningKey};
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
 
 use super::catalog::{Content, RenditionState, State};
@@ -75,6 +75,7 @@ impl Store {
             created: upload.created,
             ttl: upload.ttl,
             target_duration: commit.target_duration,
+            to: upload.new.to.clone(),
             renditions: commit.renditions.iter().map(|r| row(upload, r)).collect(),
             records_root: merkle_root(&leaves),
         };
@@ -123,11 +124,21 @@ impl Store {
         })
     }
 
-    /// Ends a growing content of the node's own. Blocks.
+    /// Ends a growing content of the node's own, for everybody. Blocks.
     pub fn finish(&self, id: &ContentId) -> Result<ContentKey, StoreError> {
+        self.finish_for(id, Vec::new())
+    }
+
+    /// Ends a growing content of the node's own, for these nodes; for everybody when there are
+    /// none. Blocks.
+    pub fn finish_for(
+        &self,
+        id: &ContentId,
+        to: Vec<PublisherKey>,
+    ) -> Result<ContentKey, StoreError> {
         let signer = self.key.clone();
         let id = id.clone();
-        self.write(move |tx| finish(tx, &signer, &id))
+        self.write(move |tx| finish(tx, &signer, &id, &to))
     }
 
     /// Ends on-demand contents to which nothing was added for a while and that have no gap.
@@ -431,7 +442,12 @@ pub(super) fn mark_superseded(content: &mut Content, now: Time) -> bool {
     std::mem::take(&mut content.pinned)
 }
 
-fn finish(tx: &mut Tx<'_>, signer: &SigningKey, id: &ContentId) -> Result<ContentKey, StoreError> {
+fn finish(
+    tx: &mut Tx<'_>,
+    signer: &SigningKey,
+    id: &ContentId,
+    to: &[PublisherKey],
+) -> Result<ContentKey, StoreError> {
     let found = tx
         .catalog
         .find(Some(&signer.publisher()), id, None)
@@ -456,6 +472,7 @@ fn finish(tx: &mut Tx<'_>, signer: &SigningKey, id: &ContentId) -> Result<Conten
         created: tx.now.max(after.last_arrival),
         ttl: after.ttl,
         target_duration: after.target_duration,
+        to: to.to_vec(),
         renditions: after
             .renditions
             .iter()

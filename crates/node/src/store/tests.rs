@@ -205,6 +205,7 @@ fn upload(title: &str, source: &str) -> NewUpload {
         expected_seconds: Some(18.0),
         renditions: vec![(Rendition::main(), MimeType::TransportStream)],
         pin: false,
+        to: Vec::new(),
     }
 }
 

@@ -48,6 +48,8 @@ pub struct NewUpload {
     pub renditions: Vec<(Rendition, MimeType)>,
     /// Whether it is to be pinned.
     pub pin: bool,
+    /// The nodes that it is for, in the order of their keys; everybody when there are none.
+    pub to: Vec<PublisherKey>,
 }
 
 /// A segment of an upload, on its way in.

@@ -308,6 +308,7 @@ impl Film {
             created: self.created,
             ttl: DAY,
             target_duration: 2,
+            to: Vec::new(),
             renditions: vec![RenditionInfo {
                 name: Rendition::main(),
                 mime: MimeType::TransportStream,
@@ -719,6 +720,7 @@ fn summary(no: u32, film: &Film, manifest: Option<[u8; 8]>) -> Summary {
         manifest,
         hops: 0,
         copies: 0,
+        to: Vec::new(),
         tracks: vec![(track, SequenceRuns::of(0, film.count))],
         partials: Vec::new(),
         receipts: Vec::new(),

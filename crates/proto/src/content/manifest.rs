@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::merkle::{Leaf, merkle_root};
 use super::record::{
-    read_content_key, read_mime, read_priority, read_rendition, read_target_duration, read_title,
-    write_content_key,
+    read_addressees, read_content_key, read_mime, read_priority, read_rendition,
+    read_target_duration, read_title, write_addressees, write_content_key,
 };
 use super::{MimeType, Priority, Unverified, Verified};
-use crate::ids::{ContentKey, KeyError, Rendition, Signature, SigningKey};
+use crate::ids::{ContentKey, KeyError, PublisherKey, Rendition, Signature, SigningKey};
 use crate::limits::{
     CODECS_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_RECORDS_MAX, RENDITIONS_MAX, SEQUENCE_MAX,
     TTL_SECONDS_MAX,
@@ -16,7 +16,8 @@ use crate::limits::{
 use crate::time::Time;
 use crate::wire::{DecodeError, Reader, Writer};
 
-const FORMAT: u8 = 1;
+/// Of a manifest for everybody, and of one for some nodes.
+const FORMATS: [u8; 2] = [1, 2];
 const DOMAIN: &[u8] = b"lavant manifest 1\0";
 const PIXELS_MAX: u64 = 1 << 16;
 const BITRATE_MAX: u64 = 1 << 40;
@@ -70,6 +71,9 @@ pub struct Manifest {
     pub ttl: Duration,
     /// Ceiling of its segments' durations, in whole seconds (`EXT-X-TARGETDURATION`).
     pub target_duration: u32,
+    /// The nodes that it is for, in the order of their keys; everybody when there are none. All may
+    /// read it: this says where it is to be carried, and when it has arrived.
+    pub to: Vec<PublisherKey>,
     /// Its renditions, first the one that a plain path means.
     pub renditions: Vec<RenditionInfo>,
     /// Merkle root over all records.
@@ -95,11 +99,14 @@ impl Manifest {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.byte(FORMAT);
+        w.byte(FORMATS[usize::from(!self.to.is_empty())]);
         write_content_key(&mut w, &self.content);
         w.text(&self.title).byte(self.priority.rank());
         w.number(self.created.0).number(self.ttl.as_secs());
         w.number(u64::from(self.target_duration));
+        if !self.to.is_empty() {
+            write_addressees(&mut w, &self.to);
+        }
         w.number(self.renditions.len() as u64);
         for rendition in &self.renditions {
             rendition.encode(&mut w);
@@ -114,10 +121,11 @@ impl Manifest {
             return Err(DecodeError::Limit("manifest"));
         }
         let mut r = Reader::new(bytes);
-        match r.byte("format")? {
-            FORMAT => {}
+        let is_addressed = match r.byte("format")? {
+            1 => false,
+            2 => true,
             other => return Err(DecodeError::Format(other.into())),
-        }
+        };
         let manifest = Self {
             content: read_content_key(&mut r)?,
             title: read_title(&mut r)?,
@@ -125,12 +133,20 @@ impl Manifest {
             created: Time(r.number("created", u64::MAX)?),
             ttl: Duration::from_secs(r.number("ttl", TTL_SECONDS_MAX)?),
             target_duration: read_target_duration(&mut r)?,
+            to: if is_addressed {
+                read_addressees(&mut r)?
+            } else {
+                Vec::new()
+            },
             renditions: (0..r.number("renditions", RENDITIONS_MAX as u64)?)
                 .map(|_| RenditionInfo::decode(&mut r))
                 .collect::<Result<_, _>>()?,
             records_root: r.array("records root")?,
         };
         r.end()?;
+        if is_addressed && manifest.to.is_empty() {
+            return Err(DecodeError::Invalid("addressees"));
+        }
         if manifest.record_count() > MANIFEST_RECORDS_MAX as u64 {
             return Err(DecodeError::Limit("records"));
         }
@@ -262,6 +278,7 @@ mod tests {
             created: Time::from_seconds(1_700_000_000),
             ttl: Duration::from_secs(60),
             target_duration: 6,
+            to: Vec::new(),
             renditions: vec![RenditionInfo {
                 name: Rendition::main(),
                 mime: MimeType::Mp4,
@@ -317,6 +334,7 @@ mod tests {
         row.name = Rendition::new(&"r".repeat(32)).unwrap();
         (row.duration, row.bytes, row.bandwidth) = (u64::MAX, u64::MAX, BITRATE_MAX);
         manifest.renditions = vec![row; RENDITIONS_MAX];
+        manifest.to = (0..16).map(|byte| PublisherKey([byte; 32])).collect();
         manifest.title = "t".repeat(crate::limits::TITLE_BYTES_MAX);
         assert!(Manifest::decode(&manifest.encode()).is_ok());
     }
@@ -328,5 +346,30 @@ mod tests {
                 prop_assert_eq!(decoded.claim().encode(), bytes);
             }
         }
+    }
+
+    #[test]
+    fn addressees_are_signed_and_each_named_once_in_order() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let (mut manifest, leaves) = finished(&key, 2);
+        let nodes = [[9; 32], [3; 32], [9; 32]].map(PublisherKey);
+        manifest.to = super::super::addressees(nodes.to_vec()).unwrap();
+        assert_eq!(manifest.to, [[3; 32], [9; 32]].map(PublisherKey));
+        let signature = manifest.sign(&key).unwrap();
+        let decoded = Manifest::decode(&manifest.encode()).unwrap();
+        let signed = decoded.verify(signature, leaves.clone()).unwrap();
+        assert_eq!(signed.manifest.to, manifest.to);
+
+        let mut other = manifest.clone();
+        other.to.clear();
+        let decoded = Manifest::decode(&other.encode()).unwrap();
+        decoded.verify(signature, leaves).unwrap_err();
+        for wrong in [[9, 3], [3, 3]] {
+            other.to = wrong.map(|byte| PublisherKey([byte; 32])).to_vec();
+            let error = Manifest::decode(&other.encode()).unwrap_err();
+            assert_eq!(error, DecodeError::Invalid("addressees"));
+        }
+        let many = (0..17).map(|byte| PublisherKey([byte; 32])).collect();
+        super::super::addressees(many).unwrap_err();
     }
 }

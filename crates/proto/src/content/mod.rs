@@ -12,6 +12,9 @@ pub use mime::{MimeError, MimeType};
 pub use priority::{Priority, PriorityError};
 pub use record::{Kind, Proof, RecordError, SegmentRecord, clean_title};
 
+use crate::ids::PublisherKey;
+use crate::limits::ADDRESSEES_MAX;
+
 /// Something whose signature, hash or origin was not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unverified<T>(T);
@@ -45,4 +48,19 @@ impl<T> std::ops::Deref for Verified<T> {
     fn deref(&self) -> &T {
         &self.0
     }
+}
+
+/// More nodes than a content can be for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a content can be for {ADDRESSEES_MAX} nodes at most, not for {0}")]
+pub struct TooManyAddressees(pub usize);
+
+/// The nodes that a content is for as a manifest names them: each once, in the order of their keys.
+pub fn addressees(mut nodes: Vec<PublisherKey>) -> Result<Vec<PublisherKey>, TooManyAddressees> {
+    nodes.sort_unstable();
+    nodes.dedup();
+    if nodes.len() > ADDRESSEES_MAX {
+        return Err(TooManyAddressees(nodes.len()));
+    }
+    Ok(nodes)
 }

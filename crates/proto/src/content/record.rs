@@ -8,7 +8,7 @@ use crate::ids::{
     ContentId, ContentKey, KeyError, PublisherKey, Rendition, Root, Signature, SigningKey,
 };
 use crate::limits::{
-    CONTENT_ID_BYTES_MAX, RECORD_BYTES_MAX, RENDITION_BYTES_MAX, SEGMENT_BYTES_MAX,
+    ADDRESSEES_MAX, CONTENT_ID_BYTES_MAX, RECORD_BYTES_MAX, RENDITION_BYTES_MAX, SEGMENT_BYTES_MAX,
     SEGMENT_TICKS_MAX, SEQUENCE_MAX, TARGET_SECONDS_MAX, TITLE_BYTES_MAX, TTL_SECONDS_MAX,
 };
 use crate::time::Time;
@@ -209,6 +209,26 @@ fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+}
+
+/// Writes the keys of nodes that a content is for.
+pub(crate) fn write_addressees(w: &mut Writer, to: &[PublisherKey]) {
+    w.number(to.len() as u64);
+    for node in to {
+        w.bytes(&node.0);
+    }
+}
+
+/// Reads what [`write_addressees`] wrote: each key once, in their order.
+pub(crate) fn read_addressees(r: &mut Reader<'_>) -> Result<Vec<PublisherKey>, DecodeError> {
+    let count = r.number("addressees", ADDRESSEES_MAX as u64)?;
+    let to: Vec<PublisherKey> = (0..count)
+        .map(|_| r.array("addressee").map(PublisherKey))
+        .collect::<Result<_, _>>()?;
+    if !to.is_sorted_by(|a, b| a < b) {
+        return Err(DecodeError::Invalid("addressees"));
+    }
+    Ok(to)
 }
 
 pub(crate) fn write_content_key(w: &mut Writer, key: &ContentKey) {

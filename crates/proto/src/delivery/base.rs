@@ -11,7 +11,7 @@ use crate::contact::hello::{Hello, VERSION};
 use crate::contact::message::ContactMessage;
 use crate::contact::{Arrival, Contacts, Look};
 use crate::message::Message;
-use crate::numbers::{ContactNo, RequestNo};
+use crate::numbers::{ContactNo, ContentNo, RequestNo};
 use crate::piece::{Pieces, Want};
 use crate::time::Time;
 use crate::uplink::{Next, Serving, Uplink};
@@ -35,7 +35,7 @@ pub struct Base {
     /// When a contact, or what it owes, has to be looked at.
     pub(crate) timer: Time,
     /// Contacts that ended and that the ways have not heard of.
-    pub(crate) ended: Vec<ContactNo>,
+    pub(crate) ended: Vec<(ContactNo, BTreeSet<ContentNo>)>,
 }
 
 impl Base {
@@ -251,11 +251,11 @@ impl Base {
         if self.contacts.remove(no).is_none() {
             return;
         }
-        self.uplink.close(no);
+        let unsent = self.uplink.close(no);
         self.pieces.close_contact(no);
         self.work.remove(&no);
         self.work_for_all();
-        self.ended.push(no);
+        self.ended.push((no, unsent));
     }
 
     /// Asks quiet contacts for a sign of life and ends those that are dead, stuck or useless.

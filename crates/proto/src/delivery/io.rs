@@ -2,7 +2,7 @@
 
 use crate::contact::Arrival;
 use crate::content::Priority;
-use crate::ids::{Root, Signature};
+use crate::ids::{PublisherKey, Root, Signature};
 use crate::message::Message;
 use crate::numbers::{ContactNo, ContentNo, Place, RequestNo, TrackNo};
 use crate::relay::message::Row;
@@ -19,6 +19,8 @@ pub struct Facts {
     pub expires: Time,
     /// Hash and time of its manifest, once all of its records are known.
     pub manifest: Option<([u8; 32], Time)>,
+    /// The nodes that it is for, as its manifest says.
+    pub to: Vec<PublisherKey>,
     /// Whether this node's own key signs it.
     pub own: bool,
     /// Whether it is finished and all of it is here.

@@ -243,8 +243,8 @@ impl Delivery {
 
     /// Tells the ways of contacts that ended.
     fn end_contacts(&mut self) {
-        while let Some(contact) = self.base.ended.pop() {
-            self.relay.down(&mut self.base, contact);
+        while let Some((contact, unsent)) = self.base.ended.pop() {
+            self.relay.down(&mut self.base, contact, &unsent);
         }
     }
 

@@ -163,6 +163,7 @@ fn summary(no: u32, id: &str, here: &SequenceRuns) -> Summary {
         manifest: None,
         hops: 0,
         copies: 0,
+        to: Vec::new(),
         tracks: vec![(track, here.clone())],
         said: Vec::new(),
         partials: Vec::new(),

@@ -112,13 +112,13 @@ impl Relay {
         &mut self,
         base: &mut Base,
         no: ContactNo,
-        key: &ContentKey,
+        (key, to): (&ContentKey, &[PublisherKey]),
         (priority, expires): (Priority, Time),
     ) -> Option<ContentNo> {
         if let Some(at) = self.keys.get(key) {
             return Some(*at);
         }
-        if !base.config.interest.covers(key) {
+        if !base.config.interest.covers(key) && !to.contains(&base.config.own) {
             return None;
         }
         let trusted = base.config.is_trusted(&key.publisher);
@@ -226,8 +226,12 @@ impl Relay {
         };
         let before = (entry.stored, entry.manifest);
         entry.update(facts);
+        self.address(base, no, facts);
+        let Some(entry) = self.entries.get_mut(&no) else {
+            return;
+        };
         if !before.0 {
-            let limit = base.config.copies[usize::from(facts.priority.rank())];
+            let limit = entry.copies_limit(&base.config);
             if facts.own {
                 (entry.hops, entry.copies_left) = (0, limit);
             } else if entry.hops == 0 {
@@ -238,7 +242,7 @@ impl Relay {
         let own = base.config.own;
         if let (Some((hash, _)), true, Some(signer)) =
             (entry.manifest, facts.complete, &base.config.signer)
-            && base.config.group.contains(&own)
+            && (base.config.group.contains(&own) || entry.is_for(&own))
             && !entry.receipts.contains_key(&own)
         {
             let Receipt { node, signature } = Receipt::sign(signer, &entry.key, &hash);
@@ -247,8 +251,9 @@ impl Relay {
             news = true;
         }
         if news {
-            self.retell(base, no);
             self.look_everywhere(base, no);
+            self.retell(base, no);
+            self.receive_early(base, no);
         }
         self.dirty.insert(no);
     }

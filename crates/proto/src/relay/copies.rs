@@ -1,8 +1,8 @@
-//! Who has what is here: counted for the order of eviction, and by receipts of a group.
+//! Who has what is here: counted for the order of eviction.
 
 use super::Relay;
 use super::entry::Entry;
-use super::message::{ManifestHint, RECEIPTS_MAX};
+use super::message::RECEIPTS_MAX;
 use super::rarity::Said;
 use super::receipt::Receipt;
 use crate::delivery::{Base, Output};
@@ -65,7 +65,7 @@ impl Relay {
             };
             for (index, track) in entry.tracks.iter().enumerate() {
                 if !track.here.is_empty() {
-                    let copies = track.copies(entry.everywhere);
+                    let copies = track.copies(entry.everywhere, entry.carried_by());
                     let track = TrackNo(index as u16);
                     base.out.push_back(Output::Copies {
                         content: at,
@@ -74,53 +74,6 @@ impl Relay {
                     });
                 }
             }
-        }
-    }
-
-    /// Takes receipts of nodes of the group, and spreads those that are new.
-    pub(super) fn receive(
-        &mut self,
-        base: &mut Base,
-        (no, at): (ContactNo, ContentNo),
-        manifest: &ManifestHint,
-        receipts: Vec<Receipt>,
-    ) {
-        let mut new = false;
-        for receipt in receipts {
-            let Some(entry) = self.entries.get_mut(&at) else {
-                return;
-            };
-            let ours = entry.hint().as_ref() == Some(manifest);
-            let known = entry.receipts.contains_key(&receipt.node);
-            if !ours || known || !base.config.group.contains(&receipt.node) {
-                continue;
-            }
-            let hash = entry.manifest.map(|(hash, _)| hash).unwrap_or_default();
-            if receipt.verify(&entry.key, &hash).is_err() {
-                return base.leave(no, "a receipt is not signed by the node it names".into());
-            }
-            entry.receipts.insert(receipt.node, receipt.signature);
-            entry.changed();
-            new = true;
-        }
-        if new {
-            self.retell(base, at);
-            self.look_everywhere(base, at);
-        }
-    }
-
-    /// Notes when all nodes of the group have a content.
-    pub(super) fn look_everywhere(&mut self, base: &mut Base, at: ContentNo) {
-        let Some(entry) = self.entries.get_mut(&at) else {
-            return;
-        };
-        let has = |node| entry.receipts.contains_key(node);
-        let group = &base.config.group;
-        let all = !group.is_empty() && group.iter().all(has);
-        if all && !entry.everywhere {
-            entry.everywhere = true;
-            self.counted.insert(at);
-            self.count_copies(base);
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Entry {
     pub(super) tracks: Vec<Track>,
     /// It is not to be fetched: it was removed here, or what was said of it cannot be.
     pub(super) refused: bool,
+    /// The nodes that it is for, as the manifest says, or a contact until it is known.
+    pub(super) to: Vec<PublisherKey>,
     /// The store has it.
     pub(super) stored: bool,
     /// Where viewers are, and until when that counts; who asked last is at the end.
@@ -147,15 +149,17 @@ impl Track {
         }
     }
 
-    /// On how many other nodes each segment is known to be that is here.
-    pub(super) fn copies(&self, everywhere: bool) -> Vec<(SequenceRun, u16)> {
-        if everywhere {
-            return self
-                .here
-                .runs()
-                .iter()
-                .map(|run| (*run, EVERYWHERE))
-                .collect();
+    /// On how many other nodes each segment is known to be that is here: on every one of those that
+    /// should have it, on those that carried it here, or on those that were seen to have it.
+    pub(super) fn copies(&self, everywhere: bool, carried: Option<u16>) -> Vec<(SequenceRun, u16)> {
+        let known = if everywhere {
+            Some(EVERYWHERE)
+        } else {
+            carried
+        };
+        if let Some(copies) = known {
+            let here = self.here.runs().iter();
+            return here.map(|run| (*run, copies)).collect();
         }
         let mut copies = Vec::new();
         for here in self.here.runs() {
@@ -217,6 +221,7 @@ impl Entry {
             manifest: None,
             tracks: Vec::new(),
             refused: false,
+            to: Vec::new(),
             stored: false,
             playheads: Vec::new(),
             hops: 0,
@@ -288,10 +293,10 @@ impl Entry {
         self.digest = None;
     }
 
-    /// Notes over how many nodes it comes, and how many copies come with it, the first time that
-    /// something of it is asked for.
-    pub(super) const fn came_by(&mut self, hops: u8, copies: u16) {
-        if !self.stored && self.hops == 0 {
+    /// Notes over how many nodes it comes, and how many copies come with it: of the contact that is
+    /// asked last before its first segment is here.
+    pub(super) fn came_by(&mut self, hops: u8, copies: u16) {
+        if self.tracks.iter().all(|track| track.here.is_empty()) {
             self.hops = hops.saturating_add(1);
             self.copies_left = copies;
         }
@@ -342,6 +347,12 @@ impl Entry {
             receipts,
             ..
         } = &*self;
+        // Who carries what has arrived is of no interest: all would tell each other.
+        let tracks = if self.is_delivered() {
+            &[]
+        } else {
+            &tracks[..]
+        };
         let made = self
             .digest
             .unwrap_or_else(|| digest(name, manifest.as_ref(), tracks, receipts));
@@ -415,12 +426,31 @@ impl Entry {
     }
 
     /// The place of what a contact has of it; the lowest goes first. What is watched here goes
-    /// before all else, then it goes by priority, then by rarity.
-    pub(super) fn rank(&self, remote: &Remote, now: Time, meeting: u32) -> Rank {
+    /// before all else, then what is for this node, then it goes by priority, then by rarity; what
+    /// is for other nodes by how many nodes it came over, but what was begun first.
+    pub(super) fn rank(
+        &self,
+        remote: &Remote,
+        (now, meeting): (Time, u32),
+        (own, pieces): (&PublisherKey, &Pieces),
+    ) -> Rank {
         if self.is_watched(now) {
             return (0, 0, self.order);
         }
+        if self.is_for(own) {
+            return (1, 0, self.order);
+        }
         let urgency = 3 - self.priority.rank();
+        if !self.to.is_empty() {
+            let begun = self.tracks.iter().flat_map(|it| it.pending.values());
+            let begun = begun.into_iter().any(|it| it.is_begun(pieces));
+            let after = if begun {
+                0
+            } else {
+                1 + Share::from(remote.hops)
+            };
+            return (urgency, after, self.order);
+        }
         if self.manifest.is_none() && remote.manifest.is_none() {
             return (urgency, 0, self.order);
         }

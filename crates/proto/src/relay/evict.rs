@@ -107,6 +107,12 @@ impl EvictionRank {
         self.standing < theirs || (self.standing == theirs && self.yields_to(incoming))
     }
 
+    /// Whether every node that should have it does: it is of no use here any more.
+    #[must_use]
+    pub const fn is_everywhere(&self) -> bool {
+        !self.not_everywhere
+    }
+
     /// Whether its publisher's standing is lower than that.
     #[must_use]
     pub const fn is_below(&self, standing: Standing) -> bool {

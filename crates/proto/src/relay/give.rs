@@ -1,5 +1,7 @@
 //! What others ask for: whether they may have it, and how many copies go with it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Relay;
 use super::session::Session;
 use crate::content::Priority;
@@ -34,12 +36,19 @@ impl Relay {
         if !here || !self.grant(base, no, place.content) {
             return base.send(no, PieceMessage::Gone(request));
         }
-        let priority = self.entries.get(&place.content).map(|it| it.priority);
+        let entry = self.entries.get(&place.content);
+        let node = base.contacts.get(no).map(|it| &it.node);
+        let is_end = entry.zip(node).is_some_and(|(it, node)| it.is_for(node));
+        let priority = entry.map(|it| it.priority);
         let job = Job {
             request,
             place,
             class: Class::Relay,
-            rank: serving_rank(priority.unwrap_or(Priority::Vod)),
+            rank: if is_end {
+                0
+            } else {
+                serving_rank(priority.unwrap_or(Priority::Vod))
+            },
             asked: groups,
         };
         if !base.uplink.push(no, job) {
@@ -69,16 +78,33 @@ impl Relay {
             return false;
         };
         let Session { granted, .. } = session;
-        let limited = base.config.copies[usize::from(entry.priority.rank())] > 0;
-        if !limited || contact.interest.names(&entry.key) || granted.contains(&at) {
+        let limited = entry.copies_limit(&base.config) > 0;
+        let is_end = contact.interest.names(&entry.key) || entry.is_for(&contact.node);
+        if !limited || is_end || granted.contains_key(&at) {
             return true;
         }
         if entry.copies_left <= 1 {
             return false;
         }
-        entry.copies_left -= entry.copies_left / 2;
-        granted.insert(at);
+        let copies = entry.copies_left / 2;
+        entry.copies_left -= copies;
+        granted.insert(at, copies);
         true
+    }
+
+    /// Takes copies back of contents that a contact did not get before it ended.
+    pub(super) fn take_back(
+        &mut self,
+        granted: BTreeMap<ContentNo, u16>,
+        unsent: &BTreeSet<ContentNo>,
+    ) {
+        for (at, copies) in granted {
+            if unsent.contains(&at)
+                && let Some(entry) = self.entries.get_mut(&at)
+            {
+                entry.copies_left = entry.copies_left.saturating_add(copies);
+            }
+        }
     }
 
     /// All of an answer went to a link.

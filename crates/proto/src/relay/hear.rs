@@ -193,7 +193,7 @@ impl Relay {
         true
     }
 
-    fn summary(&mut self, base: &mut Base, no: ContactNo, summary: Summary) {
+    fn summary(&mut self, base: &mut Base, no: ContactNo, mut summary: Summary) {
         let Some(session) = self.sessions.get(&no) else {
             return;
         };
@@ -201,7 +201,7 @@ impl Relay {
             return base.leave(no, "it speaks of too many contents".into());
         }
         let facts = (summary.priority, summary.expires);
-        let at = self.offered(base, no, &summary.key, facts);
+        let at = self.offered(base, no, (&summary.key, &summary.to), facts);
         if let Some(session) = self.sessions.get_mut(&no) {
             session.numbers.insert(summary.no, at);
         }
@@ -219,6 +219,7 @@ impl Relay {
         if let Some(entry) = self.entries.get_mut(&at) {
             if !entry.stored && entry.tracks.iter().all(|track| track.here.is_empty()) {
                 (entry.priority, entry.expires) = facts;
+                entry.to.clone_from(&summary.to);
             }
             for (name, here) in summary.tracks {
                 // One too many has a number that no track has.
@@ -230,6 +231,10 @@ impl Relay {
             if let Some(ours) = remote.ours(track) {
                 remote.partials.insert((ours, sequence), groups);
             }
+        }
+        let known = self.entries.get(&at).and_then(Entry::hint);
+        if known.is_none() {
+            remote.receipts = std::mem::take(&mut summary.receipts);
         }
         if self.note_remote(base, no, at, (remote, &summary.said))
             && let Some(manifest) = summary.manifest

@@ -3,19 +3,19 @@
 //! Numbers are typed as the receiver reads them; see [`crate::numbers`].
 
 use super::rarity::{Said, size_of, write_said};
-use super::receipt::Receipt;
 use super::reconcile::Ranges;
+pub use super::summary::Summary;
+use super::summary::{read_summaries, write_summaries};
 use crate::contact::hello::flag;
-use crate::content::record::{read_priority, read_rendition};
-use crate::content::{Kind, Manifest, Priority, SegmentRecord};
-use crate::ids::{ContentId, ContentKey, PublisherKey, Rendition, Root, Signature};
+use crate::content::{Kind, Manifest, SegmentRecord};
+use crate::ids::{Rendition, Root, Signature};
 use crate::limits::{
-    CONTENT_ID_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_RECORDS_MAX, RECORD_BYTES_MAX,
-    RENDITIONS_MAX, SEGMENT_BYTES_MAX, SEGMENT_TICKS_MAX, SEQUENCE_MAX, TTL_SECONDS_MAX,
+    MANIFEST_BYTES_MAX, MANIFEST_RECORDS_MAX, RECORD_BYTES_MAX, RENDITIONS_MAX, SEGMENT_BYTES_MAX,
+    SEGMENT_TICKS_MAX, SEQUENCE_MAX, TTL_SECONDS_MAX,
 };
 use crate::numbers::{ContentNo, RemoteNo, RequestNo, TrackNo};
 use crate::piece::message::{read_groups, write_run};
-use crate::runs::{GroupRun, GroupRuns, PositionRun, Run, SequenceRun, SequenceRuns};
+use crate::runs::{GroupRun, PositionRun, Run, SequenceRun, SequenceRuns};
 use crate::time::Time;
 use crate::verify::CHUNK_GROUP_BYTES;
 use crate::wire::{DecodeError, Reader, Writer};
@@ -42,7 +42,7 @@ const PROOF_MAX: u64 = 2 * (MANIFEST_RECORDS_MAX.ilog2() as u64 + 1);
 const NAMES_MAX: u64 = 4096;
 /// Most echoes in one message.
 pub(super) const ECHOES_MAX: u64 = 1024;
-const GROUPS_MAX: u64 = SEGMENT_BYTES_MAX / CHUNK_GROUP_BYTES;
+pub(super) const GROUPS_MAX: u64 = SEGMENT_BYTES_MAX / CHUNK_GROUP_BYTES;
 
 /// One kind of segments of one rendition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,33 +56,6 @@ pub struct TrackName {
 /// The first bytes of the hash of a manifest and its signature: enough to see that two nodes have
 /// the same one.
 pub type ManifestHint = [u8; 8];
-
-/// What a node has of a content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// The sender's number for the content, used in its later messages and in requests to it.
-    pub no: RemoteNo,
-    /// The content.
-    pub key: ContentKey,
-    /// How urgent; believed until a signed record says it.
-    pub priority: Priority,
-    /// When the last of it expires; believed likewise.
-    pub expires: Time,
-    /// Of its manifest, when it is finished.
-    pub manifest: Option<ManifestHint>,
-    /// Over how many nodes it came.
-    pub hops: u8,
-    /// How many copies the receiver may make; 0 stands for any number.
-    pub copies: u16,
-    /// Segments that are there, by track. A track's place in the list is its number.
-    pub tracks: Vec<(TrackName, SequenceRuns)>,
-    /// How many of the nodes that the sender met have them, by track; of the first ones at least.
-    pub said: Vec<Said>,
-    /// Segments that are there in part: track, sequence, chunk groups.
-    pub partials: Vec<(TrackNo, u64, GroupRuns)>,
-    /// Nodes of a group that have all of it.
-    pub receipts: Vec<Receipt>,
-}
 
 /// What a node has of a content that the receiver told it of, in fewer bytes than a [`Summary`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,7 +234,7 @@ fn read_no(r: &mut Reader<'_>) -> Result<u32, DecodeError> {
     Ok(r.number("content number", u64::from(u32::MAX))? as u32)
 }
 
-fn read_remote(r: &mut Reader<'_>) -> Result<RemoteNo, DecodeError> {
+pub(super) fn read_remote(r: &mut Reader<'_>) -> Result<RemoteNo, DecodeError> {
     read_no(r).map(RemoteNo)
 }
 
@@ -269,150 +242,12 @@ fn read_content(r: &mut Reader<'_>) -> Result<ContentNo, DecodeError> {
     read_no(r).map(ContentNo)
 }
 
-fn read_track(r: &mut Reader<'_>) -> Result<TrackNo, DecodeError> {
+pub(super) fn read_track(r: &mut Reader<'_>) -> Result<TrackNo, DecodeError> {
     Ok(TrackNo(r.number("track", TRACKS_MAX - 1)? as u16))
 }
 
-/// Summaries, with each publisher's key named once.
-fn write_summaries(summaries: &[Summary], w: &mut Writer) {
-    let mut publishers: Vec<PublisherKey> = summaries.iter().map(|it| it.key.publisher).collect();
-    publishers.sort_unstable();
-    publishers.dedup();
-    w.number(publishers.len() as u64);
-    for publisher in &publishers {
-        w.bytes(&publisher.0);
-    }
-    w.number(summaries.len() as u64);
-    for summary in summaries {
-        let at = publishers.partition_point(|key| *key < summary.key.publisher);
-        w.number(at as u64);
-        summary.write(w);
-    }
-}
-
-fn read_summaries(r: &mut Reader<'_>) -> Result<Vec<Summary>, DecodeError> {
-    let publishers = list(r, "publishers", SUMMARIES_MAX, |r| {
-        Ok(PublisherKey(r.array("publisher")?))
-    })?;
-    list(r, "summaries", SUMMARIES_MAX, |r| {
-        let at = r.number("publisher", SUMMARIES_MAX)?;
-        let publisher = usize::try_from(at)
-            .ok()
-            .and_then(|at| publishers.get(at).copied());
-        Summary::read(publisher.ok_or(DecodeError::Invalid("publisher"))?, r)
-    })
-}
-
-impl Summary {
-    /// About how many bytes it takes in a message, rather more than less.
-    pub(super) fn size(&self) -> usize {
-        let runs = |count: usize| 2 + 10 * count;
-        let tracks = self
-            .tracks
-            .iter()
-            .map(|(_, here)| 34 + runs(here.runs().len()));
-        let partials = self.partials.iter();
-        let partials = partials.map(|(.., groups)| 10 + runs(groups.runs().len()));
-        let more = 96 * self.receipts.len() + size_of(&self.said);
-        210 + tracks.sum::<usize>() + partials.sum::<usize>() + more
-    }
-
-    /// Bytes of memory that it takes once it is believed, rather more than less.
-    pub(super) fn weight(&self) -> usize {
-        let runs: usize = self.tracks.iter().map(|(_, here)| here.runs().len()).sum();
-        let parts: usize = self.partials.iter().map(|(.., it)| it.runs().len()).sum();
-        128 + 16 * (self.tracks.len() + runs + parts) + 64 * self.partials.len()
-    }
-
-    fn write(&self, w: &mut Writer) {
-        w.number(u64::from(self.no.0));
-        w.text(self.key.content_id.as_str());
-        w.number(u64::from(self.key.version));
-        w.byte(self.priority.rank()).number(self.expires.0);
-        w.byte(u8::from(self.manifest.is_some()));
-        if let Some(hint) = &self.manifest {
-            w.bytes(hint);
-        }
-        w.byte(self.hops).number(u64::from(self.copies));
-        w.number(self.tracks.len() as u64);
-        for (name, here) in &self.tracks {
-            w.text(name.rendition.as_str());
-            w.byte(u8::from(name.kind == Kind::Media));
-            here.write(w);
-        }
-        write_said(&self.said, w);
-        w.number(self.partials.len() as u64);
-        for (track, sequence, groups) in &self.partials {
-            w.number(u64::from(track.0)).number(*sequence);
-            groups.write(w);
-        }
-        w.number(self.receipts.len() as u64);
-        for receipt in &self.receipts {
-            w.bytes(&receipt.node.0).bytes(&receipt.signature.0);
-        }
-    }
-
-    fn read(publisher: PublisherKey, r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let no = read_remote(r)?;
-        let content_id = r.text("content_id", CONTENT_ID_BYTES_MAX)?;
-        let key = ContentKey {
-            publisher,
-            content_id: ContentId::new(content_id)
-                .map_err(|_| DecodeError::Invalid("content_id"))?,
-            version: read_version(r)?,
-        };
-        let mut summary = Self {
-            no,
-            key,
-            priority: read_priority(r)?,
-            expires: Time(r.number("expires", u64::MAX)?),
-            manifest: None,
-            hops: 0,
-            copies: 0,
-            tracks: Vec::new(),
-            said: Vec::new(),
-            partials: Vec::new(),
-            receipts: Vec::new(),
-        };
-        if flag(r, "manifest")? {
-            summary.manifest = Some(r.array("manifest")?);
-        }
-        (summary.hops, summary.copies) = read_spread(r)?;
-        let mut runs_left = SUMMARY_RUNS_MAX;
-        for _ in 0..r.number("tracks", TRACKS_MAX)? {
-            let rendition = read_rendition(r)?;
-            let kind = if flag(r, "kind")? {
-                Kind::Media
-            } else {
-                Kind::Init
-            };
-            let here = SequenceRuns::read(r, SEQUENCE_MAX, runs_left)?;
-            runs_left -= here.runs().len();
-            summary.tracks.push((TrackName { rendition, kind }, here));
-        }
-        summary.said = list(r, "said", TRACKS_MAX, Said::read)?;
-        for _ in 0..r.number("partials", PARTIALS_MAX)? {
-            let track = read_track(r)?;
-            let sequence = r.number("sequence", SEQUENCE_MAX)?;
-            let groups = GroupRuns::read(r, GROUPS_MAX, PARTIAL_RUNS_MAX)?;
-            summary.partials.push((track, sequence, groups));
-        }
-        for _ in 0..r.number("receipts", RECEIPTS_MAX)? {
-            summary.receipts.push(Receipt {
-                node: PublisherKey(r.array("node")?),
-                signature: Signature(r.array("signature")?),
-            });
-        }
-        Ok(summary)
-    }
-}
-
-fn read_version(r: &mut Reader<'_>) -> Result<u32, DecodeError> {
-    Ok(r.number("version", u64::from(u32::MAX))? as u32)
-}
-
 /// Hops and copies.
-fn read_spread(r: &mut Reader<'_>) -> Result<(u8, u16), DecodeError> {
+pub(super) fn read_spread(r: &mut Reader<'_>) -> Result<(u8, u16), DecodeError> {
     Ok((
         r.byte("hops")?,
         r.number("copies", u64::from(u16::MAX))? as u16,
@@ -583,7 +418,7 @@ fn write_place(w: &mut Writer, no: u32, track: TrackNo, run: &SequenceRun) {
     write_run(w.number(u64::from(no)).number(u64::from(track.0)), run);
 }
 
-fn list<'a, T>(
+pub(super) fn list<'a, T>(
     r: &mut Reader<'a>,
     what: &'static str,
     max: u64,
@@ -602,8 +437,10 @@ mod tests {
 
     use super::*;
     use crate::contact::hello::Way;
-    use crate::ids::ContentId;
+    use crate::content::Priority;
+    use crate::ids::{ContentId, ContentKey, PublisherKey};
     use crate::message::Message;
+    use crate::runs::GroupRuns;
 
     fn summary() -> Summary {
         let media = |name: &str, kind| TrackName {
@@ -622,6 +459,7 @@ mod tests {
             manifest: Some([9; 8]),
             hops: 3,
             copies: 16,
+            to: vec![PublisherKey([4; 32])],
             tracks: vec![
                 (media("main", Kind::Init), SequenceRuns::of(0, 1)),
                 (media("main", Kind::Media), SequenceRuns::of(5, 900)),
@@ -695,6 +533,10 @@ mod tests {
 
     #[test]
     fn the_description_of_an_ordinary_content_is_small() {
+        let summary = || Summary {
+            to: Vec::new(),
+            ..summary()
+        };
         let one = Message::Relay(RelayMessage::Summaries(vec![summary()])).encode();
         assert!(one.len() < 100, "{}", one.len());
         let two = Message::Relay(RelayMessage::Summaries(vec![summary(), summary()])).encode();

@@ -16,6 +16,7 @@
 //! | is it signed | [`learn`] |
 //! | why was a segment dropped | [`evict`] |
 
+mod addressed;
 mod choose;
 mod contents;
 mod copies;
@@ -30,6 +31,7 @@ pub mod receipt;
 pub mod reconcile;
 mod session;
 mod stored;
+mod summary;
 mod take;
 mod tell;
 mod upgrade;
@@ -74,8 +76,8 @@ impl Relay {
         }
     }
 
-    /// A contact ended.
-    pub(crate) fn down(&mut self, base: &mut Base, no: ContactNo) {
+    /// A contact ended; of the `unsent` contents it did not get all that it asked for.
+    pub(crate) fn down(&mut self, base: &mut Base, no: ContactNo, unsent: &BTreeSet<ContentNo>) {
         self.count_copies(base);
         let Some(session) = self.sessions.remove(&no) else {
             return;
@@ -85,6 +87,7 @@ impl Relay {
             self.sessions = BTreeMap::new();
         }
         self.claimed = self.claimed.saturating_sub(session.claims.bytes);
+        self.take_back(session.granted, unsent);
         let contents: Vec<ContentNo> = session.remote.keys().copied().collect();
         for at in &contents {
             if let Some(entry) = self.entries.get_mut(at) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::entry::Rank;
 use super::message::ManifestHint;
+use super::receipt::Receipt;
 use super::reconcile::Item;
 use crate::contact::budget::Claims;
 use crate::numbers::{ContentNo, Place, RemoteNo, TrackNo};
@@ -27,6 +28,8 @@ pub(super) struct Remote {
     pub(super) tracks: Vec<(TrackNo, SequenceRuns)>,
     /// Segments that are there in part, by our track number and sequence.
     pub(super) partials: BTreeMap<(TrackNo, u64), GroupRuns>,
+    /// Receipts that came before the manifest was known here.
+    pub(super) receipts: Vec<Receipt>,
     /// Bytes that all of it is counted with.
     pub(super) weight: usize,
     /// Not asked until then, because it did not answer.
@@ -139,8 +142,8 @@ pub(super) struct Session {
     ranks: BTreeMap<ContentNo, Rank>,
     /// The segment that was asked of it last, and how urgent that was.
     pub(super) latest: Option<(Place, u8)>,
-    /// Contents of which a share of the copies was granted.
-    pub(super) granted: BTreeSet<ContentNo>,
+    /// How many copies were granted of contents.
+    pub(super) granted: BTreeMap<ContentNo, u16>,
 }
 
 impl Session {

@@ -72,6 +72,9 @@ impl Relay {
         let came = ours.pending.range(run.start..run.end);
         let came: Vec<u64> = came.map(|(sequence, _)| *sequence).collect();
         entry.changed();
+        if !entry.to.is_empty() && base.config.count_copies {
+            self.counted.insert(at);
+        }
         for sequence in came {
             let place = Place {
                 content: at,
@@ -114,21 +117,11 @@ impl Relay {
         };
         (entry.refused, entry.stored, entry.manifest) = (true, false, None);
         entry.upgrade = None;
-        let mut gone = Vec::new();
-        for (index, track) in entry.tracks.iter_mut().enumerate() {
+        for track in &mut entry.tracks {
             (track.here, track.refused) = (SequenceRuns::new(), SequenceRuns::new());
-            track.asked.clear();
-            for (sequence, pending) in std::mem::take(&mut track.pending) {
-                let place = Place {
-                    content: at,
-                    track: TrackNo(index as u16),
-                    sequence,
-                };
-                gone.push((place, pending.piece));
-            }
         }
         entry.changed();
-        for (place, piece) in gone {
+        for (place, piece) in self.take_pending(at) {
             self.let_go(base, place, piece);
         }
         self.dirty.insert(at);

@@ -28,7 +28,9 @@ impl Relay {
     /// Whether a contact is told of a content: when both take it, and copies and hops are left.
     fn is_visible(base: &Base, contact: &Contact, entry: &Entry) -> bool {
         let config = &base.config;
-        if !contact.interest.covers(&entry.key) || !config.interest.covers(&entry.key) {
+        let is_end = entry.is_for(&contact.node);
+        let takes = is_end || contact.interest.covers(&entry.key);
+        if !takes || !(config.interest.covers(&entry.key) || entry.is_for(&config.own)) {
             return false;
         }
         let rank = usize::from(entry.priority.rank());
@@ -36,7 +38,11 @@ impl Relay {
         if hops > 0 && entry.hops >= hops {
             return false;
         }
-        config.copies[rank] == 0 || entry.copies_left > 1 || contact.interest.names(&entry.key)
+        entry.copies_limit(config) == 0
+            || entry.copies_left > 1
+            || is_end
+            || entry.is_delivered()
+            || contact.interest.names(&entry.key)
     }
 
     /// What is here of what a contact may know, in the order of reconciliation.
@@ -286,7 +292,7 @@ impl Relay {
 
     /// How many copies a contact is offered of a content.
     fn copies_for(base: &Base, entry: &Entry) -> u16 {
-        if base.config.copies[usize::from(entry.priority.rank())] == 0 {
+        if entry.copies_limit(&base.config) == 0 {
             return 0;
         }
         (entry.copies_left / 2).max(1)
@@ -295,7 +301,11 @@ impl Relay {
     fn summarise(&mut self, base: &Base, no: ContactNo, at: ContentNo) -> Option<Summary> {
         let entry = self.entries.get(&at)?;
         let session = self.sessions.get_mut(&no)?;
-        let mut runs_left = SUMMARY_RUNS_MAX;
+        let mut runs_left = if entry.is_delivered() {
+            0
+        } else {
+            SUMMARY_RUNS_MAX
+        };
         let tracks = entry.tracks.iter().map(|track| {
             let shown = track.here.first_runs(runs_left);
             runs_left -= shown.runs().len();
@@ -312,6 +322,7 @@ impl Relay {
             manifest: entry.hint(),
             hops: entry.hops,
             copies: Self::copies_for(base, entry),
+            to: entry.to.clone(),
             tracks,
             said: entry.said(),
             partials: partials(entry, &base.pieces),
@@ -363,7 +374,8 @@ impl Relay {
         let Some(entry) = self.entries.get(&at) else {
             return;
         };
-        let wanted = base.config.interest.covers(&entry.key)
+        let own = &base.config.own;
+        let wanted = (base.config.interest.covers(&entry.key) || entry.is_for(own))
             && !entry.refused
             && !self.paused.contains_key(&at)
             && entry.expires > base.now;
@@ -374,7 +386,8 @@ impl Relay {
         let lacking = remote
             .get(&at)
             .filter(|remote| wanted && is_lacking(entry, remote));
-        let rank = lacking.map(|remote| entry.rank(remote, base.now, self.meetings));
+        let rank = lacking
+            .map(|remote| entry.rank(remote, (base.now, self.meetings), (own, &base.pieces)));
         session.offer(at, rank);
         if rank.is_some() {
             base.work.insert(no);
@@ -386,6 +399,9 @@ impl Relay {
 pub(super) fn is_lacking(entry: &Entry, remote: &Remote) -> bool {
     if entry.manifest.is_none() && remote.manifest.is_some() {
         return true;
+    }
+    if entry.is_delivered() {
+        return false;
     }
     let has = |(track, here): &(TrackNo, SequenceRuns)| {
         let ours = entry.tracks.get(track.at());

@@ -132,6 +132,7 @@ impl Film {
             created: self.created,
             ttl: DAY,
             target_duration: 2,
+            to: Vec::new(),
             renditions: vec![RenditionInfo {
                 name: Rendition::main(),
                 mime: MimeType::TransportStream,
@@ -179,6 +180,7 @@ impl Film {
             manifest: hint.filter(|_| self.finished),
             hops: 0,
             copies: 0,
+            to: Vec::new(),
             tracks: vec![(track(), SequenceRuns::of(0, self.count()))],
             said: Vec::new(),
             partials: Vec::new(),

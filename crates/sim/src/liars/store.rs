@@ -255,6 +255,7 @@ impl Store {
             priority: first.priority,
             expires: first.expires(),
             manifest,
+            to: Vec::new(),
             own: key.publisher == self.own,
             complete: manifest.is_some() && content.here.len() == content.known.len(),
         })

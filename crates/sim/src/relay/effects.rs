@@ -7,6 +7,7 @@ use lavant_proto::relay::message::{RelayMessage, Row};
 use lavant_proto::runs::{Run, SequenceRun};
 use lavant_proto::time::Time;
 
+use super::node::Victim;
 use super::world::World;
 
 impl World {
@@ -135,32 +136,26 @@ impl World {
             return;
         }
         let spec = universe.specs[content as usize];
-        let Some(victims) = it.adopt(universe, content, sequence) else {
+        let may = it.may_adopt(universe, (content, sequence));
+        it.drop_part((content, sequence));
+        if !may || !self.make_room(node, (content, sequence), spec.length) {
             let forever = true;
-            it.handle(now, Input::Refused { place, forever });
+            self.handle(node, Input::Refused { place, forever });
             return;
-        };
-        if let Some(capacity) = self.setup.capacity
+        }
+        let universe = &self.setup.universe;
+        let it = &mut self.nodes[node as usize];
+        it.adopt(universe, (content, sequence));
+        if let Some(capacity) = self.setup.capacity_of(node)
             && spec.publisher != node
         {
             let own: u64 = universe
                 .specs
                 .iter()
-                .filter(|spec| spec.publisher == node)
+                .filter(|spec| spec.publisher == node && spec.to.is_none())
                 .map(|spec| spec.segments * spec.length)
                 .sum();
             assert!(it.used <= capacity + own, "a store is over its limit");
-        }
-        self.outcome.evicted += victims.len() as u64;
-        for (other, sequence) in victims {
-            let gone = it.place(universe, other, sequence);
-            let dropped = Input::Dropped {
-                content: gone.content,
-                track: gone.track,
-                run: Run::one(sequence),
-                torn: false,
-            };
-            it.handle(now, dropped);
         }
         if it
             .held
@@ -176,12 +171,52 @@ impl World {
             run: Run::one(sequence),
         };
         it.handle(now, stored);
-        if it.first_time(content, sequence) {
+        if spec.to == Some(node) {
+            let facts = it.facts(universe, content);
+            let content = place.content;
+            it.handle(now, Input::Content { content, facts });
+        }
+        let counts = spec.to.is_none_or(|to| to == node);
+        if it.first_time(content, sequence) && counts {
             self.outcome.delivered += 1;
             self.outcome.delay_seconds += now.since(spec.published(sequence)).as_secs();
         }
         for number in [now.0, u64::from(node), u64::from(content), sequence] {
             self.hasher.update(&number.to_le_bytes());
+        }
+    }
+
+    /// Makes room in a store. Whether there is room.
+    pub(super) fn make_room(&mut self, node: u32, at: (u32, u64), bytes: u64) -> bool {
+        let it = &mut self.nodes[node as usize];
+        let (victims, fits) = it.make_room(&self.setup.universe, (at, bytes), self.now);
+        self.let_go(node, victims);
+        fits
+    }
+
+    /// Tells a node's core what its store let go.
+    fn let_go(&mut self, node: u32, victims: Vec<Victim>) {
+        let now = self.now;
+        let universe = &self.setup.universe;
+        let it = &mut self.nodes[node as usize];
+        for victim in victims {
+            let input = match victim {
+                Victim::Whole(content, sequence) => {
+                    self.outcome.evicted += 1;
+                    let gone = it.place(universe, content, sequence);
+                    Input::Dropped {
+                        content: gone.content,
+                        track: gone.track,
+                        run: Run::one(sequence),
+                        torn: false,
+                    }
+                }
+                Victim::Part(content, sequence) => Input::Refused {
+                    place: it.place(universe, content, sequence),
+                    forever: false,
+                },
+            };
+            it.handle(now, input);
         }
     }
 }

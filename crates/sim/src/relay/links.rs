@@ -70,13 +70,19 @@ impl World {
 
     /// Puts the next parcel onto a link that has nothing to do: messages before segments.
     pub(super) fn next_parcel(&mut self, number: u32, side: usize) {
+        let Some(contact) = self.contacts.get(number) else {
+            return;
+        };
+        let ends = contact.ends;
+        let direction = &contact.directions[side];
+        let is_idle = direction.messages.is_empty() && direction.data.is_empty();
+        if direction.sending.is_some() || is_idle || !self.take_medium(ends, (number, side)) {
+            return;
+        }
         let Some(contact) = self.contacts.get_mut(number) else {
             return;
         };
         let direction = &mut contact.directions[side];
-        if direction.sending.is_some() {
-            return;
-        }
         let message = direction.messages.pop_front().map(Parcel::Message);
         let Some(parcel) = message.or_else(|| direction.data.pop_front()) else {
             return;
@@ -102,7 +108,8 @@ impl World {
         let Some(contact) = self.contacts.get_mut(number) else {
             return;
         };
-        let node = contact.ends[side];
+        let ends = contact.ends;
+        let node = ends[side];
         let Some((parcel, _)) = contact.directions[side].sending.take() else {
             return;
         };
@@ -114,7 +121,17 @@ impl World {
         let at = self.now.after(self.setup.delay);
         let parcel = self.queue.parcels.put(parcel);
         self.at(at, Event::Arrive(number, side as u8, parcel));
+        self.release_medium(ends, side);
         self.next_parcel(number, side);
+    }
+
+    /// A contact ended: what it was sending does not keep others waiting.
+    pub(super) fn stop_sending(&mut self, contact: &Contact) {
+        for (side, direction) in contact.directions.iter().enumerate() {
+            if direction.sending.is_some() {
+                self.release_medium(contact.ends, side);
+            }
+        }
     }
 
     pub(super) fn arrive(&mut self, number: u32, side: usize, parcel: Parcel) {
@@ -166,7 +183,13 @@ impl World {
             self.outcome.duplicate_bytes += bytes;
         }
         self.outcome.payload_bytes += bytes;
-        it.keep(content, sequence, groups);
+        if self.setup.universe.is_addressed() && !self.make_room(to, (content, sequence), bytes) {
+            let place = self.nodes[to as usize].place(&self.setup.universe, content, sequence);
+            let forever = false;
+            return self.input(to, Input::Refused { place, forever });
+        }
+        let (universe, now) = (&self.setup.universe, self.now);
+        self.nodes[to as usize].keep(universe, (content, sequence), groups, now);
         let arrived = Input::Arrived {
             contact,
             request,

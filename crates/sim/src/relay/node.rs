@@ -1,18 +1,19 @@
 //! One node of a simulation: the core of `lavant-proto` on a store that is only counted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use lavant_proto::content::Kind;
-use lavant_proto::delivery::{Config, Delivery, Facts, Input, Known};
+use lavant_proto::delivery::{Delivery, Facts, Input, Known};
 use lavant_proto::ids::{Rendition, Root};
 use lavant_proto::numbers::{ContactNo, ContentNo, Place, RequestNo};
 use lavant_proto::relay::evict::{EvictionRank, Holding};
 use lavant_proto::relay::message::TrackName;
 use lavant_proto::runs::{GroupRun, GroupRuns, SequenceRun, SequenceRuns};
 use lavant_proto::time::Time;
-use lavant_proto::verify::group_count;
+use lavant_proto::verify::{CHUNK_GROUP_BYTES, group_count};
 
-use super::universe::{Spec, Universe, node_key};
+use super::universe::{Setup, Spec, Universe};
 use crate::random::Random;
 
 /// What a node has of one content.
@@ -29,6 +30,16 @@ pub(super) struct Held {
     ever: SequenceRuns,
     /// It was removed or has expired.
     gone: bool,
+}
+
+/// After how long a part of a segment is taken for one that nobody is sending.
+const RESTS: Duration = Duration::from_secs(10);
+
+/// What had to go for something else.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Victim {
+    Whole(u32, u64),
+    Part(u32, u64),
 }
 
 /// One node.
@@ -52,6 +63,8 @@ pub(super) struct Node {
     capacity: Option<u64>,
     pub(super) used: u64,
     evictable: BTreeSet<(EvictionRank, u32, u64)>,
+    /// When something came last of segments that are here in part, where that counts.
+    parts: BTreeMap<(u32, u64), Time>,
     /// When the core wants to be called, as it was last asked.
     pub(super) timer: Time,
 }
@@ -72,14 +85,10 @@ fn root(content: u32, sequence: u64) -> Root {
 }
 
 impl Node {
-    pub(super) fn new(number: u32, config: &Config, capacity: Option<u64>, clock: i64) -> Self {
-        let config = Config {
-            own: node_key(number),
-            ..config.clone()
-        };
+    pub(super) fn new(number: u32, setup: &Setup, clock: i64) -> Self {
         Self {
             number,
-            core: Delivery::new(config, Time(0)),
+            core: Delivery::new(setup.config_of(number), Time(0)),
             up: true,
             clock,
             lies: false,
@@ -88,9 +97,10 @@ impl Node {
             contents: BTreeMap::new(),
             numbers: BTreeMap::new(),
             expected: BTreeSet::new(),
-            capacity,
+            capacity: setup.capacity_of(number),
             used: 0,
             evictable: BTreeSet::new(),
+            parts: BTreeMap::new(),
             timer: Time::MAX,
         }
     }
@@ -137,7 +147,8 @@ impl Node {
         no
     }
 
-    fn facts(&self, spec: &Spec, content: u32) -> Facts {
+    pub(super) fn facts(&self, universe: &Universe, content: u32) -> Facts {
+        let spec = &universe.specs[content as usize];
         let admitted = self.held.get(&content).is_some_and(|held| held.admitted);
         let mut hash = [0; 32];
         hash[..4].copy_from_slice(&content.to_le_bytes());
@@ -145,6 +156,11 @@ impl Node {
             priority: spec.priority,
             expires: spec.expires(),
             manifest: admitted.then_some((hash, spec.created)),
+            to: spec
+                .to
+                .map(|to| universe.node_key(to))
+                .into_iter()
+                .collect(),
             own: spec.publisher == self.number,
             complete: self
                 .held
@@ -158,7 +174,7 @@ impl Node {
         let spec = &universe.specs[content as usize];
         let no = self.no(universe, content);
         self.hold(content).admitted = spec.is_finished();
-        let facts = self.facts(spec, content);
+        let facts = self.facts(universe, content);
         self.handle(now, Input::Content { content: no, facts });
     }
 
@@ -177,6 +193,11 @@ impl Node {
         let held = self.hold(content);
         held.here.insert(run.start, run.end);
         self.used += run.count() * spec.length;
+        for sequence in run.start..run.end {
+            if let Some(rank) = self.rank(spec, sequence, 0) {
+                self.evictable.insert((rank, content, sequence));
+            }
+        }
         let no = self.no(universe, content);
         let track = self.core.track(no, &track()).unwrap_or_default();
         let stored = Input::Stored {
@@ -195,8 +216,11 @@ impl Node {
         let length = universe.specs[content as usize].length;
         let here = std::mem::take(&mut held.here);
         self.used -= here.count() * length;
-        held.partial.clear();
+        let parts: Vec<u64> = held.partial.keys().copied().collect();
         held.gone = true;
+        for sequence in parts {
+            self.drop_part((content, sequence));
+        }
         self.evictable.retain(|(_, other, _)| *other != content);
         if let Some(no) = self.numbers.get(&content).copied() {
             self.handle(now, Input::Removed { content: no });
@@ -237,49 +261,59 @@ impl Node {
         self.expected.retain(|(other, _)| *other != contact);
     }
 
-    /// Chunk groups came.
-    pub(super) fn keep(&mut self, content: u32, sequence: u64, groups: GroupRun) {
+    /// Chunk groups came. Parts of contents that are for one node count.
+    pub(super) fn keep(
+        &mut self,
+        universe: &Universe,
+        (content, sequence): (u32, u64),
+        groups: GroupRun,
+        now: Time,
+    ) {
         let held = self.hold(content);
-        if !held.here.contains(sequence) {
-            let part = held.partial.entry(sequence).or_default();
-            part.insert(groups.start, groups.end);
+        if held.here.contains(sequence) {
+            return;
+        }
+        let part = held.partial.entry(sequence).or_default();
+        let before = part.count();
+        part.insert(groups.start, groups.end);
+        if universe.is_addressed() {
+            self.used += (part.count() - before) * CHUNK_GROUP_BYTES;
+            self.parts.insert((content, sequence), now);
         }
     }
 
-    /// Makes a segment part of the store. Whether it is; and what had to go for it.
-    pub(super) fn adopt(
-        &mut self,
-        universe: &Universe,
-        content: u32,
-        sequence: u64,
-    ) -> Option<Vec<(u32, u64)>> {
-        let spec = &universe.specs[content as usize];
-        let held = self.hold(content);
-        if held.gone || held.here.contains(sequence) {
-            return None;
+    /// Whether a whole segment may become part of the store, as far as its content goes.
+    pub(super) fn may_adopt(&self, universe: &Universe, at: (u32, u64)) -> bool {
+        let held = self.held.get(&at.0);
+        if held.is_some_and(|held| held.gone || held.here.contains(at.1)) {
+            return false;
         }
-        let all = group_count(spec.length);
-        let whole = held.partial.get(&sequence).map(GroupRuns::count) == Some(all);
-        assert!(whole, "an incomplete segment was to be adopted");
-        let victims = self.make_room(universe, content)?;
+        assert!(
+            self.is_whole(universe, at),
+            "an incomplete segment was to be adopted"
+        );
+        true
+    }
+
+    /// Makes a segment part of the store, for which there is room.
+    pub(super) fn adopt(&mut self, universe: &Universe, (content, sequence): (u32, u64)) {
+        let spec = &universe.specs[content as usize];
+        let held = self.held.get(&content);
         // Whoever gave it has it.
-        let copies = self
-            .held
-            .get(&content)
-            .and_then(|held| held.copies.get(&sequence).copied())
-            .unwrap_or(1);
-        if let Some(rank) = self.rank(spec, sequence, copies) {
+        let copies = held.and_then(|held| held.copies.get(&sequence).copied());
+        if let Some(rank) = self.rank(spec, sequence, copies.unwrap_or(1)) {
             self.evictable.insert((rank, content, sequence));
         }
         self.used += spec.length;
         let held = self.hold(content);
         held.partial.remove(&sequence);
         held.here.insert(sequence, sequence + 1);
-        Some(victims)
     }
 
     fn rank(&self, spec: &Spec, sequence: u64, copies: u16) -> Option<EvictionRank> {
-        let own = spec.publisher == self.number;
+        // Where its own counts against the limit, it goes as others' does, but last: no node
+        // carried it here.
+        let own = spec.publisher == self.number && spec.to.is_none();
         EvictionRank::of(&Holding {
             priority: spec.priority,
             copies,
@@ -289,32 +323,72 @@ impl Node {
         })
     }
 
-    fn make_room(&mut self, universe: &Universe, content: u32) -> Option<Vec<(u32, u64)>> {
-        let spec = &universe.specs[content as usize];
+    /// Makes room for bytes of a content. What had to go, and whether there is room now.
+    ///
+    /// What is everywhere goes first, then parts of segments, those to which nothing came for
+    /// longest, but not the segment that the room is for.
+    pub(super) fn make_room(
+        &mut self,
+        universe: &Universe,
+        (for_what, bytes): ((u32, u64), u64),
+        now: Time,
+    ) -> (Vec<Victim>, bool) {
+        let spec = &universe.specs[for_what.0 as usize];
         let mut victims = Vec::new();
         let limit = self
             .capacity
             .unwrap_or(u64::MAX)
             .saturating_add(self.own(universe));
-        while self.used + spec.length > limit {
-            let (rank, other, sequence) = *self.evictable.first()?;
-            if !rank.yields_to(spec.priority) {
-                return None;
+        while self.used + bytes > limit {
+            let useless = self.evictable.first().filter(|it| it.0.is_everywhere());
+            let others = self.parts.iter().filter(|_| useless.is_none());
+            let others = others.filter(|(at, came)| {
+                let rests = now.since(**came) >= RESTS;
+                rests && **at != for_what && !self.is_whole(universe, **at)
+            });
+            if let Some(at) = others.min_by_key(|(_, came)| **came).map(|(at, _)| *at) {
+                self.drop_part(at);
+                victims.push(Victim::Part(at.0, at.1));
+                continue;
             }
+            let first = self.evictable.first().copied();
+            let Some((_, other, sequence)) = first.filter(|it| it.0.yields_to(spec.priority))
+            else {
+                return (victims, false);
+            };
             self.evictable.pop_first();
-            let held = self.held.get_mut(&other)?;
+            let held = self.held.entry(other).or_default();
             held.here.remove(sequence, sequence + 1);
             self.used -= universe.specs[other as usize].length;
-            victims.push((other, sequence));
+            victims.push(Victim::Whole(other, sequence));
         }
-        Some(victims)
+        (victims, true)
+    }
+
+    /// Whether every chunk group of a segment is here that was not adopted.
+    fn is_whole(&self, universe: &Universe, (content, sequence): (u32, u64)) -> bool {
+        let all = group_count(universe.specs[content as usize].length);
+        let held = self.held.get(&content);
+        let part = held.and_then(|held| held.partial.get(&sequence));
+        part.is_some_and(|groups| groups.count() == all)
+    }
+
+    /// Forgets what is here of a segment that was not adopted.
+    pub(super) fn drop_part(&mut self, at: (u32, u64)) {
+        if self.parts.remove(&at).is_none() {
+            return;
+        }
+        let held = self.held.get_mut(&at.0);
+        let part = held.and_then(|held| held.partial.remove(&at.1));
+        self.used -= part.map_or(0, |groups| groups.count() * CHUNK_GROUP_BYTES);
     }
 
     /// Bytes of what this node publishes itself, for which its capacity does not count.
     fn own(&self, universe: &Universe) -> u64 {
         let own = self.held.iter().filter_map(|(content, held)| {
             let spec = &universe.specs[*content as usize];
-            (spec.publisher == self.number).then(|| held.here.count() * spec.length)
+            let counts = spec.publisher == self.number && spec.to.is_none();
+            counts.then(|| held.here.count() * spec.length)
         });
         own.sum()
     }
@@ -327,7 +401,7 @@ impl Node {
         copies: &[(SequenceRun, u16)],
     ) {
         let spec = &universe.specs[content as usize];
-        if self.capacity.is_none() || spec.publisher == self.number {
+        if self.capacity.is_none() || (spec.publisher == self.number && spec.to.is_none()) {
             return;
         }
         for (run, count) in copies {
@@ -338,7 +412,8 @@ impl Node {
                 if !held.here.contains(sequence) {
                     continue;
                 }
-                let before = held.copies.insert(sequence, *count).unwrap_or(1);
+                let first = u16::from(spec.publisher != self.number);
+                let before = held.copies.insert(sequence, *count).unwrap_or(first);
                 if before == *count {
                     continue;
                 }
@@ -390,12 +465,9 @@ impl Node {
     }
 
     /// The process starts again on what is stored.
-    pub(super) fn restart(&mut self, universe: &Universe, config: &Config, now: Time) {
-        let config = Config {
-            own: node_key(self.number),
-            ..config.clone()
-        };
-        self.core = Delivery::new(config, self.time(now));
+    pub(super) fn restart(&mut self, setup: &Setup, now: Time) {
+        let universe = &setup.universe;
+        self.core = Delivery::new(setup.config_of(self.number), self.time(now));
         (self.up, self.timer) = (true, Time::MAX);
         self.contents.clear();
         self.numbers.clear();
@@ -420,7 +492,7 @@ impl Node {
                 continue;
             }
             let no = self.no(universe, content);
-            let facts = self.facts(&universe.specs[content as usize], content);
+            let facts = self.facts(universe, content);
             self.handle(now, Input::Content { content: no, facts });
             let track = self.core.track(no, &track()).unwrap_or_default();
             for run in runs.runs() {

@@ -62,6 +62,7 @@ impl Oracle {
                 for (node, at) in arrivals.iter().enumerate() {
                     if let Some(at) = at.filter(|at| *at < until)
                         && node as u32 != spec.publisher
+                        && spec.to.is_none_or(|to| to == node as u32)
                     {
                         count += each;
                         delay += each * at.since(start).as_secs();

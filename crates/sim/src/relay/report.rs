@@ -1,6 +1,8 @@
 //! `lavant-sim relay`: a world, epidemic routing in the same world, and the best that could be.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::Range;
 use std::time::Duration;
 
 use lavant_proto::content::Priority;
@@ -8,8 +10,10 @@ use lavant_proto::delivery::Config;
 use lavant_proto::ids::PublisherKey;
 use lavant_proto::time::Time;
 
+use super::air::Share;
 use super::epidemic::{self, Order};
 use super::oracle::Oracle;
+use super::posted;
 use super::trace::{self, Made, Trace};
 use super::universe::{Faults, Meeting, Setup, Spec, Universe};
 use super::world::{Outcome, World};
@@ -37,6 +41,18 @@ pub struct Options {
     pub link_up: Duration,
     /// Of a hundred bytes that are published, how many a node can store; none for all.
     pub buffer: Option<u64>,
+    /// The same in bytes, of every node.
+    pub store: Option<u64>,
+    /// The same of nodes with these names, as numbers.
+    pub stores: Vec<(Range<u64>, u64)>,
+    /// What contacts of one node share.
+    pub share: Share,
+    /// Messages to one destination each, instead of contents: how many.
+    pub messages: Option<u64>,
+    /// The same, from a report of The ONE.
+    pub posted: Option<String>,
+    /// How long a message is of use.
+    pub ttl: Duration,
     /// During which part of the time contents are published, in hundredths.
     pub publish_until: u64,
     /// Whether everything that can go wrong does.
@@ -79,6 +95,12 @@ impl Default for Options {
             rate: Some(250_000),
             link_up: Duration::ZERO,
             buffer: None,
+            store: None,
+            stores: Vec::new(),
+            share: Share::Nothing,
+            messages: None,
+            posted: None,
+            ttl: Duration::from_secs(12 * 3600),
             publish_until: 50,
             trouble: false,
             compare: true,
@@ -95,6 +117,8 @@ pub struct Report {
     pub meetings: u64,
     /// Segments that were published.
     pub segments: u64,
+    /// Whether they were messages to one destination each.
+    pub is_addressed: bool,
     /// What could be delivered at best, and the mean delay of that in seconds.
     pub oracle: (u64, f64),
     /// The relay.
@@ -160,8 +184,7 @@ impl Ratios {
 }
 
 /// The world that options describe.
-#[must_use]
-pub fn setup(options: &Options) -> Setup {
+pub fn setup(options: &Options) -> Result<Setup, String> {
     let mut random = Random::new(options.seed);
     let made = || trace::make(&options.made, &mut Random::new(options.seed ^ 0x5eed));
     let trace = options.trace.clone().unwrap_or_else(made);
@@ -177,9 +200,9 @@ pub fn setup(options: &Options) -> Setup {
         .since(begin)
         .mul_f64(options.publish_until as f64 / 100.0);
     let span = u64::try_from(span.as_micros()).unwrap_or(0);
-    let meetings = trace.meetings.into_iter().filter_map(|meeting| {
+    let meetings = trace.meetings.iter().filter_map(|meeting| {
         let from = meeting.from.after(options.link_up);
-        (from < meeting.to).then_some(Meeting { from, ..meeting })
+        (from < meeting.to).then_some(Meeting { from, ..*meeting })
     });
     let specs = (0..options.contents).map(|_| Spec {
         publisher: random.below(u64::from(nodes)) as u32,
@@ -189,29 +212,20 @@ pub fn setup(options: &Options) -> Setup {
         segments: options.segments,
         length: options.length,
         every: Duration::ZERO,
+        to: None,
     });
-    let universe = Universe::new(specs.collect());
-    let capacity = options
-        .buffer
-        .map(|percent| (universe.bytes() * percent / 100).max(options.length));
+    let universe = match messages(options, &trace, end)? {
+        Some(specs) => Universe::addressed(specs, nodes),
+        None => Universe::new(specs.collect()),
+    };
+    let percent = |percent: u64| (universe.bytes() * percent / 100).max(options.length);
+    let capacity = options.store.or(options.buffer.map(percent));
     let mut config = Config::new(PublisherKey([0; 32]));
     // Long meetings are cheap to simulate when nobody asks for signs of life.
     config.patience.keep_alive = Duration::from_secs(3600);
     config.quantum = 64;
-    let faults = if options.trouble {
-        Faults {
-            lies: 100,
-            liars: 20,
-            crashes: u64::from(nodes) / 2,
-            clocks: Duration::from_secs(100),
-            failures: 2,
-            torn: u64::from(nodes) / 2,
-            until: None,
-        }
-    } else {
-        Faults::default()
-    };
-    Setup {
+    let capacities = capacities(options, &trace);
+    Ok(Setup {
         seed: options.seed,
         nodes,
         universe,
@@ -223,33 +237,81 @@ pub fn setup(options: &Options) -> Setup {
             Duration::ZERO
         },
         capacity,
+        capacities,
+        share: options.share,
         config,
         views: Vec::new(),
-        faults,
+        faults: faults(options, nodes),
         end,
+    })
+}
+
+fn faults(options: &Options, nodes: u32) -> Faults {
+    if !options.trouble {
+        return Faults::default();
+    }
+    Faults {
+        lies: 100,
+        liars: 20,
+        crashes: u64::from(nodes) / 2,
+        clocks: Duration::from_secs(100),
+        failures: 2,
+        torn: u64::from(nodes) / 2,
+        until: None,
     }
 }
 
+/// The messages that are posted, when there are to be any.
+fn messages(options: &Options, trace: &Trace, end: Time) -> Result<Option<Vec<Spec>>, String> {
+    if let Some(text) = &options.posted {
+        return posted::parse(text, &trace.names).map(Some);
+    }
+    let nodes = trace.names.len() as u32;
+    let mut random = Random::new(options.seed ^ 0x9057);
+    let made = |count| {
+        let each = (options.length, options.ttl);
+        posted::make((count, nodes), each, end, &mut random)
+    };
+    Ok(options.messages.map(made))
+}
+
+fn capacities(options: &Options, trace: &Trace) -> BTreeMap<u32, u64> {
+    let named = trace.names.iter().enumerate();
+    let known = named.filter_map(|(node, name)| {
+        let name: u64 = name.parse().ok()?;
+        let (_, bytes) = options
+            .stores
+            .iter()
+            .find(|(names, _)| names.contains(&name))?;
+        Some((node as u32, *bytes))
+    });
+    known.collect()
+}
+
 /// Simulates.
-#[must_use]
-pub fn run(options: &Options) -> Report {
-    let setup = setup(options);
+pub fn run(options: &Options) -> Result<Report, String> {
+    let setup = setup(options)?;
     let oracle = Oracle::new(setup.nodes, &setup.meetings);
     let (reachable, delay) = oracle.reachable(&setup.universe, setup.end);
     drop(oracle);
-    let beside = |rule| options.compare.then(|| epidemic::run(&setup, rule));
+    let beside = |rule| {
+        let compares = options.compare && !setup.universe.is_addressed();
+        compares.then(|| epidemic::run(&setup, rule))
+    };
     let (epidemic, rarest) = (beside(Order::Random), beside(Order::RarestOnce));
     let (nodes, segments) = (setup.nodes, setup.universe.segments());
+    let is_addressed = setup.universe.is_addressed();
     let relay = World::new(setup).run();
-    Report {
+    Ok(Report {
         nodes,
         meetings: relay.meetings,
         segments,
+        is_addressed,
         oracle: (reachable, mean(delay, reachable)),
         relay,
         epidemic,
         rarest,
-    }
+    })
 }
 
 fn mean(sum: u64, count: u64) -> f64 {
@@ -261,6 +323,8 @@ struct Row {
     name: &'static str,
     delivered: u64,
     percent: f64,
+    /// Of those that were published, for messages to one destination each.
+    fraction: f64,
     delay: f64,
     overhead: f64,
     lost: f64,
@@ -272,6 +336,7 @@ impl Report {
         Row {
             name,
             delivered: outcome.delivered,
+            fraction: outcome.delivered as f64 / self.segments.max(1) as f64,
             percent: 100.0 * outcome.delivered as f64 / self.oracle.0.max(1) as f64,
             delay: mean(outcome.delay_seconds, outcome.delivered),
             overhead: outcome.payload_bytes as f64 / bytes,
@@ -326,6 +391,17 @@ impl Report {
                 row.name, row.delivered, row.percent, row.delay, row.overhead, row.lost
             );
         }
+        if self.is_addressed {
+            let fraction = self.row("relay", &self.relay).fraction;
+            let [payload, messages] =
+                [self.relay.payload_bytes, self.relay.message_bytes].map(|bytes| bytes / 1_000_000);
+            let _ = writeln!(
+                out,
+                "delivered / posted: {fraction:.4}; {payload} MB of payload and {messages} MB of \
+                 messages crossed links, {} segments made room for others",
+                self.relay.evicted
+            );
+        }
         for (name, other) in [("epidemic", &self.epidemic), ("rarest", &self.rarest)] {
             if let Some(times) = self.to(other.as_ref()) {
                 let _ = writeln!(out, "relay / {name}: {times:.4}");
@@ -353,6 +429,10 @@ impl Report {
                  \"overhead\":{:.4},\"lost_bytes_per_break\":{:.0}}}",
                 row.name, row.delivered, row.percent, row.delay, row.overhead, row.lost
             );
+        }
+        if self.is_addressed {
+            let fraction = self.row("relay", &self.relay).fraction;
+            let _ = write!(out, ",\"delivered_to_posted\":{fraction:.4}");
         }
         for (name, other) in [("epidemic", &self.epidemic), ("rarest", &self.rarest)] {
             if let Some(times) = self.to(other.as_ref()) {

@@ -1,5 +1,6 @@
 //! Relays that meet, with and without faults.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lavant_proto::content::Priority;
@@ -7,6 +8,7 @@ use lavant_proto::delivery::Config;
 use lavant_proto::ids::PublisherKey;
 use lavant_proto::time::Time;
 
+use super::air::Share;
 use super::report::{self, Options};
 use super::trace::Trace;
 use super::universe::{Faults, Meeting, Setup, Spec, Universe, View};
@@ -22,6 +24,7 @@ fn film(publisher: u32, segments: u64) -> Spec {
         segments,
         length: 300_000,
         every: Duration::ZERO,
+        to: None,
     }
 }
 
@@ -34,6 +37,8 @@ fn setup(nodes: u32, specs: Vec<Spec>, meetings: Vec<Meeting>) -> Setup {
         rate: Some(1_000_000),
         delay: Duration::from_millis(10),
         capacity: None,
+        capacities: BTreeMap::new(),
+        share: Share::Nothing,
         config: Config::new(PublisherKey([0; 32])),
         views: Vec::new(),
         faults: Faults::default(),
@@ -274,7 +279,7 @@ fn short_meetings_carry_nearly_what_they_would_if_all_knew_what_is_rarest() {
         let mut options = Options::films();
         (options.seed, options.made.nodes) = (seed, 60);
         options.made.seconds = 8.0 * 3600.0;
-        let report = report::run(&options);
+        let report = report::run(&options).unwrap();
         let (relay, rarest) = (report.relay.delivered, report.rarest.unwrap().delivered);
         assert!(relay * 100 >= rarest * 94, "{relay} of {rarest}");
         assert!(relay >= report.epidemic.unwrap().delivered);
@@ -457,7 +462,8 @@ fn without_limits_everything_arrives_that_can() {
         rate: None,
         compare: false,
         ..Options::default()
-    });
+    })
+    .unwrap();
     let (delivered, reachable) = (report.relay.delivered, report.oracle.0);
     assert!(reachable > 50_000, "{reachable}");
     assert!(
@@ -473,7 +479,7 @@ fn small_buffers_and_short_meetings_are_used_better_than_by_plain_epidemic() {
         ..Options::default()
     };
     (options.made.length, options.made.hourly) = (10.0, 10.0);
-    let report = report::run(&options);
+    let report = report::run(&options).unwrap();
     let (relay, epidemic) = (report.relay, report.epidemic.unwrap());
     assert!(
         relay.delivered * 2 >= epidemic.delivered * 3,
@@ -500,7 +506,8 @@ fn a_link_that_takes_time_to_come_up_carries_less() {
         let report = report::run(&Options {
             link_up,
             ..options.clone()
-        });
+        })
+        .unwrap();
         (report.meetings, report.relay.payload_bytes)
     };
     let ((all, most), (less, some)) = (carried(0), carried(1000));
@@ -508,4 +515,60 @@ fn a_link_that_takes_time_to_come_up_carries_less() {
     // Eleven seconds, then nine.
     let part = some as f64 / most as f64;
     assert!((0.80..0.84).contains(&part), "{part}");
+}
+
+fn message(from: u32, to: u32) -> Spec {
+    Spec {
+        to: Some(to),
+        segments: 1,
+        ..film(from, 1)
+    }
+}
+
+#[test]
+fn a_message_is_carried_until_it_has_arrived_and_no_further() {
+    let meetings = vec![
+        meet(0, 1, 10, 40),
+        meet(1, 2, 50, 80),
+        // The one that carried it and the one that sent it learn that it has arrived.
+        meet(0, 1, 90, 120),
+        meet(0, 3, 130, 160),
+        meet(1, 3, 170, 200),
+    ];
+    let mut setup = setup(4, Vec::new(), meetings);
+    setup.universe = Universe::addressed(vec![message(0, 2)], 4);
+    let outcome = World::new(setup).run();
+    assert_eq!(outcome.delivered, 1);
+    assert_eq!(outcome.reached, [1, 1, 1, 0]);
+}
+
+#[test]
+fn copies_are_kept_when_a_meeting_is_too_short_for_them() {
+    // Half a second is not enough for 300 kB at 250 kB a second.
+    let mut meetings = vec![meet(0, 1, 10, 11), meet(0, 2, 20, 40), meet(2, 3, 50, 70)];
+    meetings[0].to = meetings[0].from.after(Duration::from_millis(500));
+    let mut setup = setup(4, Vec::new(), meetings);
+    setup.rate = Some(250_000);
+    setup.config.addressed_copies = 2;
+    setup.universe = Universe::addressed(vec![message(0, 3)], 4);
+    let outcome = World::new(setup).run();
+    assert_eq!(outcome.delivered, 1);
+}
+
+#[test]
+fn one_air_carries_one_thing_at_a_time() {
+    let meetings = vec![meet(0, 1, 10, 20), meet(0, 2, 10, 20)];
+    let films = || vec![film(1, 100), film(2, 100)];
+    let mut apart = setup(3, films(), meetings);
+    apart.rate = Some(250_000);
+    let [apart, shared] = [Share::Nothing, Share::Air].map(|share| {
+        let setup = Setup {
+            share,
+            ..apart.clone()
+        };
+        World::new(setup).run().payload_bytes
+    });
+    // 10 s at 250 kB/s; apart, each of two directions to node 0 has that.
+    assert!(apart > 3_000_000, "{apart}");
+    assert!((1_500_000..2_500_000).contains(&shared), "{shared}");
 }

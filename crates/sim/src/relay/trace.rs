@@ -129,7 +129,7 @@ fn joined(mut meetings: Vec<Meeting>) -> Vec<Meeting> {
     meetings
 }
 
-fn seconds(text: &str) -> Result<Time, String> {
+pub(super) fn seconds(text: &str) -> Result<Time, String> {
     let seconds: f64 = text
         .parse()
         .map_err(|_| format!("{text:?} is not a time in seconds"))?;

@@ -6,8 +6,10 @@ use std::time::Duration;
 use lavant_proto::contact::patience::Profile;
 use lavant_proto::content::Priority;
 use lavant_proto::delivery::Config;
-use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, SigningKey};
 use lavant_proto::time::Time;
+
+use super::air::Share;
 
 /// Links slower than this, in bytes a second, and longer than this, are told as such.
 const ORDINARY_RATE: u64 = 10_000;
@@ -30,6 +32,8 @@ pub struct Spec {
     pub length: u64,
     /// Time from one segment to the next; zero for a content that is finished at once.
     pub every: Duration,
+    /// The node that it is for; all when absent.
+    pub to: Option<u32>,
 }
 
 impl Spec {
@@ -61,24 +65,60 @@ pub struct Universe {
     pub specs: Vec<Spec>,
     keys: Vec<ContentKey>,
     numbers: BTreeMap<ContentKey, u32>,
+    /// The nodes' keys, where they sign.
+    signers: Vec<SigningKey>,
 }
 
-/// The key of a simulated node.
-#[must_use]
-pub fn node_key(node: u32) -> PublisherKey {
+/// The key of a simulated node that signs nothing.
+fn node_key(node: u32) -> PublisherKey {
     PublisherKey(*blake3::hash(&node.to_le_bytes()).as_bytes())
 }
 
 impl Universe {
+    /// Names contents of which some are for one node each: the nodes sign that they have them.
+    #[must_use]
+    pub fn addressed(specs: Vec<Spec>, nodes: u32) -> Self {
+        let seed = |node: u32| *blake3::hash(&node.to_le_bytes()).as_bytes();
+        let signers = (0..nodes).map(|node| SigningKey::from_seed(&seed(node)));
+        Self::named(specs, signers.collect())
+    }
+
     /// Names the contents.
     #[must_use]
     pub fn new(specs: Vec<Spec>) -> Self {
+        Self::named(specs, Vec::new())
+    }
+
+    /// The key of a node.
+    #[must_use]
+    pub fn node_key(&self, node: u32) -> PublisherKey {
+        let signer = self.signers.get(node as usize);
+        signer.map_or_else(|| node_key(node), SigningKey::publisher)
+    }
+
+    /// What a node signs with, where nodes sign.
+    #[must_use]
+    pub fn signer(&self, node: u32) -> Option<&SigningKey> {
+        self.signers.get(node as usize)
+    }
+
+    /// Whether contents are for one node each.
+    #[must_use]
+    pub const fn is_addressed(&self) -> bool {
+        !self.signers.is_empty()
+    }
+
+    fn named(specs: Vec<Spec>, signers: Vec<SigningKey>) -> Self {
+        let mut universe = Self {
+            signers,
+            ..Self::default()
+        };
         let keys: Vec<ContentKey> = specs
             .iter()
             .enumerate()
             .filter_map(|(index, spec)| {
                 Some(ContentKey {
-                    publisher: node_key(spec.publisher),
+                    publisher: universe.node_key(spec.publisher),
                     content_id: ContentId::new(&format!("c{index}")).ok()?,
                     version: 1,
                 })
@@ -89,11 +129,8 @@ impl Universe {
             .enumerate()
             .map(|(index, key)| (key.clone(), index as u32))
             .collect();
-        Self {
-            specs,
-            keys,
-            numbers,
-        }
+        (universe.specs, universe.keys, universe.numbers) = (specs, keys, numbers);
+        universe
     }
 
     /// The name of a content.
@@ -184,8 +221,13 @@ pub struct Setup {
     pub rate: Option<u64>,
     /// How long a byte is on its way.
     pub delay: Duration,
-    /// Bytes that a node can store of other nodes' contents; none for any number.
+    /// Bytes that a node can store of other nodes' contents; none for any number. Of contents that
+    /// are for one node, its own and parts of segments count, too.
     pub capacity: Option<u64>,
+    /// The same for single nodes.
+    pub capacities: BTreeMap<u32, u64>,
+    /// What contacts of one node share.
+    pub share: Share,
     /// How every relay behaves; the key is each node's own.
     pub config: Config,
     /// What viewers ask for.
@@ -197,6 +239,20 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// Bytes that a node can store.
+    pub(super) fn capacity_of(&self, node: u32) -> Option<u64> {
+        self.capacities.get(&node).copied().or(self.capacity)
+    }
+
+    /// How a node's relay behaves.
+    pub(super) fn config_of(&self, node: u32) -> Config {
+        Config {
+            own: self.universe.node_key(node),
+            signer: self.universe.signer(node).cloned(),
+            ..self.config.clone()
+        }
+    }
+
     /// What nodes are told of their links: nothing of ordinary ones, else rate and delay.
     pub(super) fn profile(&self) -> Profile {
         let is_slow = |rate: &u64| *rate < ORDINARY_RATE;
@@ -207,7 +263,7 @@ impl Setup {
             } else {
                 self.delay
             },
-            half_duplex: false,
+            half_duplex: self.share == Share::Air,
         }
     }
 }

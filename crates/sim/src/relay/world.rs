@@ -12,10 +12,11 @@ use lavant_proto::runs::{GroupRun, Run};
 use lavant_proto::time::Time;
 use lavant_proto::uplink::Serving;
 
+use super::air::Medium;
 use super::arena::Contacts;
 use super::node::Node;
 use super::queue::{Event, Queue};
-use super::universe::{Setup, node_key};
+use super::universe::Setup;
 use crate::random::Random;
 
 /// Bytes of a record, and of what proves rows, as they are counted.
@@ -97,6 +98,8 @@ pub struct World {
     pub(super) setup: Setup,
     pub(super) nodes: Vec<Node>,
     pub(super) contacts: Contacts,
+    /// What the contacts of each node share.
+    pub(super) media: Vec<Medium>,
     pub(super) queue: Queue,
     pub(super) ready: VecDeque<Event>,
     /// Which nodes ever had something of each content.
@@ -117,7 +120,7 @@ impl World {
         let nodes = (0..setup.nodes)
             .map(|number| {
                 let clock = random.below(2 * skew + 1) as i64 - skew as i64;
-                let mut node = Node::new(number, &setup.config, setup.capacity, clock);
+                let mut node = Node::new(number, &setup, clock);
                 node.lies = faults.liars > 0 && u64::from(number) % faults.liars == 1;
                 node
             })
@@ -125,6 +128,7 @@ impl World {
         let mut world = Self {
             nodes,
             contacts: Contacts::new(setup.nodes, setup.meetings.len()),
+            media: vec![Medium::default(); setup.nodes as usize],
             queue: Queue::new(&setup.meetings),
             ready: VecDeque::new(),
             holders: vec![BTreeSet::new(); setup.universe.specs.len()],
@@ -222,8 +226,7 @@ impl World {
                 self.input(view.node, watched);
             }
             Event::Restart(node) => {
-                let (universe, config) = (&self.setup.universe, &self.setup.config);
-                self.nodes[node as usize].restart(universe, config, self.now);
+                self.nodes[node as usize].restart(&self.setup, self.now);
                 self.drain(node);
             }
             Event::Timer(node) => {
@@ -267,7 +270,7 @@ impl World {
             let up = Input::Up {
                 contact: ContactNo(number),
                 arrival: Arrival {
-                    node: node_key(ends[1 - side]),
+                    node: self.setup.universe.node_key(ends[1 - side]),
                     dialled: side == 0,
                     source: None,
                     profile,
@@ -289,6 +292,7 @@ impl World {
         for end in contact.ends {
             self.went_down(end, ContactNo(number));
         }
+        self.stop_sending(&contact);
     }
 
     fn publish(&mut self, content: u32, sequence: u64) {
@@ -299,6 +303,11 @@ impl World {
             Run::new(sequence, sequence + 1)
         };
         let node = spec.publisher;
+        let bytes = run.count() * spec.length;
+        let is_full = spec.to.is_some() && !self.make_room(node, (content, run.start), bytes);
+        if is_full {
+            return;
+        }
         self.nodes[node as usize].publish(&self.setup.universe, content, run, self.now);
         self.drain(node);
         if run.end < spec.segments {
@@ -465,6 +474,7 @@ impl World {
             if let Some(other) = other {
                 self.went_down(other, ContactNo(number));
             }
+            self.stop_sending(&contact);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Input, Ladder, Mode, Priority, SigningKey};
+use super::{Input, Ladder, Mode, Priority, PublisherKey, SigningKey};
 
 /// What to ingest, and how.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Options {
     pub publish_as: Option<SigningKey>,
     /// Keep it when space is short.
     pub pin: bool,
+    /// The nodes that it is for, in the order of their keys; everybody when there are none.
+    pub to: Vec<PublisherKey>,
 }
 
 impl Options {
@@ -50,6 +52,7 @@ impl Options {
             ladder: Ladder::Single,
             publish_as: None,
             pin: false,
+            to: Vec::new(),
         }
     }
 }

@@ -46,8 +46,8 @@ use serde_json::Value;
 
 pub use api::{Options, Outcome, Progress};
 pub use error::IngestError;
-pub use lavant_proto::content::Priority;
-pub use lavant_proto::ids::SigningKey;
+pub use lavant_proto::content::{Priority, addressees};
+pub use lavant_proto::ids::{PublisherKey, SigningKey};
 pub use plan::{Ladder, Mode};
 pub use source::Input;
 
@@ -343,8 +343,8 @@ impl Session<'_> {
             plan, is_native, ..
         } = prepared;
         let named = format!(
-            "{plan:?} {} {:?} {is_native}",
-            options.segment_seconds, options.mode
+            "{plan:?} {} {:?} {is_native} {:?}",
+            options.segment_seconds, options.mode, options.to
         );
         let mime_type = plan.mime();
         let renditions = plan.renditions.iter();
@@ -365,6 +365,7 @@ impl Session<'_> {
                 })
                 .collect(),
             pin: options.pin,
+            to: options.to.iter().map(ToString::to_string).collect(),
         })
     }
 
@@ -465,6 +466,7 @@ impl Session<'_> {
                 title,
                 priority: self.options.priority,
                 mime,
+                to: &self.options.to,
             };
             let signature = sign::sign(key, upload, &terms, &commit, summaries)
                 .map_err(|reason| self.client.bad_answer(reason))?;

@@ -18,6 +18,7 @@ pub(super) struct Terms<'a> {
     pub(super) title: &'a str,
     pub(super) priority: Priority,
     pub(super) mime: &'a str,
+    pub(super) to: &'a [PublisherKey],
 }
 
 /// What all records of a content have in common.
@@ -63,6 +64,7 @@ pub(super) fn sign(
         created: common.created,
         ttl: common.ttl,
         target_duration: common.target_duration,
+        to: terms.to.to_vec(),
         renditions,
         records_root: merkle_root(&leaves),
     };

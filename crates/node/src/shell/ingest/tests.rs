@@ -682,6 +682,7 @@ fn own_publishers_sign_what_they_have_seen() {
         created,
         ttl,
         target_duration,
+        to: Vec::new(),
         renditions: vec![signed_row(&row, &records)],
         records_root: merkle_root(&leaves),
     };

@@ -44,6 +44,7 @@ pub(super) struct Opening<'a> {
     pub(super) expected_seconds: Option<f64>,
     pub(super) renditions: Vec<RenditionName<'a>>,
     pub(super) pin: bool,
+    pub(super) to: Vec<String>,
 }
 
 /// A rendition that is to come.

@@ -366,6 +366,7 @@ fn manifest_of(upload: &UploadInfo) -> Manifest {
         created: upload.created,
         ttl: upload.ttl,
         target_duration: 6,
+        to: Vec::new(),
         renditions: vec![info],
         records_root: merkle_root(&leaves),
     }
