@@ -100,6 +100,7 @@ fn ready(setup: u8, now: Time) -> Delivery {
             priority: Priority::Vod,
             expires: Time::MAX,
             manifest: (number % 2 == 0).then_some(([number; 32], now)),
+            to: Vec::new(),
             own: number % 3 == 0,
             complete: number % 4 == 0,
         };

@@ -22,6 +22,7 @@ Examples:
   lavant ingest talk.mkv --title \"A talk\" --pin   with a title, kept when space is short
   lavant ingest film.mkv --ladder                 1080p, 720p, 480p, 240p as the source allows
   lavant ingest film.mkv --ladder 720p,360p       these two
+  lavant ingest report.mp4 --to 9f3c...e1          carried with few copies until that node has it
   ffmpeg -i in.mov -c copy -f mpegts - | lavant ingest - --title Show
   lavant ingest rtmp://camera/live --priority live    a stream: watched while it comes
 

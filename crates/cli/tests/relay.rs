@@ -567,3 +567,34 @@ fn what_the_whole_group_has_is_the_first_to_go() {
     assert_eq!(count("more"), Some(6));
     assert!(count("film") < Some(3), "{:?}", count("film"));
 }
+
+#[test]
+fn what_is_for_one_node_goes_no_further_once_it_is_there() {
+    let mut c = Node::relaying(&[]);
+    let key = c.ready["publisher"].as_str().unwrap().to_owned();
+    let a = Node::relaying(&[]);
+    for sequence in 0..3 {
+        let query = format!("content_id=letter&duration=2&target_duration=2&sequence={sequence}");
+        a.post(&query, &payload(sequence, 200_000)).ok();
+    }
+    let wrong = a.call("POST", "/ingest/letter/finish?to=me", &[], &[]);
+    assert_eq!(wrong.status, 400, "{wrong:?}");
+    let path = format!("/ingest/letter/finish?to={key}");
+    a.call("POST", &path, &[], &[]).ok();
+    let b = Node::relaying(&["--peer", &a.relay_address()]);
+    b.has_all("letter");
+    let kept = a.bytes("/segment/letter/1/main/2.ts");
+    b.meets(&c.relay_address());
+    c.has_all("letter");
+    assert!(c.bytes("/segment/letter/1/main/2.ts") == kept);
+    // The receipt comes back to the publisher, over the node that carried it.
+    until("the receipt", || {
+        (a.json("/content/letter")["group_has_it"] == true).then_some(())
+    });
+    c.stop();
+    let d = Node::relaying(&["--peer", &b.relay_address()]);
+    publish(&a, "film", 20, 200_000);
+    d.has_all("film");
+    assert_eq!(d.contents(), ["film"]);
+    assert_eq!(d.get("/segment/letter/1/main/0.ts").status, 404);
+}

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use lavant_media::hls::MediaPlaylist;
 use lavant_proto::content::Priority;
-use lavant_proto::ids::ContentId;
+use lavant_proto::ids::{ContentId, PublisherKey};
 use lavant_proto::time::ticks_to_seconds;
 use serde_json::Value;
 
@@ -82,10 +82,11 @@ impl Stream {
         })
     }
 
-    /// Ends the content; the answer is the catalog's entry.
-    pub(super) fn finish(&self) -> Result<Value, IngestError> {
-        self.client
-            .post(&format!("/ingest/{}/finish", self.id.to_url()))
+    /// Ends the content, for these nodes or for everybody; the answer is the catalog's entry.
+    pub(super) fn finish(&self, to: &[PublisherKey]) -> Result<Value, IngestError> {
+        let to: Vec<String> = to.iter().map(ToString::to_string).collect();
+        let (id, to) = (self.id.to_url(), to.join(","));
+        self.client.post(&format!("/ingest/{id}/finish?to={to}"))
     }
 
     fn query(&self, rendition: &str, piece: &Piece) -> Vec<(&'static str, String)> {

@@ -313,7 +313,7 @@ impl Session<'_> {
         let job = self.job(prepared, Arc::new(stream.clone()));
         let feed = self.feed(prepared)?;
         let moved = pipeline::run(&job, feed, &mut *self.on_progress, self.cancel);
-        let finished = stream.finish();
+        let finished = stream.finish(&self.options.to);
         match moved {
             Ok(_) | Err(IngestError::Cancelled) => {}
             Err(error) => return Err(error),
