@@ -49,6 +49,7 @@ impl Relay {
             return;
         }
         entry.to.clone_from(&facts.to);
+        // A growing content is for everybody and has no limit; its manifest may set one.
         if facts.own {
             entry.copies_left = entry.copies_limit(&base.config);
         }
@@ -91,6 +92,7 @@ impl Relay {
             let ours = entry.hint().as_ref() == Some(manifest);
             let known = entry.receipts.contains_key(&receipt.node);
             let counts = base.config.group.contains(&receipt.node) || entry.is_for(&receipt.node);
+            // Whoever else has it is of no interest, and would cost a check of a signature each.
             if !ours || known || !counts {
                 continue;
             }
@@ -125,6 +127,7 @@ impl Relay {
         }
         entry.everywhere = true;
         entry.changed();
+        // What is on its way would arrive for nobody.
         let gone = if entry.is_delivered() {
             self.take_pending(at)
         } else {

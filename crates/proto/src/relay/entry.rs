@@ -442,6 +442,7 @@ impl Entry {
         }
         let urgency = 3 - self.priority.rank();
         if !self.to.is_empty() {
+            // Parts of segments are of use to nobody, and take room.
             let begun = self.tracks.iter().flat_map(|it| it.pending.values());
             let begun = begun.into_iter().any(|it| it.is_begun(pieces));
             let after = if begun {

@@ -78,6 +78,7 @@ impl Relay {
             return false;
         };
         let Session { granted, .. } = session;
+        // The end of its way makes no copies of its own, so that it takes none from others.
         let limited = entry.copies_limit(&base.config) > 0;
         let is_end = contact.interest.names(&entry.key) || entry.is_for(&contact.node);
         if !limited || is_end || granted.contains_key(&at) {

@@ -232,6 +232,7 @@ impl Relay {
                 remote.partials.insert((ours, sequence), groups);
             }
         }
+        // A receipt names the manifest, by which alone it can be checked who it has to be of.
         let known = self.entries.get(&at).and_then(Entry::hint);
         if known.is_none() {
             remote.receipts = std::mem::take(&mut summary.receipts);

@@ -301,6 +301,7 @@ impl Relay {
     fn summarise(&mut self, base: &Base, no: ContactNo, at: ContentNo) -> Option<Summary> {
         let entry = self.entries.get(&at)?;
         let session = self.sessions.get_mut(&no)?;
+        // The receipts are what is told of it; nobody is to fetch it any more.
         let mut runs_left = if entry.is_delivered() {
             0
         } else {

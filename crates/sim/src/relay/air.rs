@@ -58,6 +58,8 @@ impl World {
             self.media[*node as usize].busy = false;
         }
         for node in users {
+            // One that begins makes the medium busy again; one that waits for the other end's goes
+            // into that one's queue.
             while !self.media[node as usize].busy {
                 let Some((contact, side)) = self.media[node as usize].waiting.pop_front() else {
                     break;

@@ -137,6 +137,7 @@ impl World {
         }
         let spec = universe.specs[content as usize];
         let may = it.may_adopt(universe, (content, sequence));
+        // It was counted as a part, and is about to be counted whole.
         it.drop_part((content, sequence));
         if !may || !self.make_room(node, (content, sequence), spec.length) {
             let forever = true;
@@ -211,6 +212,7 @@ impl World {
                         torn: false,
                     }
                 }
+                // The core counts on the chunk groups that came; it has to begin anew.
                 Victim::Part(content, sequence) => Input::Refused {
                     place: it.place(universe, content, sequence),
                     forever: false,

@@ -121,6 +121,7 @@ impl World {
         let at = self.now.after(self.setup.delay);
         let parcel = self.queue.parcels.put(parcel);
         self.at(at, Event::Arrive(number, side as u8, parcel));
+        // Others that wait come before the next parcel of the same contact.
         self.release_medium(ends, side);
         self.next_parcel(number, side);
     }
