@@ -478,3 +478,23 @@ fn what_was_not_agreed_on_is_counted_and_passed_over() {
     let info = bench.core.contacts().next().unwrap();
     assert_eq!(info.stats.ignored, 3);
 }
+
+#[test]
+fn a_stranger_that_names_this_node_does_not_decide_what_it_takes() {
+    for trusted in [false, true] {
+        let mut bench = Bench::new();
+        let mut config = Config::new(PublisherKey([9; 32]));
+        config.interest.all = false;
+        if trusted {
+            config.trusted.insert(key("letter").publisher);
+        }
+        bench.core = Delivery::new(config, bench.now);
+        let contact = bench.meet(1);
+        let letter = Summary {
+            to: vec![PublisherKey([9; 32])],
+            ..summary(1, "letter", &SequenceRuns::of(0, 3))
+        };
+        bench.hear(contact, RelayMessage::Summaries(vec![letter]));
+        assert_eq!(bench.was_asked(contact, 1), trusted);
+    }
+}

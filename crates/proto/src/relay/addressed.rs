@@ -20,6 +20,12 @@ impl Entry {
         self.to.contains(node)
     }
 
+    /// Whether it is for this node, by somebody whom its operator trusts: then it is taken whatever
+    /// else is of interest, and before all else.
+    pub(super) fn is_own_mail(&self, config: &Config) -> bool {
+        self.is_for(&config.own) && config.is_trusted(&self.key.publisher)
+    }
+
     /// Whether it is for some nodes, and all of them have it.
     pub(super) const fn is_delivered(&self) -> bool {
         self.everywhere && !self.to.is_empty()

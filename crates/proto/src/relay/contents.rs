@@ -118,7 +118,10 @@ impl Relay {
         if let Some(at) = self.keys.get(key) {
             return Some(*at);
         }
-        if !base.config.interest.covers(key) && !to.contains(&base.config.own) {
+        let config = &base.config;
+        // A stranger that names this node does not decide what it takes.
+        let is_for_own = to.contains(&config.own) && config.is_trusted(&key.publisher);
+        if !config.interest.covers(key) && !is_for_own {
             return None;
         }
         let trusted = base.config.is_trusted(&key.publisher);

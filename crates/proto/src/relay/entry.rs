@@ -10,7 +10,7 @@ use super::rarity::{Rarity, Said, Share};
 use super::reconcile::{Item, Point};
 use super::session::{Question, Remote};
 use crate::content::{Kind, Priority};
-use crate::delivery::Facts;
+use crate::delivery::{Config, Facts};
 use crate::ids::{ContentKey, PublisherKey, Signature};
 use crate::numbers::{ContactNo, TrackNo};
 use crate::piece::{PieceNo, Pieces};
@@ -426,21 +426,25 @@ impl Entry {
     }
 
     /// The place of what a contact has of it; the lowest goes first. What is watched here goes
-    /// before all else, then what is for this node, then it goes by priority, then by rarity; what
-    /// is for other nodes by how many nodes it came over, but what was begun first.
+    /// before all else, then what is for this node by a publisher whom it trusts. Then it goes by
+    /// priority, then by rarity; what is for other nodes by how many nodes it came over, but what
+    /// was begun first.
     pub(super) fn rank(
         &self,
         remote: &Remote,
         (now, meeting): (Time, u32),
-        (own, pieces): (&PublisherKey, &Pieces),
+        (config, pieces): (&Config, &Pieces),
     ) -> Rank {
         if self.is_watched(now) {
             return (0, 0, self.order);
         }
-        if self.is_for(own) {
+        if self.is_own_mail(config) {
             return (1, 0, self.order);
         }
         let urgency = 3 - self.priority.rank();
+        if self.is_for(&config.own) {
+            return (urgency, 0, self.order);
+        }
         if !self.to.is_empty() {
             // Parts of segments are of use to nobody, and take room.
             let begun = self.tracks.iter().flat_map(|it| it.pending.values());

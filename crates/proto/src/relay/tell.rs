@@ -375,8 +375,8 @@ impl Relay {
         let Some(entry) = self.entries.get(&at) else {
             return;
         };
-        let own = &base.config.own;
-        let wanted = (base.config.interest.covers(&entry.key) || entry.is_for(own))
+        let config = &base.config;
+        let wanted = (config.interest.covers(&entry.key) || entry.is_own_mail(config))
             && !entry.refused
             && !self.paused.contains_key(&at)
             && entry.expires > base.now;
@@ -388,7 +388,7 @@ impl Relay {
             .get(&at)
             .filter(|remote| wanted && is_lacking(entry, remote));
         let rank = lacking
-            .map(|remote| entry.rank(remote, (base.now, self.meetings), (own, &base.pieces)));
+            .map(|remote| entry.rank(remote, (base.now, self.meetings), (config, &base.pieces)));
         session.offer(at, rank);
         if rank.is_some() {
             base.work.insert(no);
