@@ -581,6 +581,10 @@ fn what_is_for_one_node_goes_no_further_once_it_is_there() {
     assert_eq!(wrong.status, 400, "{wrong:?}");
     let path = format!("/ingest/letter/finish?to={key}");
     a.call("POST", &path, &[], &[]).ok();
+    a.call("POST", &path, &[], &[]).ok();
+    let other = format!("/ingest/letter/finish?to={}", "7".repeat(64));
+    let refused = a.call("POST", &other, &[], &[]);
+    assert_eq!(refused.status, 409, "{refused:?}");
     let b = Node::relaying(&["--peer", &a.relay_address()]);
     b.has_all("letter");
     let kept = a.bytes("/segment/letter/1/main/2.ts");

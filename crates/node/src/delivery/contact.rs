@@ -222,9 +222,11 @@ impl Desk {
     }
 
     fn is_idle(&self) -> bool {
-        let served = self.in_link == [0; Urgency::COUNT];
-        let nothing = self.serves.iter().all(VecDeque::is_empty);
-        served && nothing && self.said == 0 && self.close.is_none()
+        let serves_nothing = self.serves.iter().all(VecDeque::is_empty);
+        self.in_link == [0; Urgency::COUNT]
+            && serves_nothing
+            && self.said == 0
+            && self.close.is_none()
     }
 
     fn add(&mut self, command: Command) {

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::contact::{Expectations, Held, Outbox, ReadingRoom};
 use super::holdings::{Holdings, Told, Verdict, rendition_no};
-use super::library::{Library, Query, Sheets};
+use super::library::{Library, Sheets};
 use super::peers::Peers;
 use super::segments::{Asking, Doubts, is_final};
 use super::{Ask, Load, Parts};
@@ -401,20 +401,7 @@ impl Driver {
     /// Questions about contents, and the answers to ours.
     fn about_contents(&mut self, output: Output) {
         match output {
-            Output::SendManifest { contact, content } => {
-                self.query(contact, Query::Manifest(content));
-            }
-            Output::SendRows {
-                contact,
-                content,
-                run,
-            } => self.query(contact, Query::Rows(content, run)),
-            Output::SendRecords {
-                contact,
-                content,
-                track,
-                run,
-            } => self.query(contact, Query::Records(content, track, run)),
+            Output::Answer { contact, question } => self.query(contact, question),
             Output::LearnManifest {
                 contact,
                 content,

@@ -12,7 +12,7 @@ use lavant_proto::content::{Manifest, MerkleTree, SegmentRecord, SignedManifest,
 use lavant_proto::message::Message;
 use lavant_proto::numbers::{ContactNo, ContentNo, TrackNo};
 use lavant_proto::relay::learn;
-use lavant_proto::relay::message::{RECORDS_MAX, ROWS_MAX, RelayMessage, Row, TrackName};
+use lavant_proto::relay::message::{Question, RECORDS_MAX, ROWS_MAX, RelayMessage, Row, TrackName};
 use lavant_proto::runs::{PositionRun, Run, SequenceRun};
 use tokio::time::Instant;
 
@@ -30,22 +30,6 @@ const WAITING_MAX: usize = 16_384;
 const MOMENT: Duration = Duration::from_millis(100);
 /// Records of manifests that are kept ready with what proves them: 64 bytes each, 64 MB.
 const LEAVES_MAX: usize = 1 << 20;
-
-/// What a contact asks.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Query {
-    Manifest(ContentNo),
-    Rows(ContentNo, PositionRun),
-    Records(ContentNo, TrackNo, SequenceRun),
-}
-
-impl Query {
-    const fn content(&self) -> ContentNo {
-        match self {
-            Self::Manifest(at) | Self::Rows(at, _) | Self::Records(at, ..) => *at,
-        }
-    }
-}
 
 /// A manifest with what proves its records.
 pub(super) struct Sheet {
@@ -106,7 +90,7 @@ impl Sheets {
 /// The questions that wait, and how many are being read.
 #[derive(Default)]
 pub(super) struct Library {
-    waiting: BTreeMap<ContactNo, VecDeque<Query>>,
+    waiting: BTreeMap<ContactNo, VecDeque<Question>>,
     /// Contacts of which a question may be read next, in turn.
     turn: VecDeque<ContactNo>,
     reading: usize,
@@ -122,7 +106,7 @@ impl Library {
 
 impl Driver {
     /// A contact asks something.
-    pub(super) fn query(&mut self, no: ContactNo, query: Query) {
+    pub(super) fn query(&mut self, no: ContactNo, question: Question) {
         if !self.contacts.contains_key(&no) {
             return;
         }
@@ -130,7 +114,7 @@ impl Driver {
         if waiting.len() >= WAITING_MAX {
             return self.end(no, "it asks for too much at a time".into());
         }
-        waiting.push_back(query);
+        waiting.push_back(question);
         let many = waiting.len() > WAITING_MANY;
         if waiting.len() == 1 {
             self.library.turn.push_back(no);
@@ -171,18 +155,18 @@ impl Driver {
                 continue;
             }
             let first = self.library.waiting.get(&no).and_then(|it| it.front());
-            if let Some(query) = first.copied() {
+            if let Some(question) = first.copied() {
                 self.library.reading += 1;
-                self.read(no, query);
+                self.read(no, question);
             }
         }
     }
 
-    fn read(&self, no: ContactNo, query: Query) {
-        let at = query.content();
+    fn read(&self, no: ContactNo, question: Question) {
+        let at = question.content();
         let content = self.holdings.stored(&self.store, at);
-        let name = match query {
-            Query::Records(_, track, _) => self.core.track_name(at, track).cloned(),
+        let name = match question {
+            Question::Records(_, track, _) => self.core.track_name(at, track).cloned(),
             _ => None,
         };
         let outbox = self.contacts.get(&no).map(|live| live.outbox.clone());
@@ -191,10 +175,10 @@ impl Driver {
         tokio::spawn(async move {
             let answer = store.run(move |store| {
                 let begun = Instant::now();
-                let answer = content.and_then(|content| match query {
-                    Query::Manifest(_) => manifest(store, &content, at),
-                    Query::Rows(_, run) => rows(store, &sheets, &content, at, run),
-                    Query::Records(_, track, run) => {
+                let answer = content.and_then(|content| match question {
+                    Question::Manifest(_) => manifest(store, &content, at),
+                    Question::Rows(_, run) => rows(store, &sheets, &content, at, run),
+                    Question::Records(_, track, run) => {
                         records(store, &content, at, (track, &name?), run)
                     }
                 });

@@ -136,9 +136,22 @@ impl Store {
         id: &ContentId,
         to: Vec<PublisherKey>,
     ) -> Result<ContentKey, StoreError> {
-        let signer = self.key.clone();
+        let (signer, named) = (self.key.clone(), to.clone());
         let id = id.clone();
-        self.write(move |tx| finish(tx, &signer, &id, &to))
+        let key = self.write(move |tx| finish(tx, &signer, &id, &named))?;
+        // It may have been finished before, for others; a manifest is signed once.
+        let catalog = self.catalog();
+        let content = catalog.find(Some(&key.publisher), &key.content_id, Some(key.version));
+        let head = content.and_then(|content| self.manifest_head(content));
+        let read = head.and_then(|(manifest, _)| Manifest::decode(&manifest).ok());
+        if !to.is_empty() && read.is_some_and(|it| it.claim().to != to) {
+            let id = key.content_id.as_str();
+            return Err(StoreError::Conflict(format!(
+                "{id:?} is finished already, and not for these nodes; remove it first, or use \
+                 another content_id"
+            )));
+        }
+        Ok(key)
     }
 
     /// Ends on-demand contents to which nothing was added for a while and that have no gap.

@@ -5,8 +5,8 @@ use crate::content::Priority;
 use crate::ids::{PublisherKey, Root, Signature};
 use crate::message::Message;
 use crate::numbers::{ContactNo, ContentNo, Place, RequestNo, TrackNo};
-use crate::relay::message::Row;
-use crate::runs::{GroupRun, GroupRuns, PositionRun, SequenceRun};
+use crate::relay::message::{Question, Row};
+use crate::runs::{GroupRun, GroupRuns, SequenceRun};
 use crate::time::Time;
 use crate::uplink::Serving;
 
@@ -238,32 +238,12 @@ pub enum Output {
         /// Our number of the request.
         request: RequestNo,
     },
-    /// Read a manifest of this node and send it.
-    SendManifest {
+    /// Read from the store what a contact asks about a content, and send it.
+    Answer {
         /// To whom.
         contact: ContactNo,
-        /// The content.
-        content: ContentNo,
-    },
-    /// Read rows of a manifest of this node and send them.
-    SendRows {
-        /// To whom.
-        contact: ContactNo,
-        /// The content.
-        content: ContentNo,
-        /// Which rows.
-        run: PositionRun,
-    },
-    /// Read signed records and send them.
-    SendRecords {
-        /// To whom.
-        contact: ContactNo,
-        /// The content.
-        content: ContentNo,
-        /// The track.
-        track: TrackNo,
-        /// Which segments.
-        run: SequenceRun,
+        /// What is asked, by this node's numbers.
+        question: Question,
     },
     /// Verify a manifest that came ([`crate::relay::learn`]).
     LearnManifest {

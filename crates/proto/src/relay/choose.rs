@@ -11,9 +11,9 @@ use std::ops::Range;
 
 use super::Relay;
 use super::entry::{Entry, Pending, Track};
-use super::message::{RECORDS_MAX, RelayMessage};
+use super::message::{Question, RECORDS_MAX, RelayMessage};
 use super::rarity::Share;
-use super::session::{Question, Remote, Session};
+use super::session::{Remote, Session};
 use super::tell::is_lacking;
 use super::upgrade::upgrade;
 use crate::content::Kind;

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::evict::EVERYWHERE;
-use super::message::{ManifestHint, TRACKS_MAX, TrackName};
+use super::message::{ManifestHint, Question, TRACKS_MAX, TrackName};
 use super::rarity::{Rarity, Said, Share};
 use super::reconcile::{Item, Point};
-use super::session::{Question, Remote};
+use super::session::Remote;
 use crate::content::{Kind, Priority};
 use crate::delivery::{Config, Facts};
 use crate::ids::{ContentKey, PublisherKey, Signature};

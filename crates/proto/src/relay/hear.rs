@@ -2,9 +2,9 @@
 
 use super::Relay;
 use super::entry::Entry;
-use super::message::{Echo, RelayMessage, SUMMARY_RUNS_MAX, Summary};
+use super::message::{Echo, Question, RelayMessage, SUMMARY_RUNS_MAX, Summary};
 use super::rarity::Said;
-use super::session::{Fit, Question, Remote};
+use super::session::{Fit, Remote};
 use crate::contact::Contact;
 use crate::contact::budget::Claims;
 use crate::delivery::{Base, Output};
@@ -38,30 +38,13 @@ impl Relay {
             }
             RelayMessage::Removed(at) => self.remote_removed(base, no, at),
             RelayMessage::GetManifest(content) => {
-                if self.may_ask(base, no, content) {
-                    let contact = no;
-                    let answer = Output::SendManifest { contact, content };
-                    base.out.push_back(answer);
-                }
+                self.asks(base, no, Question::Manifest(content));
             }
             RelayMessage::GetRows(content, run) => {
-                if self.may_ask(base, no, content) {
-                    base.out.push_back(Output::SendRows {
-                        contact: no,
-                        content,
-                        run,
-                    });
-                }
+                self.asks(base, no, Question::Rows(content, run));
             }
             RelayMessage::GetRecords(content, track, run) => {
-                if self.may_ask(base, no, content) {
-                    base.out.push_back(Output::SendRecords {
-                        contact: no,
-                        content,
-                        track,
-                        run,
-                    });
-                }
+                self.asks(base, no, Question::Records(content, track, run));
             }
             RelayMessage::Get {
                 request,
@@ -86,6 +69,13 @@ impl Relay {
                 self.doubted(base, no, place);
             }
             answer => self.answer(base, no, answer),
+        }
+    }
+
+    /// A contact asks about a content: the answer is read from the store.
+    fn asks(&self, base: &mut Base, contact: ContactNo, question: Question) {
+        if self.may_ask(base, contact, question.content()) {
+            base.out.push_back(Output::Answer { contact, question });
         }
     }
 

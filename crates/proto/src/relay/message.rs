@@ -77,6 +77,30 @@ pub struct Echo {
     pub said: Vec<Said>,
 }
 
+/// A question about a content, by the number that the node has for it that is asked or that asks.
+/// An answer is one to exactly this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// Its manifest.
+    Manifest(ContentNo),
+    /// Rows of its manifest.
+    Rows(ContentNo, PositionRun),
+    /// Signed records of segments of a track.
+    Records(ContentNo, TrackNo, SequenceRun),
+}
+
+impl Question {
+    /// What it is about.
+    #[must_use]
+    pub const fn content(&self) -> ContentNo {
+        match self {
+            Self::Manifest(content) | Self::Rows(content, _) | Self::Records(content, ..) => {
+                *content
+            }
+        }
+    }
+}
+
 /// One record of a finished content, without what its manifest and its place say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::entry::Rank;
-use super::message::ManifestHint;
+use super::message::{ManifestHint, Question};
 use super::receipt::Receipt;
 use super::reconcile::Item;
 use crate::contact::budget::Claims;
 use crate::numbers::{ContentNo, Place, RemoteNo, TrackNo};
-use crate::runs::{GroupRuns, PositionRun, SequenceRun, SequenceRuns};
+use crate::runs::{GroupRuns, SequenceRun, SequenceRuns};
 use crate::time::Time;
 
 /// Most questions that one contact owes an answer to: each names at most 16 records or 512 rows.
@@ -79,24 +79,6 @@ impl Remote {
     /// It answered.
     pub(super) const fn answered(&mut self) {
         (self.failures, self.rests) = (0, Time(0));
-    }
-}
-
-/// A question about a content. An answer is one to exactly this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Question {
-    Manifest(ContentNo),
-    Rows(ContentNo, PositionRun),
-    Records(ContentNo, TrackNo, SequenceRun),
-}
-
-impl Question {
-    pub(super) const fn content(&self) -> ContentNo {
-        match self {
-            Self::Manifest(content) | Self::Rows(content, _) | Self::Records(content, ..) => {
-                *content
-            }
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Relay;
-use super::session::Question;
+use super::message::Question;
 use crate::delivery::{Base, Input};
 use crate::numbers::{ContentNo, Place, TrackNo};
 use crate::runs::{SequenceRun, SequenceRuns};

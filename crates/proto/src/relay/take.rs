@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::Relay;
 use super::entry::Pending;
-use super::message::RelayMessage;
-use super::session::Question;
+use super::message::{Question, RelayMessage};
 use crate::delivery::{Base, Known, Output};
 use crate::numbers::{ContactNo, ContentNo, Place, RequestNo, TrackNo};
 use crate::piece::message::PieceMessage;

@@ -3,8 +3,8 @@
 use super::Relay;
 use super::choose::ask;
 use super::entry::{Entry, Upgrade};
-use super::message::{ROWS_MAX, RelayMessage};
-use super::session::{Question, Session};
+use super::message::{Question, ROWS_MAX, RelayMessage};
+use super::session::Session;
 use crate::delivery::Base;
 use crate::numbers::{ContactNo, ContentNo};
 use crate::runs::Run;

@@ -8,8 +8,10 @@ use lavant_proto::content::Proof;
 use lavant_proto::delivery::{Input, Known, Output};
 use lavant_proto::numbers::{ContactNo, ContentNo, Place, TrackNo};
 use lavant_proto::relay::learn::{self, Complete, Progress, Wrong};
-use lavant_proto::relay::message::{RECORDS_MAX, ROWS_MAX, RelayMessage, Row, TrackName, place};
-use lavant_proto::runs::{PositionRun, SequenceRun};
+use lavant_proto::relay::message::{
+    Question, RECORDS_MAX, ROWS_MAX, RelayMessage, Row, TrackName, place,
+};
+use lavant_proto::runs::SequenceRun;
 use lavant_proto::time::Time;
 
 use super::node::{Effect, Node};
@@ -24,27 +26,17 @@ const MOMENT: Duration = Duration::from_millis(100);
 const COST: Duration = Duration::from_micros(200);
 const COST_OF_ROWS: Duration = Duration::from_millis(5);
 
-/// What a contact asks.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Query {
-    Manifest(ContentNo),
-    Rows(ContentNo, PositionRun),
-    Records(ContentNo, TrackNo, SequenceRun),
-}
-
-impl Query {
-    const fn cost(&self) -> Duration {
-        match self {
-            Self::Rows(..) => COST_OF_ROWS,
-            Self::Manifest(_) | Self::Records(..) => COST,
-        }
+const fn cost(question: &Question) -> Duration {
+    match question {
+        Question::Rows(..) => COST_OF_ROWS,
+        Question::Manifest(_) | Question::Records(..) => COST,
     }
 }
 
 /// Questions that wait: one of each contact is read at a time.
 #[derive(Debug, Default)]
 pub(super) struct Library {
-    waiting: BTreeMap<ContactNo, VecDeque<Query>>,
+    waiting: BTreeMap<ContactNo, VecDeque<Question>>,
     turn: VecDeque<ContactNo>,
     reading: BTreeSet<ContactNo>,
     slow: BTreeMap<ContactNo, Time>,
@@ -66,20 +58,7 @@ impl Library {
 impl Node {
     pub(super) fn about_contents(&mut self, output: Output) {
         match output {
-            Output::SendManifest { contact, content } => {
-                self.query(contact, Query::Manifest(content));
-            }
-            Output::SendRows {
-                contact,
-                content,
-                run,
-            } => self.query(contact, Query::Rows(content, run)),
-            Output::SendRecords {
-                contact,
-                content,
-                track,
-                run,
-            } => self.query(contact, Query::Records(content, track, run)),
+            Output::Answer { contact, question } => self.query(contact, question),
             Output::LearnManifest {
                 contact,
                 content: at,
@@ -234,9 +213,9 @@ impl Node {
         self.note(None, (content, track), run, records);
     }
 
-    fn query(&mut self, contact: ContactNo, query: Query) {
+    fn query(&mut self, contact: ContactNo, question: Question) {
         let waiting = self.library.waiting.entry(contact).or_default();
-        waiting.push_back(query);
+        waiting.push_back(question);
         let many = waiting.len() > WAITING_MANY;
         if waiting.len() == 1 {
             self.library.turn.push_back(contact);
@@ -263,9 +242,9 @@ impl Node {
                 continue;
             }
             let first = self.library.waiting.get(&contact).and_then(VecDeque::front);
-            if let Some(query) = first {
+            if let Some(question) = first {
                 self.library.reading.insert(contact);
-                self.effects.push(Effect::Read(contact, query.cost()));
+                self.effects.push(Effect::Read(contact, cost(&question)));
             }
         }
     }
@@ -277,30 +256,30 @@ impl Node {
         self.library.reading.remove(&contact);
         let waiting = self.library.waiting.get_mut(&contact);
         if let Some(waiting) = waiting
-            && let Some(query) = waiting.pop_front()
+            && let Some(question) = waiting.pop_front()
         {
             if !waiting.is_empty() {
                 self.library.turn.push_back(contact);
             }
-            if let Some(answer) = self.answer(query) {
+            if let Some(answer) = self.answer(question) {
                 self.send(contact, &answer.into());
             }
-            let micros = query.cost().as_micros() as u64;
+            let micros = cost(&question).as_micros() as u64;
             self.handle(Input::Spent { contact, micros });
         }
         self.read_next();
         self.drain();
     }
 
-    fn answer(&self, query: Query) -> Option<RelayMessage> {
+    fn answer(&self, question: Question) -> Option<RelayMessage> {
         let content = |at| self.store.contents.get(self.core.key(at)?);
-        match query {
-            Query::Manifest(at) => {
+        match question {
+            Question::Manifest(at) => {
                 let sheet = content(at)?.sheet.as_ref()?;
                 let manifest = sheet.manifest.encode();
                 Some(RelayMessage::Manifest(at.told(), manifest, sheet.signature))
             }
-            Query::Rows(at, run) => {
+            Question::Rows(at, run) => {
                 let content = content(at)?;
                 let sheet = content.sheet.as_ref()?;
                 let total = sheet.tree.leaves().len() as u64;
@@ -319,7 +298,7 @@ impl Node {
                 let proof = sheet.tree.prove(run.start as usize..end as usize);
                 Some(RelayMessage::Rows(at.told(), run.start, rows?, proof))
             }
-            Query::Records(at, track, run) => {
+            Question::Records(at, track, run) => {
                 let content = content(at)?;
                 let name = self.core.track_name(at, track)?;
                 let end = run.end.min(run.start.saturating_add(RECORDS_MAX));

@@ -3,7 +3,7 @@
 use lavant_proto::delivery::{Input, Output};
 use lavant_proto::ids::{Root, Signature};
 use lavant_proto::numbers::{ContactNo, ContentNo, Place, TrackNo};
-use lavant_proto::relay::message::{RelayMessage, Row};
+use lavant_proto::relay::message::{Question, RelayMessage, Row};
 use lavant_proto::runs::{Run, SequenceRun};
 use lavant_proto::time::Time;
 
@@ -14,27 +14,7 @@ impl World {
     /// Questions about contents, and answers to them.
     pub(super) fn about_contents(&mut self, node: u32, output: Output) {
         match output {
-            Output::SendManifest { contact, content } => {
-                let manifest =
-                    RelayMessage::Manifest(content.told(), Vec::new(), Signature([0; 64]));
-                self.say(contact, node, manifest);
-            }
-            Output::SendRows {
-                contact,
-                content,
-                run,
-            } => {
-                let rows = (run.start..run.end).map(|_| row());
-                let rows =
-                    RelayMessage::Rows(content.told(), run.start, rows.collect(), Vec::new());
-                self.say(contact, node, rows);
-            }
-            Output::SendRecords {
-                contact,
-                content,
-                track,
-                run,
-            } => self.send_records(contact, node, (content, track, run)),
+            Output::Answer { contact, question } => self.answer(contact, node, question),
             Output::LearnManifest { content, .. } => self.learn_manifest(node, content),
             Output::LearnRows {
                 content,
@@ -66,6 +46,25 @@ impl World {
                 self.handle(node, learned);
             }
             _ => {}
+        }
+    }
+
+    fn answer(&mut self, contact: ContactNo, node: u32, question: Question) {
+        match question {
+            Question::Manifest(content) => {
+                let manifest =
+                    RelayMessage::Manifest(content.told(), Vec::new(), Signature([0; 64]));
+                self.say(contact, node, manifest);
+            }
+            Question::Rows(content, run) => {
+                let rows = (run.start..run.end).map(|_| row());
+                let rows =
+                    RelayMessage::Rows(content.told(), run.start, rows.collect(), Vec::new());
+                self.say(contact, node, rows);
+            }
+            Question::Records(content, track, run) => {
+                self.send_records(contact, node, (content, track, run));
+            }
         }
     }
 
