@@ -244,7 +244,7 @@ impl Node {
             let first = self.library.waiting.get(&contact).and_then(VecDeque::front);
             if let Some(question) = first {
                 self.library.reading.insert(contact);
-                self.effects.push(Effect::Read(contact, cost(&question)));
+                self.effects.push(Effect::Read(contact, cost(question)));
             }
         }
     }
