@@ -22,7 +22,7 @@ Examples:
   lavant ingest talk.mkv --title \"A talk\" --pin   with a title, kept when space is short
   lavant ingest film.mkv --ladder                 1080p, 720p, 480p, 240p as the source allows
   lavant ingest film.mkv --ladder 720p,360p       these two
-  lavant ingest report.mp4 --to 9f3c...e1          carried with few copies until that node has it
+  lavant ingest report.mp4 --to 9f3c...e1          carried on until that node has it
   ffmpeg -i in.mov -c copy -f mpegts - | lavant ingest - --title Show
   lavant ingest rtmp://camera/live --priority live    a stream: watched while it comes
 
@@ -117,7 +117,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) pin: bool,
 
-    /// Only for these nodes: others carry few copies, until they have it; their keys, with commas
+    /// For these nodes: others carry it until they have it; their keys, with commas
     #[arg(long, value_name = "KEYS", value_delimiter = ',')]
     pub(crate) to: Vec<PublisherKey>,
 

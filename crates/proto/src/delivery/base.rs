@@ -34,6 +34,8 @@ pub struct Base {
     pub(crate) wake: Time,
     /// When a contact, or what it owes, has to be looked at.
     pub(crate) timer: Time,
+    /// Until when the store counts as full: it let something go for something else of late.
+    pub(crate) crowded: Time,
     /// Contacts that ended and that the ways have not heard of.
     pub(crate) ended: Vec<(ContactNo, BTreeSet<ContentNo>)>,
 }
@@ -50,6 +52,7 @@ impl Base {
             work: BTreeSet::new(),
             wake: Time::MAX,
             timer: Time::MAX,
+            crowded: Time(0),
             ended: Vec::new(),
             config,
         }

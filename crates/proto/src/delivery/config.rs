@@ -33,9 +33,6 @@ pub struct Config {
     pub hops: [u8; 3],
     /// How many copies are made of contents of each priority (by rank); 0 for any number.
     pub copies: [u16; 3],
-    /// How many copies are made of contents that are for some nodes, where `copies` says any
-    /// number; 0 for any number.
-    pub addressed_copies: u16,
     /// Nodes that should all have everything: what all of them have goes first.
     pub group: BTreeSet<PublisherKey>,
     /// The node's secret key, for its receipts.
@@ -69,7 +66,6 @@ impl Config {
             peer_download: None,
             hops: [0; 3],
             copies: [0; 3],
-            addressed_copies: 4,
             group: BTreeSet::new(),
             signer: None,
             count_copies: true,

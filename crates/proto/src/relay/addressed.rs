@@ -1,16 +1,17 @@
 //! Contents that are for some nodes, which their publisher names in the manifest.
 //!
-//! Everybody carries them, but a few copies are enough: more would take room and air from other
-//! contents. Binary spray bounds them (Spyropoulos et al. 2005). What came over the fewest nodes is
-//! fetched first and let go last, as MaxProp does (Burgess et al. 2006): it is the youngest, and
-//! fewer nodes have it. The receipts of those it is for go to all who carry it, and then nobody
-//! fetches it any more and it goes first when a store is full.
+//! Everybody carries them. What came over the fewest nodes is fetched first and let go last, as
+//! MaxProp does (Burgess et al. 2006): it is the youngest, and fewer nodes have it. A node whose
+//! store is full does not fetch what it would let go before all else, so that copies are as many as
+//! stores and air carry. The receipts of those it is for go to all who carry it; then nobody
+//! fetches it any more, and it goes first when a store is full.
 
 use super::Relay;
 use super::entry::Entry;
 use super::message::ManifestHint;
 use super::receipt::Receipt;
-use crate::delivery::{Base, Config, Facts};
+use super::session::Remote;
+use crate::delivery::{Base, Config};
 use crate::ids::PublisherKey;
 use crate::numbers::{ContactNo, ContentNo, Place, TrackNo};
 
@@ -31,34 +32,40 @@ impl Entry {
         self.everywhere && !self.to.is_empty()
     }
 
+    /// Whether it may be worth fetching, by over how many nodes it came: see
+    /// [`Relay::hops_with_room`].
+    pub(super) fn fits(&self, remote: &Remote, room: u8, own: &PublisherKey) -> bool {
+        // Without segments it is about receipts, which take no room.
+        let mut tracks = remote.tracks.iter();
+        let is_mail = !self.to.is_empty() && tracks.any(|(_, here)| !here.is_empty());
+        !is_mail || self.is_for(own) || remote.hops.saturating_add(1) < room
+    }
+
     /// How many nodes carried it here, when it is for some nodes: each kept a copy.
     pub(super) fn carried_by(&self) -> Option<u16> {
         (!self.to.is_empty()).then_some(u16::from(self.hops))
     }
-
-    /// How many copies a publisher makes of it; 0 for any number.
-    pub(super) fn copies_limit(&self, config: &Config) -> u16 {
-        match config.copies[usize::from(self.priority.rank())] {
-            0 if !self.to.is_empty() => config.addressed_copies,
-            limit => limit,
-        }
-    }
 }
 
 impl Relay {
-    /// Says for whom a content is that the store has.
-    pub(super) fn address(&mut self, base: &Base, at: ContentNo, facts: &Facts) {
-        let Some(entry) = self.entries.get_mut(&at) else {
-            return;
-        };
-        if entry.to == facts.to {
-            return;
+    /// Over fewer nodes than so many has to come what is for other nodes, or a full store would let
+    /// it go before all that is here: it is not worth fetching.
+    pub(super) fn hops_with_room(&mut self, base: &Base) -> u8 {
+        if base.now >= base.crowded {
+            return u8::MAX;
         }
-        entry.to.clone_from(&facts.to);
-        // A growing content is for everybody and has no limit; its manifest may set one.
-        if facts.own {
-            entry.copies_left = entry.copies_limit(&base.config);
-        }
+        let others = self.entries.values().filter(|entry| {
+            let here = entry.tracks.iter().any(|track| !track.here.is_empty());
+            here && entry.key.publisher != base.config.own
+        });
+        // Of what is for everybody, or has arrived, it is not known what the store thinks of it.
+        let hops = others.map(|entry| {
+            let yields = entry.to.is_empty() || entry.is_delivered();
+            if yields { u8::MAX } else { entry.hops }
+        });
+        *self
+            .room
+            .get_or_insert_with(|| hops.max().unwrap_or(u8::MAX))
     }
 
     /// Takes the receipts that came before the manifest was known.
@@ -132,6 +139,7 @@ impl Relay {
             return;
         }
         entry.everywhere = true;
+        self.room = None;
         entry.changed();
         // What is on its way would arrive for nobody.
         let gone = if entry.is_delivered() {

@@ -43,6 +43,7 @@ enum Plan {
 
 impl Chooser for Relay {
     fn choose(&mut self, base: &mut Base, no: ContactNo, rooms: Rooms) -> Option<Want> {
+        let room = self.hops_with_room(base);
         let Self {
             sessions, entries, ..
         } = self;
@@ -57,7 +58,11 @@ impl Chooser for Relay {
             if most == 0 {
                 return None;
             }
-            let plan = match entries.get_mut(&at) {
+            let remote = session.remote.get(&at);
+            let fits = |entry: &&mut Entry| {
+                remote.is_some_and(|remote| entry.fits(remote, room, &base.config.own))
+            };
+            let plan = match entries.get_mut(&at).filter(fits) {
                 Some(entry) => plan(base, (no, session), (at, entry), (urgency, most)),
                 None => Plan::Nothing,
             };

@@ -229,12 +229,9 @@ impl Relay {
         };
         let before = (entry.stored, entry.manifest);
         entry.update(facts);
-        self.address(base, no, facts);
-        let Some(entry) = self.entries.get_mut(&no) else {
-            return;
-        };
+
         if !before.0 {
-            let limit = entry.copies_limit(&base.config);
+            let limit = base.config.copies[usize::from(facts.priority.rank())];
             if facts.own {
                 (entry.hops, entry.copies_left) = (0, limit);
             } else if entry.hops == 0 {

@@ -238,6 +238,7 @@ impl Entry {
     pub(super) fn update(&mut self, facts: &Facts) {
         (self.priority, self.expires) = (facts.priority, facts.expires);
         (self.manifest, self.stored) = (facts.manifest, true);
+        self.to.clone_from(&facts.to);
         if self.manifest.is_some() {
             self.upgrade = None;
         }

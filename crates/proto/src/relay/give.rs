@@ -79,7 +79,7 @@ impl Relay {
         };
         let Session { granted, .. } = session;
         // The end of its way makes no copies of its own, so that it takes none from others.
-        let limited = entry.copies_limit(&base.config) > 0;
+        let limited = base.config.copies[usize::from(entry.priority.rank())] > 0;
         let is_end = contact.interest.names(&entry.key) || entry.is_for(&contact.node);
         if !limited || is_end || granted.contains_key(&at) {
             return true;

@@ -64,6 +64,8 @@ pub struct Relay {
     meetings: u32,
     /// Bytes that the claims of all contacts are counted with.
     claimed: usize,
+    /// See [`Relay::hops_with_room`]; none when it has to be looked up.
+    room: Option<u8>,
 }
 
 impl Relay {

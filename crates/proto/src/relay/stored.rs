@@ -11,6 +11,9 @@ use crate::runs::{SequenceRun, SequenceRuns};
 /// For how long nothing more of a content is fetched when the store could not take a segment.
 const PAUSE: Duration = Duration::from_secs(30);
 
+/// For how long a store that let something go is taken for full.
+const CROWDED: Duration = Duration::from_secs(3600);
+
 impl Relay {
     /// Takes what the store, or what verifies for it, says.
     pub(crate) fn store_said(&mut self, base: &mut Base, input: Input) {
@@ -67,6 +70,7 @@ impl Relay {
         let Some(ours) = entry.tracks.get_mut(track.at()) else {
             return;
         };
+        self.room = None;
         ours.here.insert(run.start, run.end);
         ours.refused.remove(run.start, run.end);
         let came = ours.pending.range(run.start..run.end);
@@ -101,9 +105,11 @@ impl Relay {
         let Some(ours) = entry.tracks.get_mut(track.at()) else {
             return;
         };
+        self.room = None;
         ours.here.remove(run.start, run.end);
         if !torn {
             ours.refused.insert(run.start, run.end);
+            base.crowded = base.now.after(CROWDED);
         }
         entry.changed();
         self.announce_loss(base, at, Some((track, run)));
@@ -115,6 +121,7 @@ impl Relay {
         let Some(entry) = self.entries.get_mut(&at) else {
             return;
         };
+        self.room = None;
         (entry.refused, entry.stored, entry.manifest) = (true, false, None);
         entry.upgrade = None;
         for track in &mut entry.tracks {

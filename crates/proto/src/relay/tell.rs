@@ -38,7 +38,7 @@ impl Relay {
         if hops > 0 && entry.hops >= hops {
             return false;
         }
-        entry.copies_limit(config) == 0
+        config.copies[rank] == 0
             || entry.copies_left > 1
             || is_end
             || entry.is_delivered()
@@ -292,7 +292,7 @@ impl Relay {
 
     /// How many copies a contact is offered of a content.
     fn copies_for(base: &Base, entry: &Entry) -> u16 {
-        if entry.copies_limit(&base.config) == 0 {
+        if base.config.copies[usize::from(entry.priority.rank())] == 0 {
             return 0;
         }
         (entry.copies_left / 2).max(1)
@@ -372,6 +372,7 @@ impl Relay {
     }
 
     pub(super) fn reoffer_of(&mut self, base: &mut Base, no: ContactNo, at: ContentNo) {
+        let room = self.hops_with_room(base);
         let Some(entry) = self.entries.get(&at) else {
             return;
         };
@@ -386,7 +387,8 @@ impl Relay {
         let Session { remote, .. } = session;
         let lacking = remote
             .get(&at)
-            .filter(|remote| wanted && is_lacking(entry, remote));
+            .filter(|remote| wanted && entry.fits(remote, room, &config.own))
+            .filter(|remote| is_lacking(entry, remote));
         let rank = lacking
             .map(|remote| entry.rank(remote, (base.now, self.meetings), (config, &base.pieces)));
         session.offer(at, rank);

@@ -549,7 +549,7 @@ fn copies_are_kept_when_a_meeting_is_too_short_for_them() {
     meetings[0].to = meetings[0].from.after(Duration::from_millis(500));
     let mut setup = setup(4, Vec::new(), meetings);
     setup.rate = Some(250_000);
-    setup.config.addressed_copies = 2;
+    setup.config.copies = [2; 3];
     setup.universe = Universe::addressed(vec![message(0, 3)], 4);
     let outcome = World::new(setup).run();
     assert_eq!(outcome.delivered, 1);
@@ -571,4 +571,16 @@ fn one_air_carries_one_thing_at_a_time() {
     // 10 s at 250 kB/s; apart, each of two directions to node 0 has that.
     assert!(apart > 3_000_000, "{apart}");
     assert!((1_500_000..2_500_000).contains(&shared), "{shared}");
+}
+
+#[test]
+fn a_full_store_fetches_nothing_that_it_would_let_go_first() {
+    let mut setup = setup(3, Vec::new(), vec![meet(0, 1, 10, 1000)]);
+    setup.universe = Universe::addressed(vec![message(0, 2); 10], 3);
+    setup.capacities.insert(1, 400_000);
+    let outcome = World::new(setup).run();
+    // One for which there was room, one by which it became known that there is no more, and what
+    // had been asked for by then.
+    assert_eq!(outcome.reached.iter().skip(10).take(10).sum::<u32>(), 1);
+    assert!(outcome.payload_bytes <= 3 * 311_296, "{outcome:?}");
 }
