@@ -229,7 +229,6 @@ impl Relay {
         };
         let before = (entry.stored, entry.manifest);
         entry.update(facts);
-
         if !before.0 {
             let limit = base.config.copies[usize::from(facts.priority.rank())];
             if facts.own {

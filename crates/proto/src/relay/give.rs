@@ -36,19 +36,12 @@ impl Relay {
         if !here || !self.grant(base, no, place.content) {
             return base.send(no, PieceMessage::Gone(request));
         }
-        let entry = self.entries.get(&place.content);
-        let node = base.contacts.get(no).map(|it| &it.node);
-        let is_end = entry.zip(node).is_some_and(|(it, node)| it.is_for(node));
-        let priority = entry.map(|it| it.priority);
+        let priority = self.entries.get(&place.content).map(|it| it.priority);
         let job = Job {
             request,
             place,
             class: Class::Relay,
-            rank: if is_end {
-                0
-            } else {
-                serving_rank(priority.unwrap_or(Priority::Vod))
-            },
+            rank: serving_rank(priority.unwrap_or(Priority::Vod)),
             asked: groups,
         };
         if !base.uplink.push(no, job) {
