@@ -33,6 +33,15 @@ pub(crate) struct RelayArgs {
     /// A node to meet: HOST:PORT or KEY@HOST:PORT (repeat)
     #[arg(long, env = "LAVANT_PEER", value_name = "PEER", value_delimiter = ',')]
     peer: Option<Vec<String>>,
+    /// What is known of a link: "WHERE rate=300k delay=700ms mtu=200 half-duplex metered", WHERE
+    /// being a node's key, an address or a network (repeat)
+    #[arg(
+        long,
+        env = "LAVANT_LINK_PROFILE",
+        value_name = "PROFILE",
+        value_delimiter = ','
+    )]
+    link_profile: Option<Vec<String>>,
     /// Do not look for nodes on the same network
     #[arg(long, env = "LAVANT_NO_DISCOVERY")]
     no_discovery: bool,
@@ -122,6 +131,7 @@ impl RelayArgs {
             relay_bind: self.relay_bind,
             link: self.link,
             peer: self.peer,
+            link_profile: self.link_profile,
             relay_token: self.relay_token,
             allow_node: self.allow_node,
             carry: self.carry,

@@ -182,6 +182,8 @@ pub struct Layer {
     pub link: Option<String>,
     /// Nodes to meet.
     pub peer: Option<Vec<String>>,
+    /// What is known of links beforehand.
+    pub link_profile: Option<Vec<String>>,
     /// Whether nodes on the same network are looked for.
     pub discovery: Option<bool>,
     /// What all nodes of the group know.
@@ -267,6 +269,7 @@ impl Layer {
             relay_bind: self.relay_bind.or(below.relay_bind),
             link: self.link.or(below.link),
             peer: self.peer.or(below.peer),
+            link_profile: self.link_profile.or(below.link_profile),
             discovery: self.discovery.or(below.discovery),
             relay_token: self.relay_token.or(below.relay_token),
             allow_node: self.allow_node.or(below.allow_node),

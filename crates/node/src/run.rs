@@ -168,6 +168,7 @@ async fn start_relay(
         relay: behaviour,
         peers: wanted.peers.clone(),
         discovery: wanted.discovery,
+        profiles: wanted.profiles.clone(),
     };
     let links = LinkConfig {
         addresses: wanted.addresses.clone(),

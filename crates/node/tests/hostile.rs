@@ -7,6 +7,7 @@ mod peer;
 
 use std::time::Duration;
 
+use lavant_node::link::Frame;
 use lavant_proto::contact::hello::{Hello, Interest, VERSION};
 use lavant_proto::contact::message::ContactMessage;
 use lavant_proto::contact::patience::Patience;
@@ -202,6 +203,34 @@ async fn what_is_no_message_or_comes_out_of_turn() {
     peer.is_closed(&node, |other| other == why).await;
     // It is not left for that.
     assert!(Peer::meet(&node, 5).await.is_up().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pushed_and_nobody_agreed_on_is_counted_and_passed_over() {
+    let node = Node::start(|_| {}).await;
+    let mut peer = Peer::meet(&node, 9).await;
+    let film = Film::of(&peer, "film", 1, 40_000);
+    peer.offer(1, &film).await;
+    let run = peer.asked_for_records(1).await;
+    peer.tell(run, film.records(run)).await;
+    let (request, sequence, groups) = peer.asked_for_groups(1).await;
+    // Its numbers are the sender's own: one that is also that of a request is not its answer.
+    let pushed = Frame::Pushed {
+        push: request.0,
+        last: true,
+        bytes: vec![7; 16_384].into(),
+    };
+    let mut frames = vec![pushed.clone(), pushed];
+    frames.extend(film.frames(request, sequence, groups));
+    peer.send(frames).await;
+    while !node.has(&film) {
+        let asked = tokio::time::timeout(Duration::from_millis(50), peer.asked_for_groups(1));
+        if let Ok((request, sequence, groups)) = asked.await {
+            peer.send(film.frames(request, sequence, groups)).await;
+        }
+    }
+    let known = node.peer().await;
+    assert_eq!((known.stats.ignored, known.error), (2, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,6 +71,11 @@ fn frames() -> Vec<Frame> {
     let mut frames = vec![
         Frame::Control(Bytes::new()),
         Frame::Control(Bytes::from(vec![1; CONTROL_BYTES_MAX])),
+        Frame::Pushed {
+            push: 9,
+            last: true,
+            bytes: Bytes::from(vec![2; DATA_BYTES_MAX]),
+        },
         data(u32::MAX, true, 0),
         data(0, false, DATA_BYTES_MAX),
     ];
@@ -92,6 +97,7 @@ fn order(frames: &[Frame], request: Option<u32>) -> Vec<Frame> {
     let of = |frame: &Frame| match frame {
         Frame::Control(_) => None,
         Frame::Data { request, .. } => Some(*request),
+        Frame::Pushed { push, .. } => Some(*push),
     };
     let frames = frames.iter().filter(|frame| of(frame) == request);
     frames.cloned().collect()
@@ -136,7 +142,7 @@ async fn frames_and_the_reason_of_the_end_arrive_over_either_kind() {
         let ends = async { tokio::join!(exchange(out, Some(reason)), exchange(inward, None)) };
         let ((at_one, _), (at_other, error)) = timeout(PATIENCE, ends).await.unwrap();
         assert_eq!(error, Some(LinkError::Closed(reason.to_owned())), "{kind}");
-        for request in (0..7).chain([u32::MAX]).map(Some).chain([None]) {
+        for request in (0..7).chain([9, u32::MAX]).map(Some).chain([None]) {
             let sent = order(&frames(), request);
             assert!(order(&at_one, request) == sent, "{kind} {request:?}");
             assert!(order(&at_other, request) == sent, "{kind} {request:?}");

@@ -39,6 +39,10 @@ number!(
     /// A request, by the number that the asking node gave it.
     RequestNo(u32)
 );
+number!(
+    /// A piece that nobody asked for, by the number that the sending node gave it.
+    PushNo(u32)
+);
 
 /// Messages are typed as their receiver reads them: a content that the sender speaks of by its own
 /// number is a [`RemoteNo`] in them, one that it asks for by the receiver's number a [`ContentNo`].

@@ -8,7 +8,7 @@ use lavant_proto::ids::{ContentId, PublisherKey};
 use lavant_proto::relay::message::RECEIPTS_MAX;
 
 use super::{ConfigError, Layer, token};
-use crate::link::LinkKind;
+use crate::link::{LinkKind, LinkProfile};
 pub use crate::link::{Target, TargetError};
 
 /// Port of the relay unless configured.
@@ -29,6 +29,8 @@ pub struct RelayConfig {
     pub link: Option<LinkKind>,
     /// Nodes to meet.
     pub peers: Vec<Target>,
+    /// What is known of links beforehand.
+    pub profiles: Vec<LinkProfile>,
     /// Whether nodes on the same network are looked for.
     pub discovery: bool,
     /// What all nodes of the group know.
@@ -105,6 +107,7 @@ impl Layer {
             port: self.relay_port.unwrap_or(DEFAULT_RELAY_PORT),
             link,
             peers: peers?,
+            profiles: self.profiles()?,
             discovery: self.discovery.unwrap_or(true),
             token,
             allow: keys("allow_node", self.allow_node.as_deref())?,
@@ -122,6 +125,17 @@ impl Layer {
             copies: [self.copies_vod, self.copies_near_live, self.copies_live]
                 .map(|copies| copies.unwrap_or(0)),
         }))
+    }
+
+    fn profiles(&self) -> Result<Vec<LinkProfile>, ConfigError> {
+        let texts = self.link_profile.as_deref().unwrap_or_default().iter();
+        let size = |text: &str| text.parse().ok().map(|size: super::Size| size.0);
+        let span = |text: &str| text.parse().ok().map(|span: super::Span| span.0);
+        texts
+            .map(|text| {
+                LinkProfile::parse(text, size, span).map_err(|error| wrong("link_profile", error))
+            })
+            .collect()
     }
 
     fn interest(&self) -> Result<Interest, ConfigError> {
@@ -191,6 +205,11 @@ mod tests {
         let error = |text| layer(text).resolve_relay().unwrap_err().to_string();
         assert!(error("link = \"udp\"").contains("quic"));
         assert!(error("peer = [\"ship\"]").contains("HOST:PORT"));
+        let profile = error("link_profile = [\"10.0.0.0/8 rate=slow\"]");
+        assert!(
+            profile.starts_with("link_profile: 'rate=slow' is none of rate=BYTES"),
+            "{profile}"
+        );
         let short = error("relay_token = \"short\"");
         assert!(
             short.contains("12 characters") && short.contains("lavant key token"),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use lavant_proto::delivery::Delivery;
 use lavant_proto::ids::Root;
 use lavant_proto::message::Message;
-use lavant_proto::numbers::{ContactNo, RequestNo};
+use lavant_proto::numbers::{ContactNo, PushNo, RequestNo};
 use lavant_proto::runs::{GroupRun, Run};
 use lavant_proto::uplink::{Class, Serving};
 use lavant_proto::verify::{FrameReader, VerifiedFrame};
@@ -370,7 +370,7 @@ fn is_worth_gathering(frames: &[Frame], expected: usize) -> bool {
             whole += usize::from(*last);
             true
         }
-        Frame::Control(_) => false,
+        Frame::Control(_) | Frame::Pushed { .. } => false,
     };
     frames.iter().all(is_data) && bytes < GATHER_BYTES && whole < expected
 }
@@ -446,6 +446,9 @@ fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Happene
         match frame {
             Frame::Data { request, bytes, .. } => {
                 answers.entry(RequestNo(*request)).or_default().push(bytes);
+            }
+            Frame::Pushed { push, .. } => {
+                happened.push(Happened::Event(Event::Pushed(no, PushNo(*push))));
             }
             Frame::Control(bytes) => {
                 for (request, answer) in std::mem::take(&mut answers) {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lavant_proto::contact::Arrival;
-use lavant_proto::contact::patience::Profile;
 use lavant_proto::delivery::Input;
 use lavant_proto::numbers::ContactNo;
 use lavant_proto::time::Time;
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 use super::contact::{self, Expectations, Outbox};
 use super::driver::{Driver, Event, Live};
 use super::peers::Dial;
-use crate::link::{Link, Sighting};
+use crate::link::{Link, LinkProfile, Sighting};
 
 /// How long a node that found another one leaves dialling to the smaller key.
 const LEAVE_TO_OTHER: Duration = Duration::from_secs(2);
@@ -92,7 +91,7 @@ impl Driver {
             node,
             dialled: peer.is_some(),
             source: Some(source),
-            profile: Profile::default(),
+            profile: LinkProfile::of(&self.profiles, &node, remote.ip()),
         };
         self.input(Input::Up {
             contact: no,

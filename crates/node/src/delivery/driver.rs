@@ -10,7 +10,7 @@ use std::time::Duration;
 use lavant_proto::delivery::{Delivery, Input, Output};
 use lavant_proto::ids::{PublisherKey, Root};
 use lavant_proto::message::Message;
-use lavant_proto::numbers::{ContactNo, ContentNo, Place, RequestNo, TrackNo};
+use lavant_proto::numbers::{ContactNo, ContentNo, Place, PushNo, RequestNo, TrackNo};
 use lavant_proto::piece::message::PieceMessage;
 use lavant_proto::relay::learn::Assemblies;
 use lavant_proto::runs::{GroupRun, SequenceRun};
@@ -26,7 +26,7 @@ use super::library::{Library, Sheets};
 use super::peers::Peers;
 use super::segments::{Asking, Doubts, is_final};
 use super::{Ask, Load, Parts};
-use crate::link::{Discovery, Link, LinkMeter, Links, Sighting};
+use crate::link::{Discovery, Link, LinkMeter, LinkProfile, Links, Sighting};
 use crate::store::{AsyncStore, Partial, StoreError};
 
 pub(super) use super::segments::Pending;
@@ -42,6 +42,7 @@ const WAITING_MAX: usize = 16 << 20;
 pub(super) enum Event {
     Message(ContactNo, Box<Message>, Held),
     Arrived(ContactNo, RequestNo, GroupRun),
+    Pushed(ContactNo, PushNo),
     Damaged(ContactNo, RequestNo),
     Unwritten(ContactNo, RequestNo),
     Lied(ContactNo, String),
@@ -93,6 +94,8 @@ pub(super) struct Driver {
     /// Which segment a request of ours is for.
     pub(super) requests: BTreeMap<(ContactNo, RequestNo), Place>,
     pub(super) next_contact: u32,
+    /// What is known of links beforehand.
+    pub(super) profiles: Vec<LinkProfile>,
     pub(super) events: Sender<Event>,
     copies: BTreeMap<(ContentNo, TrackNo), Vec<(SequenceRun, u16)>>,
     copies_at: Instant,
@@ -123,6 +126,7 @@ impl Driver {
             contacts: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_contact: 0,
+            profiles: parts.settings.profiles.clone(),
             events,
             copies: BTreeMap::new(),
             copies_at: Instant::now(),
@@ -209,6 +213,7 @@ impl Driver {
                 request,
                 groups,
             }),
+            Event::Pushed(contact, push) => self.input(Input::Pushed { contact, push }),
             Event::Damaged(contact, request) => {
                 self.forget_request(contact, request);
                 self.input(Input::Damaged { contact, request });

@@ -40,7 +40,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::health::Part;
-use crate::link::{BindError, Discovery, LinkConfig, Links, Target};
+use crate::link::{BindError, Discovery, LinkConfig, LinkProfile, Links, Target};
 use crate::store::AsyncStore;
 
 /// Reports of tasks that wait for the driver.
@@ -61,6 +61,8 @@ pub struct Settings {
     pub peers: Vec<Target>,
     /// Whether nodes on the same network are looked for.
     pub discovery: bool,
+    /// What is known of links beforehand.
+    pub profiles: Vec<LinkProfile>,
 }
 
 /// Something that is asked of the relay.
@@ -295,6 +297,7 @@ mod tests {
             relay: Config::new(store.publisher()),
             peers: Vec::new(),
             discovery: false,
+            profiles: Vec::new(),
         };
         let health = Health::default();
         let (store, part) = (AsyncStore::new(store), health.part("relay"));

@@ -25,6 +25,9 @@ pub enum LinkError {
     /// A frame of another version or another protocol.
     #[error("a frame of unknown kind {0}; the other node may be of another version")]
     UnknownKind(u8),
+    /// Parts of more frames than a node has begun at a time.
+    #[error("parts of too many frames that did not end")]
+    TooManyParts,
 }
 
 /// Why no port could be bound.

@@ -3,12 +3,14 @@
 //! | bytes | meaning |
 //! |---|---|
 //! | 4 | length of what follows the header, big-endian |
-//! | 1 | kind: 0 control, 1 data, 2 last data of its request, 3 close (with the reason), 4 hello |
-//! | 4 | request, big-endian; 0 where there is none |
+//! | 1 | kind: 0 control, 1 data, 2 last data of its request, 3 close (with the reason), 4 hello, 5 part, 6 pushed data, 7 last pushed data of its piece |
+//! | 4 | number, big-endian: of the request, or of a pushed piece; 0 where there is none |
 //!
-//! The same form is used on a TCP link and on every stream of a QUIC link.
+//! The same form is used on a TCP link and on every stream of a QUIC link. A **part** holds bytes
+//! that come before those of the next data frame of its number: where a frame takes long to cross,
+//! it is cut, so that what is urgent goes between its parts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf, Bytes, BytesMut};
 use lavant_proto::content::clean_title;
@@ -37,6 +39,12 @@ const DATA: u8 = 1;
 const LAST: u8 = 2;
 const CLOSE: u8 = 3;
 const HELLO: u8 = 4;
+const PART: u8 = 5;
+const PUSHED: u8 = 6;
+const LAST_PUSHED: u8 = 7;
+
+/// Most frames of which parts came and the end did not: one of each urgency.
+const UNFINISHED_MAX: usize = Urgency::COUNT;
 
 /// What crosses a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +59,15 @@ pub enum Frame {
         last: bool,
         /// The piece. It may share a buffer of up to 256 KiB with its neighbours: copy what is
         /// kept for long.
+        bytes: Bytes,
+    },
+    /// A piece of something that nobody asked for; at most [`DATA_BYTES_MAX`].
+    Pushed {
+        /// The number that the sender gave to it, beside the numbers of requests.
+        push: u32,
+        /// Whether it ends here.
+        last: bool,
+        /// The piece, as of [`Frame::Data`].
         bytes: Bytes,
     },
 }
@@ -83,7 +100,9 @@ impl Waiting {
     pub(super) fn push(&mut self, frame: Frame, urgency: Urgency) {
         match frame {
             Frame::Control(_) => self.control.push_back(frame),
-            Frame::Data { .. } => self.data[urgency as usize].push_back(frame),
+            Frame::Data { .. } | Frame::Pushed { .. } => {
+                self.data[urgency as usize].push_back(frame);
+            }
         }
     }
 
@@ -99,9 +118,19 @@ impl Waiting {
         kinds.position(|frames| !frames.is_empty())
     }
 
-    pub(super) fn next(&mut self) -> Option<Frame> {
-        let mut kinds = std::iter::once(&mut self.control).chain(&mut self.data);
-        kinds.find_map(VecDeque::pop_front)
+    /// The next frame as it is written, or a part of at most `most` bytes of it.
+    pub(super) fn next(&mut self, most: usize) -> Option<([u8; HEADER_BYTES], Bytes)> {
+        if let Some(control) = self.control.pop_front() {
+            return Some(control.into_parts());
+        }
+        let waiting = self.data.iter_mut().find(|frames| !frames.is_empty())?;
+        if let Some(Frame::Data { request, bytes, .. }) = waiting.front_mut()
+            && bytes.len() > most
+        {
+            let part = bytes.split_to(most);
+            return Some((header(PART, *request, part.len()), part));
+        }
+        waiting.pop_front().map(Frame::into_parts)
     }
 }
 
@@ -110,7 +139,7 @@ impl Frame {
     pub(super) fn check(&self) -> Result<(), LinkError> {
         let (length, most) = match self {
             Self::Control(bytes) => (bytes.len(), CONTROL_BYTES_MAX),
-            Self::Data { bytes, .. } => (bytes.len(), DATA_BYTES_MAX),
+            Self::Data { bytes, .. } | Self::Pushed { bytes, .. } => (bytes.len(), DATA_BYTES_MAX),
         };
         if length > most {
             return Err(LinkError::TooLong { length, most });
@@ -120,15 +149,18 @@ impl Frame {
 
     /// The header and the bytes after it.
     pub(super) fn into_parts(self) -> ([u8; HEADER_BYTES], Bytes) {
-        let (kind, request, bytes) = match self {
+        let (kind, number, bytes) = match self {
             Self::Control(bytes) => (CONTROL, 0, bytes),
             Self::Data {
                 request,
                 last,
                 bytes,
             } => (if last { LAST } else { DATA }, request, bytes),
+            Self::Pushed { push, last, bytes } => {
+                (if last { LAST_PUSHED } else { PUSHED }, push, bytes)
+            }
         };
-        (header(kind, request, bytes.len()), bytes)
+        (header(kind, number, bytes.len()), bytes)
     }
 }
 
@@ -155,12 +187,12 @@ pub(super) fn hello_frame() -> [u8; HEADER_BYTES] {
     header(HELLO, 0, 0)
 }
 
-fn header(kind: u8, request: u32, length: usize) -> [u8; HEADER_BYTES] {
+fn header(kind: u8, number: u32, length: usize) -> [u8; HEADER_BYTES] {
     let length = u32::try_from(length).unwrap_or(u32::MAX);
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&length.to_be_bytes());
     header[4] = kind;
-    header[5..].copy_from_slice(&request.to_be_bytes());
+    header[5..].copy_from_slice(&number.to_be_bytes());
     header
 }
 
@@ -170,6 +202,8 @@ pub(super) struct FrameReader {
     buffer: BytesMut,
     // Empty ones: the system is slow to give out memory.
     kept: Vec<BytesMut>,
+    // Parts of frames that have not ended, by number.
+    parts: BTreeMap<u32, Vec<u8>>,
 }
 
 impl FrameReader {
@@ -201,10 +235,11 @@ impl FrameReader {
     pub(super) fn take(&mut self, out: &mut Vec<Frame>) -> Result<(), LinkError> {
         while let Some(&[l0, l1, l2, l3, kind, r0, r1, r2, r3]) = self.buffer.first_chunk() {
             let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
-            let request = u32::from_be_bytes([r0, r1, r2, r3]);
+            let number = u32::from_be_bytes([r0, r1, r2, r3]);
             let most = match kind {
                 CONTROL => CONTROL_BYTES_MAX,
-                DATA | LAST => DATA_BYTES_MAX,
+                DATA | LAST | PART => DATA_BYTES_MAX - self.begun(number),
+                PUSHED | LAST_PUSHED => DATA_BYTES_MAX,
                 CLOSE => REASON_BYTES_MAX,
                 HELLO => 0,
                 _ => return Err(LinkError::UnknownKind(kind)),
@@ -232,14 +267,50 @@ impl FrameReader {
                     return Err(LinkError::Closed(reason));
                 }
                 HELLO => {}
-                _ => out.push(Frame::Data {
-                    request,
-                    last: kind == LAST,
+                PART => self.keep_part(number, length)?,
+                PUSHED | LAST_PUSHED => out.push(Frame::Pushed {
+                    push: number,
+                    last: kind == LAST_PUSHED,
                     bytes: self.buffer.split_to(length).freeze(),
+                }),
+                _ => out.push(Frame::Data {
+                    request: number,
+                    last: kind == LAST,
+                    bytes: self.whole(number, length),
                 }),
             }
         }
         Ok(())
+    }
+
+    /// Bytes that came as parts of the frame of a number that has not ended.
+    fn begun(&self, number: u32) -> usize {
+        self.parts.get(&number).map_or(0, Vec::len)
+    }
+
+    fn keep_part(&mut self, number: u32, length: usize) -> Result<(), LinkError> {
+        // Who cuts frames works on one of each urgency at a time, so more would only cost memory.
+        if self.parts.len() >= UNFINISHED_MAX && !self.parts.contains_key(&number) {
+            return Err(LinkError::TooManyParts);
+        }
+        let part = self.buffer.split_to(length);
+        self.parts
+            .entry(number)
+            .or_default()
+            .extend_from_slice(&part);
+        Ok(())
+    }
+
+    /// The bytes of a data frame, with those that came before as parts.
+    fn whole(&mut self, number: u32, length: usize) -> Bytes {
+        let end = self.buffer.split_to(length);
+        match self.parts.remove(&number) {
+            Some(mut bytes) => {
+                bytes.extend_from_slice(&end);
+                bytes.into()
+            }
+            None => end.freeze(),
+        }
     }
 }
 
@@ -271,6 +342,11 @@ mod tests {
             data(7, false, DATA_BYTES_MAX),
             Frame::Control(Bytes::from(vec![9; CONTROL_BYTES_MAX])),
             data(u32::MAX, true, 0),
+            Frame::Pushed {
+                push: 7,
+                last: true,
+                bytes: Bytes::from(vec![5; 100]),
+            },
             data(7, true, 1),
         ]
     }
@@ -298,6 +374,8 @@ mod tests {
             (LAST, DATA_BYTES_MAX),
             (CLOSE, REASON_BYTES_MAX),
             (HELLO, 0),
+            (PART, DATA_BYTES_MAX),
+            (LAST_PUSHED, DATA_BYTES_MAX),
         ] {
             for length in [u32::MAX as usize, most + 1] {
                 let mut reader = FrameReader::default();
@@ -311,6 +389,74 @@ mod tests {
                 assert!(reader.buffer.capacity() <= BUFFER_BYTES);
             }
         }
+    }
+
+    #[test]
+    fn what_is_urgent_goes_between_the_parts_of_a_frame() {
+        let bulk: Vec<Frame> = (1..4).map(|no| data(no, no == 3, DATA_BYTES_MAX)).collect();
+        let (live, said) = (data(9, true, 5000), Frame::Control(Bytes::from("said")));
+        for most in [1000, 4096, 16_384, DATA_BYTES_MAX] {
+            let mut waiting = Waiting::default();
+            let mut reader = FrameReader::default();
+            let (mut out, mut longest) = (Vec::new(), 0);
+            for frame in &bulk {
+                waiting.push(frame.clone(), Urgency::Bulk);
+            }
+            let mut step = 0;
+            while let Some((header, bytes)) = waiting.next(most) {
+                longest = longest.max(bytes.len());
+                reader.space().extend_from_slice(&header);
+                reader.space().extend_from_slice(&bytes);
+                reader.take(&mut out).unwrap();
+                if step == 0 {
+                    waiting.push(live.clone(), Urgency::Live);
+                    waiting.push(said.clone(), Urgency::Live);
+                }
+                step += 1;
+            }
+            let first = usize::from(most == DATA_BYTES_MAX);
+            assert_eq!(
+                out[first..first + 2],
+                [said.clone(), live.clone()],
+                "{most}"
+            );
+            out.drain(first..first + 2);
+            assert_eq!((out, longest), (bulk.clone(), most), "{most}");
+            assert!(reader.parts.is_empty());
+        }
+    }
+
+    #[test]
+    fn parts_without_an_end_are_few_and_short() {
+        let part = |number, length| [&header(PART, number, length)[..], &vec![1; length]].concat();
+        let mut reader = FrameReader::default();
+        for number in 0..UNFINISHED_MAX as u32 {
+            let bytes = part(number, DATA_BYTES_MAX);
+            reader.space().extend_from_slice(&bytes);
+            reader.take(&mut Vec::new()).unwrap();
+        }
+        for (bytes, wrong) in [
+            (part(9, 1), LinkError::TooManyParts),
+            (part(0, 1), LinkError::TooLong { length: 1, most: 0 }),
+            (
+                written(&[data(2, true, 1)]),
+                LinkError::TooLong { length: 1, most: 0 },
+            ),
+        ] {
+            let mut broken = FrameReader {
+                parts: reader.parts.clone(),
+                ..FrameReader::default()
+            };
+            broken.space().extend_from_slice(&bytes);
+            assert_eq!(broken.take(&mut Vec::new()), Err(wrong));
+        }
+        // What was begun is ended by a frame that adds nothing.
+        let end = written(&[data(2, true, 0)]);
+        let mut out = Vec::new();
+        reader.space().extend_from_slice(&end);
+        reader.take(&mut out).unwrap();
+        let whole = Bytes::from(vec![1; DATA_BYTES_MAX]);
+        assert!(matches!(&out[..], [Frame::Data { bytes, .. }] if *bytes == whole));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | which ports are bound, who may come in | [`Links::bind`], `admit.rs` |
 //! | which address and kind is tried first | `dial.rs` |
 //! | what an operator may write for a node | [`Target`] |
+//! | what is known of a link beforehand | [`LinkProfile`] |
 //! | which key a host had before | [`KnownPeers`] |
 //! | how a frame is written | `frame.rs` |
 //! | what the transport has measured | [`LinkMeter`] |
@@ -30,6 +31,7 @@ mod links;
 mod listen;
 mod meter;
 mod network;
+mod profile;
 mod quic;
 mod record;
 mod target;
@@ -51,6 +53,7 @@ pub use known::KnownPeers;
 pub use lavant_proto::contact::budget::SourceAddr;
 pub use links::{LinkConfig, Links};
 pub use meter::LinkMeter;
+pub use profile::{LinkProfile, ProfileError};
 pub use target::Target;
 
 /// What carries a link.

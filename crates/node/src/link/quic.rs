@@ -352,9 +352,12 @@ impl LinkSender for QuicSender {
         for frame in batch.drain(..) {
             match frame {
                 Frame::Control(_) => self.control.push(frame),
-                Frame::Data { request, .. } => {
+                Frame::Data {
+                    request: number, ..
+                }
+                | Frame::Pushed { push: number, .. } => {
                     let at = match urgency {
-                        Urgency::Bulk => BULK_STREAM + request % (DATA_STREAMS - BULK_STREAM),
+                        Urgency::Bulk => BULK_STREAM + number % (DATA_STREAMS - BULK_STREAM),
                         _ => urgency as u32,
                     };
                     self.data[at as usize].push(frame);

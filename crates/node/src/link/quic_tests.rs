@@ -49,7 +49,10 @@ async fn all(receiver: &mut QuicReceiver) -> (Vec<Frame>, LinkError) {
         if let Err(error) = receiver.receive(&mut frames).await {
             frames.sort_by_key(|frame| match frame {
                 Frame::Control(_) => 0,
-                Frame::Data { request, .. } => *request,
+                Frame::Data {
+                    request: number, ..
+                }
+                | Frame::Pushed { push: number, .. } => *number,
             });
             return (frames, error);
         }

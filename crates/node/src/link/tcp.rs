@@ -28,12 +28,12 @@ const INCOMING_BYTES: usize = SPARE_MIN;
 const INCOMING_START: usize = 32 * 1024;
 const _: () = assert!(INCOMING_START > HANDSHAKE_BYTES_MAX);
 /// Bytes that the system holds unsent, and as many that are encrypted at once, before they are
-/// written: what is urgent waits behind no more than these, and the end of a frame. They are 20 ms
-/// of what the link takes, so that a fast one is filled in few steps. What is under way, which a
-/// long path needs, does not count.
+/// written: what is urgent waits behind no more than these. They are 10 ms of what the link takes,
+/// so that a fast one is filled in few steps. What is under way, which a long path needs, does not
+/// count.
 const UNSENT_MIN: u32 = 4 * 1024;
 const UNSENT_MAX: u32 = 256 * 1024;
-const UNSENT_TIME: Duration = Duration::from_millis(20);
+const UNSENT_TIME: Duration = Duration::from_millis(10);
 /// Over which time it is measured what a link takes.
 const PACE_SPAN: Duration = Duration::from_millis(100);
 /// Pieces of one system call; Linux takes 1024.
@@ -245,11 +245,11 @@ impl TcpSender {
         let mut parts: Vec<([u8; HEADER_BYTES], Bytes)> = Vec::new();
         let mut total = 0;
         let first = self.waiting.first();
-        while total < self.pace.unsent as usize
+        let most = self.pace.unsent as usize;
+        while total < most
             && self.waiting.first() == first
-            && let Some(frame) = self.waiting.next()
+            && let Some((header, bytes)) = self.waiting.next(most)
         {
-            let (header, bytes) = frame.into_parts();
             total += HEADER_BYTES + bytes.len();
             parts.push((header, bytes));
         }

@@ -285,11 +285,11 @@ fn what_the_system_may_hold_follows_what_the_link_takes() {
     let mut pace = Pace::new();
     let begun = pace.since;
     let after = |millis| begun + Duration::from_millis(millis);
-    // 1 Mbit/s: 20 ms of it are less than the least.
+    // 1 Mbit/s: 10 ms of it are less than the least.
     assert_eq!(pace.took(12_500, after(100)), None);
     assert_eq!(pace.unsent, UNSENT_MIN);
     // 4 MB/s, then a gigabyte a second.
-    assert_eq!(pace.took(400_000, after(200)), Some(128 * 1024));
+    assert_eq!(pace.took(400_000, after(200)), Some(64 * 1024));
     assert_eq!(pace.took(100_000_000, after(300)), Some(UNSENT_MAX));
     assert_eq!(pace.took(1, after(350)), None);
     assert_eq!(pace.took(1, after(900)), Some(UNSENT_MIN));

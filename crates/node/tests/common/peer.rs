@@ -225,6 +225,7 @@ async fn run(store: &Store, relay: Config, peers: Vec<Target>, health: &Health) 
         relay,
         peers,
         discovery: false,
+        profiles: Vec::new(),
     };
     let links = link_config(store.signing_key().clone());
     let part = health.part("relay");

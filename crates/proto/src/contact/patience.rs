@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::limits::MESSAGE_BYTES_MAX;
+
 /// What a link can do. It stretches every time-out, so that a radio of 300 bit/s and a link to Mars
 /// are slow and not broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,7 +14,21 @@ pub struct Profile {
     pub delay: Duration,
     /// Only one side can send at a time.
     pub half_duplex: bool,
+    /// Bytes of the longest message that it carries well: what is said is said in messages of so
+    /// many bytes, where they can be cut.
+    pub mtu: Option<u32>,
+    /// Each byte costs money: only what is for this node goes over it, and nothing that it would
+    /// carry for others.
+    pub metered: bool,
 }
+
+/// Bytes of a batch in a message: two fit into the longest message.
+const BATCH_BYTES_MAX: usize = 24 * 1024;
+const _: () = assert!(2 * BATCH_BYTES_MAX < MESSAGE_BYTES_MAX);
+/// At least; one content of many tracks takes more, and goes alone.
+const BATCH_BYTES_MIN: usize = 256;
+/// How long a batch may keep a slow link from what is more urgent.
+const BATCH_SECONDS: u64 = 4;
 
 impl Profile {
     /// The time for `bytes` to cross and for the answer to come back, beyond what an ordinary link
@@ -26,6 +42,17 @@ impl Profile {
         // Whoever has to wait for its turn waits for as long as the other one sends.
         let turns = if self.half_duplex { 2 } else { 1 };
         (self.delay * 2).saturating_add(rate.saturating_mul(turns))
+    }
+
+    /// Most bytes that are gathered into one message.
+    #[must_use]
+    pub fn batch_bytes(&self) -> usize {
+        let by_rate = self.rate.map(|rate| rate.saturating_mul(BATCH_SECONDS));
+        let least = [by_rate, self.mtu.map(u64::from)].into_iter().flatten();
+        let bytes = least.min().unwrap_or(u64::MAX);
+        usize::try_from(bytes)
+            .unwrap_or(usize::MAX)
+            .clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
     }
 }
 
@@ -123,6 +150,23 @@ mod tests {
         assert!(patience.hello > Duration::from_secs(40 * 60));
         assert!(patience.answer.0 > Duration::from_secs(40 * 60));
         assert_eq!(Patience::new().on(&Profile::default()), Patience::new());
+    }
+
+    #[test]
+    fn a_message_keeps_no_link_busy_for_long() {
+        let bytes = |rate, mtu| {
+            let profile = Profile {
+                rate,
+                mtu,
+                ..Profile::default()
+            };
+            profile.batch_bytes()
+        };
+        assert_eq!(bytes(None, None), BATCH_BYTES_MAX);
+        assert_eq!(bytes(Some(1200), None), 4800);
+        assert_eq!(bytes(Some(1200), Some(1000)), 1000);
+        assert_eq!(bytes(Some(37), Some(20)), BATCH_BYTES_MIN);
+        assert_eq!(bytes(Some(u64::MAX), None), BATCH_BYTES_MAX);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::uplink::{Next, Serving, Uplink};
 
 /// A pause that is not worth a message to the driver.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// Microseconds of work for a piece that nobody asked for.
+const PUSHED_COST: u64 = 3;
 
 /// What all ways of delivery share.
 #[derive(Debug)]
@@ -229,6 +231,28 @@ impl Base {
             self.out.push_back(Output::Slow { contact: no, until });
         }
         true
+    }
+
+    /// A piece came that nobody asked for. No way that is agreed on pushes any, so it is no more
+    /// than work for whoever sent it.
+    pub(crate) fn pushed(&mut self, no: ContactNo) {
+        let Some(contact) = self.contacts.get_mut(no) else {
+            return;
+        };
+        contact.hear(self.now);
+        if !contact.ready {
+            return self.leave(no, "it spoke before it said hello".into());
+        }
+        if self.spend(no, PUSHED_COST) {
+            self.ignored(no);
+        }
+    }
+
+    /// Something came that was not agreed on: a later version may send it to whoever listens.
+    pub(crate) fn ignored(&mut self, no: ContactNo) {
+        if let Some(contact) = self.contacts.get_mut(no) {
+            contact.stats.ignored += 1;
+        }
     }
 
     /// Ends a contact for a reason that may pass.

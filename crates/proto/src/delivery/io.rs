@@ -4,7 +4,7 @@ use crate::contact::Arrival;
 use crate::content::Priority;
 use crate::ids::{PublisherKey, Root, Signature};
 use crate::message::Message;
-use crate::numbers::{ContactNo, ContentNo, Place, RequestNo, TrackNo};
+use crate::numbers::{ContactNo, ContentNo, Place, PushNo, RequestNo, TrackNo};
 use crate::relay::message::{Question, Row};
 use crate::runs::{GroupRun, GroupRuns, SequenceRun};
 use crate::time::Time;
@@ -70,6 +70,13 @@ pub enum Input {
         request: RequestNo,
         /// The chunk groups.
         groups: GroupRun,
+    },
+    /// A piece came that this node did not ask for.
+    Pushed {
+        /// From whom.
+        contact: ContactNo,
+        /// Their number of it.
+        push: PushNo,
     },
     /// What came for a request does not match the segment's root.
     Damaged {

@@ -220,6 +220,7 @@ impl Delivery {
                 request,
                 groups,
             } => relay.arrived(base, contact, request, groups),
+            Input::Pushed { contact, .. } => base.pushed(contact),
             Input::Damaged { contact, request } => relay.damaged(base, contact, request),
             Input::Sent { contact, bytes } => {
                 base.uplink.sent(contact, bytes, base.now);
@@ -306,11 +307,7 @@ impl Delivery {
                 base.uplink.cancel(no, request);
             }
             Message::Relay(said) if agreed => relay.message(base, no, said),
-            _ => {
-                if let Some(contact) = base.contacts.get_mut(no) {
-                    contact.stats.ignored += 1;
-                }
-            }
+            _ => base.ignored(no),
         }
     }
 }

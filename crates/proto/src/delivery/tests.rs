@@ -11,7 +11,7 @@ use crate::contact::message::ContactMessage;
 use crate::contact::patience::Profile;
 use crate::content::{Kind, Priority};
 use crate::ids::{ContentId, Rendition, Root, Signature};
-use crate::numbers::RemoteNo;
+use crate::numbers::{PushNo, RemoteNo};
 use crate::relay::message::Summary;
 use crate::runs::{Run, SequenceRun, SequenceRuns};
 
@@ -40,6 +40,10 @@ impl Bench {
     }
 
     fn up(&mut self, source: u8) -> ContactNo {
+        self.up_on(source, Profile::default())
+    }
+
+    fn up_on(&mut self, source: u8, profile: Profile) -> ContactNo {
         let contact = ContactNo(self.contacts);
         self.contacts += 1;
         let mut node = [0; 32];
@@ -48,14 +52,18 @@ impl Bench {
             node: PublisherKey(node),
             dialled: false,
             source: Some(SourceAddr::of(Ipv4Addr::new(10, 0, 0, source).into())),
-            profile: Profile::default(),
+            profile,
         };
         self.input(Input::Up { contact, arrival });
         contact
     }
 
     fn meet(&mut self, source: u8) -> ContactNo {
-        let contact = self.up(source);
+        self.meet_on(source, Profile::default())
+    }
+
+    fn meet_on(&mut self, source: u8, profile: Profile) -> ContactNo {
+        let contact = self.up_on(source, profile);
         let hello = Hello::new("x".into(), Interest::everything(), None);
         self.hear(contact, ContactMessage::Hello(hello));
         contact
@@ -474,9 +482,67 @@ fn what_was_not_agreed_on_is_counted_and_passed_over() {
     for (way, kind) in [(9, 1), (2, 99), (0, 77)] {
         bench.hear(contact, Message::Unknown { way, kind });
     }
+    let push = PushNo(1);
+    bench.input(Input::Pushed { contact, push });
     assert_eq!(bench.was_closed(contact), None);
     let info = bench.core.contacts().next().unwrap();
-    assert_eq!(info.stats.ignored, 3);
+    assert_eq!(info.stats.ignored, 4);
+    // Before it has proven anything, it is a lie as any other message is.
+    let stranger = bench.up(2);
+    let contact = stranger;
+    bench.input(Input::Pushed { contact, push });
+    let why = "it spoke before it said hello";
+    assert_eq!(bench.was_closed(stranger), Some(why));
+}
+
+#[test]
+fn over_a_link_that_costs_money_goes_only_what_is_wanted_here() {
+    let metered = Profile {
+        metered: true,
+        ..Profile::default()
+    };
+    let mut bench = Bench::new();
+    let mut config = Config::new(PublisherKey([9; 32]));
+    let wanted = ContentId::new("wanted").unwrap();
+    config.interest.contents.insert((wanted, None));
+    bench.core = Delivery::new(config, bench.now);
+    let contact = bench.meet_on(1, metered);
+    let here = SequenceRuns::of(0, 3);
+    bench.offer(contact, &[(1, "wanted"), (2, "carried")], &here);
+    let asked = |bench: &mut Bench, no| {
+        let said = bench.said.clone();
+        let asked = bench.was_asked(contact, no);
+        bench.said = said;
+        asked
+    };
+    assert!(asked(&mut bench, 1) && !asked(&mut bench, 2));
+    // Somebody watches it here.
+    let content = bench.core.no(&key("carried"));
+    let sequence = 0;
+    bench.input(Input::Watched { content, sequence });
+    assert!(asked(&mut bench, 2));
+    // What costs nothing is taken at once.
+    let free = bench.meet(2);
+    bench.offer(free, &[(1, "other")], &here);
+    assert!(bench.was_asked(free, 1));
+}
+
+#[test]
+fn a_slow_link_is_asked_for_few_records_at_a_time() {
+    for (rate, most) in [(None, 16), (Some(300), 3), (Some(37), 1)] {
+        let mut bench = Bench::new();
+        let profile = Profile {
+            rate,
+            ..Profile::default()
+        };
+        let contact = bench.meet_on(1, profile);
+        bench.offer(contact, &[(1, "film")], &SequenceRuns::of(0, 100));
+        let runs = bench.said.iter().filter_map(|(_, message)| match message {
+            Message::Relay(RelayMessage::GetRecords(_, _, run)) => Some(run.count()),
+            _ => None,
+        });
+        assert_eq!(runs.max(), Some(most), "{rate:?}");
+    }
 }
 
 #[test]

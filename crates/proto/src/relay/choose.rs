@@ -27,6 +27,8 @@ use crate::runs::{GroupRun, Run, SequenceRun, SequenceRuns};
 const AHEAD: usize = 32;
 /// How many records are read from the store at a time.
 const RECALL: u64 = 64;
+/// Bytes of a record with its signature, where names are not long.
+const RECORD_BYTES: u64 = 320;
 /// How many contents are looked at when the first ones give nothing to ask for.
 const CONTENTS_MAX: usize = 32;
 
@@ -347,6 +349,12 @@ fn rarest_unknown(
     Some(Run::new(run.start, run.end.min(run.start + RECALL)))
 }
 
+/// How many things of so many bytes one message to or from a contact should hold.
+pub(super) fn fits(base: &Base, no: ContactNo, each: u64) -> u64 {
+    let profile = base.contacts.get(no).map(|contact| contact.profile);
+    (profile.unwrap_or_default().batch_bytes() as u64 / each).max(1)
+}
+
 /// Asks for records of the segments that come next. Whether the store has to say first what they
 /// are.
 fn learn(
@@ -358,7 +366,11 @@ fn learn(
     let parts = entry.ahead(base.now);
     let in_order = entry.in_order(base.now);
     let finished = entry.manifest.is_some();
-    let most = if finished { RECALL } else { RECORDS_MAX };
+    let most = if finished {
+        RECALL
+    } else {
+        fits(base, no, RECORD_BYTES).min(RECORDS_MAX)
+    };
     for index in (0..entry.tracks.len()).map(|index| TrackNo(index as u16)) {
         let Some(remote) = session.remote.get(&at) else {
             break;

@@ -403,6 +403,11 @@ impl Entry {
         self.playheads.iter().any(|(_, until)| *until > now)
     }
 
+    /// Whether somebody wants it here: it is watched, asked for by its name, or sent to this node.
+    pub(super) fn is_for_here(&self, now: Time, config: &Config) -> bool {
+        self.is_watched(now) || config.interest.names(&self.key) || self.is_own_mail(config)
+    }
+
     /// Whether its segments are fetched one after another, from each playhead on: when somebody
     /// watches it here, or while it grows. All else goes by rarity.
     pub(super) fn in_order(&self, now: Time) -> bool {

@@ -18,8 +18,6 @@ use crate::runs::{GroupRuns, SequenceRun, SequenceRuns};
 
 /// Most reconciliation messages of one contact: a million contents take a hundred.
 const ROUNDS_MAX: u32 = 2000;
-/// Bytes after which a message of summaries is sent.
-const SUMMARIES_BYTES: usize = 24 * 1024;
 /// Most names in one list of what is lacking: 8 bytes each.
 const NAMES: usize = 4096;
 /// Most names that are asked for at a time of those for which there was no room.
@@ -260,11 +258,13 @@ impl Relay {
     fn tell_contents(&mut self, base: &mut Base, no: ContactNo, contents: Vec<ContentNo>) {
         let (mut summaries, mut echoes) = (Vec::new(), Vec::new());
         let (mut of_summaries, mut of_echoes) = (0, 0);
+        let profile = base.contacts.get(no).map(|contact| contact.profile);
+        let most = profile.unwrap_or_default().batch_bytes();
         for at in contents {
             if let Some(echo) = self.echo_of(base, no, at) {
                 let size = echo.size();
                 let full = echoes.len() as u64 >= ECHOES_MAX;
-                if full || of_echoes + size > SUMMARIES_BYTES {
+                if (full || of_echoes + size > most) && !echoes.is_empty() {
                     base.send(no, RelayMessage::Echoes(std::mem::take(&mut echoes)));
                     of_echoes = 0;
                 }
@@ -273,7 +273,7 @@ impl Relay {
             } else if let Some(summary) = self.summarise(base, no, at) {
                 let size = summary.size();
                 let full = summaries.len() as u64 >= SUMMARIES_MAX;
-                if (full || of_summaries + size > SUMMARIES_BYTES) && !summaries.is_empty() {
+                if (full || of_summaries + size > most) && !summaries.is_empty() {
                     let batch = std::mem::take(&mut summaries);
                     base.send(no, RelayMessage::Summaries(batch));
                     of_summaries = 0;
@@ -381,6 +381,8 @@ impl Relay {
             && !entry.refused
             && !self.paused.contains_key(&at)
             && entry.expires > base.now;
+        let metered = base.contacts.get(no).is_some_and(|it| it.profile.metered);
+        let wanted = wanted && (!metered || entry.is_for_here(base.now, config));
         let Some(session) = self.sessions.get_mut(&no) else {
             return;
         };

@@ -1,13 +1,16 @@
 //! Fetching the manifest of a finished content, and its rows, before its first segment.
 
 use super::Relay;
-use super::choose::ask;
+use super::choose::{ask, fits};
 use super::entry::{Entry, Upgrade};
 use super::message::{Question, ROWS_MAX, RelayMessage};
 use super::session::Session;
 use crate::delivery::Base;
 use crate::numbers::{ContactNo, ContentNo};
 use crate::runs::Run;
+
+/// Bytes of a row of a manifest, without its part of the proof.
+const ROW_BYTES: u64 = 40;
 
 impl Relay {
     /// A manifest was verified.
@@ -38,7 +41,8 @@ impl Relay {
         let (Some(total), Some(no)) = (upgrade.total, upgrade.contact) else {
             return;
         };
-        let run = Run::new(upgrade.known, (upgrade.known + ROWS_MAX).min(total));
+        let most = fits(base, no, ROW_BYTES).min(ROWS_MAX);
+        let run = Run::new(upgrade.known, (upgrade.known + most).min(total));
         let Some(session) = self.sessions.get_mut(&no).filter(|_| run.count() > 0) else {
             return;
         };

@@ -264,6 +264,7 @@ impl Setup {
                 self.delay
             },
             half_duplex: self.share == Share::Air,
+            ..Profile::default()
         }
     }
 }
