@@ -44,6 +44,8 @@ impl Message {
 
     /// The inverse of [`Message::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        // Lists grow as their entries are read, so this bounds all that one message can make a
+        // decoder allocate.
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(DecodeError::Limit("message"));
         }
@@ -56,9 +58,11 @@ impl Message {
             2 => RelayMessage::read(kind, r)?.map(Self::Relay),
             _ => None,
         };
+        // Only a later version knows how what follows is to be read.
         let Some(message) = message else {
             return Ok(Self::Unknown { way, kind });
         };
+        // What goes on behind its end would be a second encoding of the same message.
         reader.end()?;
         Ok(message)
     }

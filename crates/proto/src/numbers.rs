@@ -74,6 +74,7 @@ impl ContactNo {
     /// The number after this one.
     #[must_use]
     pub const fn next(self) -> Self {
+        // A contact ends long before 2^32 others have come.
         Self(self.0.wrapping_add(1))
     }
 }
@@ -82,6 +83,8 @@ impl RequestNo {
     /// The number after this one.
     #[must_use]
     pub const fn next(self) -> Self {
+        // Few requests of a contact are open at a time: a number is free long before it comes
+        // again.
         Self(self.0.wrapping_add(1))
     }
 }

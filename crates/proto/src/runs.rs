@@ -140,6 +140,7 @@ impl<K: Copy> Runs<K> {
     /// Whether `number` is in it.
     #[must_use]
     pub fn contains(&self, number: u64) -> bool {
+        // Runs are sorted and apart: only the first that ends behind the number can hold it.
         let at = self.0.partition_point(|run| run.end <= number);
         self.0.get(at).is_some_and(|run| run.start <= number)
     }
@@ -147,6 +148,7 @@ impl<K: Copy> Runs<K> {
     /// Whether all of `start..end` is in it.
     #[must_use]
     pub fn covers(&self, start: u64, end: u64) -> bool {
+        // Runs never touch, so what is covered lies within one of them.
         let at = self.0.partition_point(|run| run.end <= start);
         start >= end
             || self
@@ -160,6 +162,7 @@ impl<K: Copy> Runs<K> {
         if start >= end {
             return;
         }
+        // Segments of a stream come in order: most insertions make the last run longer.
         if let Some(last) = self.0.last_mut()
             && last.start <= start
             && last.end >= start
@@ -167,6 +170,7 @@ impl<K: Copy> Runs<K> {
             last.end = last.end.max(end);
             return;
         }
+        // Runs that only touch are merged, too: two of them would be a second way to write one set.
         let first = self.0.partition_point(|run| run.end < start);
         let last = self.0.partition_point(|run| run.start <= end);
         let merged = self.0[first..last]
@@ -189,6 +193,7 @@ impl<K: Copy> Runs<K> {
         }
         let head = Run::<K>::new(self.0[first].start, start);
         let tail = Run::new(end, self.0[last - 1].end);
+        // `count` saturates: a head or a tail that is not there has none.
         let rest = [head, tail].into_iter().filter(|run| run.count() > 0);
         self.0.splice(first..last, rest);
     }
@@ -208,6 +213,7 @@ impl<K: Copy> Runs<K> {
         for run in &self.0 {
             let mut from = run.start;
             while others.next_if(|gone| gone.end <= from).is_some() {}
+            // A run of `other` may reach into the next run, too: that one looks at it again.
             let mut ahead = others.clone();
             while let Some(gone) = ahead.next_if(|gone| gone.start < run.end) {
                 if gone.start > from {
@@ -239,15 +245,19 @@ impl<K: Copy> Runs<K> {
 
     /// The inverse of [`Runs::write`], for numbers of at most `max`, in at most `runs_max` runs.
     pub fn read(r: &mut Reader<'_>, max: u64, runs_max: usize) -> Result<Self, DecodeError> {
+        // The count is a claim: no memory is set aside for it, runs are added as they are read.
         let count = r.number("runs", runs_max as u64)?;
         let mut runs = Vec::new();
         let mut from = 0u64;
         for index in 0..count {
             let gap = r.number("gap", max)?;
             let length = r.number("run", max)?;
+            // A run without numbers, or one that touches the one before, would be a second encoding
+            // of the set.
             if length == 0 || (gap == 0 && index > 0) {
                 return Err(DecodeError::Invalid("run"));
             }
+            // An end that was cut at the greatest number would give one run two encodings.
             let start = from.checked_add(gap);
             let end = start.and_then(|start| start.checked_add(length));
             let (Some(start), Some(end)) = (start, end) else {

@@ -28,6 +28,7 @@ impl Time {
     /// Later by `duration`, saturating.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
+        // A time to live is what somebody says: too long a one must not wrap into the past.
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(micros))
     }
@@ -35,6 +36,7 @@ impl Time {
     /// How long after `earlier` this is; zero when it is not after it.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
+        // A clock that was set back shows no time passed, and not half a million years.
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 }

@@ -17,6 +17,7 @@ use crate::time::Time;
 use crate::wire::{DecodeError, Reader, Writer};
 
 /// Of a manifest for everybody, and of one for some nodes.
+/// A manifest for everybody stays in the first one, which every version reads.
 const FORMATS: [u8; 2] = [1, 2];
 const DOMAIN: &[u8] = b"lavant manifest 1\0";
 const PIXELS_MAX: u64 = 1 << 16;
@@ -144,9 +145,11 @@ impl Manifest {
             records_root: r.array("records root")?,
         };
         r.end()?;
+        // No addressees are written in format 1: this would be a second encoding.
         if is_addressed && manifest.to.is_empty() {
             return Err(DecodeError::Invalid("addressees"));
         }
+        // Counts are what the signer says: here the memory for leaves gets its bound.
         if manifest.record_count() > MANIFEST_RECORDS_MAX as u64 {
             return Err(DecodeError::Limit("records"));
         }
@@ -156,6 +159,7 @@ impl Manifest {
     /// How many records it vouches for.
     #[must_use]
     pub fn record_count(&self) -> u64 {
+        // Saturating, as it is asked before the counts are checked.
         let counts = self
             .renditions
             .iter()
@@ -211,6 +215,8 @@ impl Unverified<Manifest> {
         let manifest = self.0;
         let publisher = manifest.content.publisher;
         publisher.verify(DOMAIN, &manifest.encode(), &signature)?;
+        // The signature was checked first: nobody has a tree of a million leaves hashed without
+        // one.
         let counted = leaves.len() as u64 == manifest.record_count();
         if !counted || merkle_root(&leaves) != manifest.records_root {
             return Err(ManifestError::Leaves);
@@ -254,6 +260,8 @@ impl RenditionInfo {
             duration: r.number("duration", u64::MAX)?,
             bytes: r.number("bytes", u64::MAX)?,
         };
+        // Codecs stand between quotes in a playlist: with a quote or a line feed a publisher could
+        // write lines of it.
         let legal = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
         if !info.codecs.bytes().all(legal) {
             return Err(DecodeError::Invalid("codecs"));

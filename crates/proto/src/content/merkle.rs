@@ -9,6 +9,8 @@ pub type Leaf = [u8; 32];
 #[must_use]
 pub fn leaf(record: &[u8]) -> Leaf {
     let mut hasher = blake3::Hasher::new();
+    // The first byte tells leaves from inner nodes: no inner node can be shown as a record (RFC
+    // 9162 section 2.1.1).
     hasher.update(&[0]).update(record);
     *hasher.finalize().as_bytes()
 }
@@ -81,6 +83,8 @@ impl MerkleTree {
             return;
         }
         if part.end <= range.start || range.end <= part.start {
+            // Halves are cut at powers of two, so a part stands aligned to its size on that level.
+            // A node without a sibling moved up to it as it is.
             let level = (part.end - part.start).next_power_of_two().ilog2() as usize;
             proof.push(self.0[level][part.start >> level]);
             return;
@@ -102,10 +106,12 @@ pub fn prove_range(leaves: &[Leaf], range: Range<usize>) -> Vec<Leaf> {
 #[must_use]
 pub fn verify_range(root: &Leaf, total: u64, from: u64, leaves: &[Leaf], proof: &[Leaf]) -> bool {
     let end = from.checked_add(leaves.len() as u64);
+    // An empty run would prove nothing, and what lies beyond the leaves has no place.
     let Some(end) = end.filter(|end| !leaves.is_empty() && *end <= total) else {
         return false;
     };
     let mut rest = Rest { leaves, proof };
+    // Nothing may be left over, or one run would have many proofs.
     rest.node(0..total, &(from..end)) == Some(*root) && rest.is_used_up()
 }
 
@@ -129,6 +135,8 @@ impl Rest<'_> {
             self.proof = rest;
             return Some(*node);
         }
+        // The run begins or ends inside of this part, so it has two leaves at least, as `left_half`
+        // needs.
         let middle = part.start + left_half(usize::try_from(count).ok()?) as u64;
         let left = self.node(part.start..middle, range)?;
         let right = self.node(middle..part.end, range)?;

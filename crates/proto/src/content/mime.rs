@@ -82,6 +82,7 @@ impl std::str::FromStr for MimeType {
         let older = (essence == "video/iso.segment").then_some(Self::Mp4);
         known
             .or(older)
+            // Texts come from outside: an error shows the beginning of one.
             .ok_or_else(|| MimeError(text.chars().take(60).collect()))
     }
 }

@@ -39,6 +39,7 @@ impl Priority {
     /// 0 for the lowest.
     #[must_use]
     pub const fn rank(self) -> u8 {
+        // These numbers stand in records and in the index, whatever order the variants have.
         match self {
             Self::Vod => 0,
             Self::NearLive => 1,

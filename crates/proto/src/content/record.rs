@@ -15,6 +15,8 @@ use crate::time::Time;
 use crate::wire::{DecodeError, Reader, Writer};
 
 const FORMAT: u8 = 1;
+/// Each kind of statement has a domain of its own, so that a signature of one is never one of
+/// another. The zero keeps one domain from being the beginning of another.
 const DOMAIN: &[u8] = b"lavant segment record 1\0";
 const FLAG_DISCONTINUITY: u8 = 1;
 
@@ -105,6 +107,7 @@ impl SegmentRecord {
         } else {
             0
         });
+        // 0 for none, so that an option has one encoding.
         w.number(self.init.map_or(0, |init| init + 1));
         w.byte(self.mime.code()).byte(self.priority.rank());
         w.number(self.created.0).number(self.ttl.as_secs());
@@ -118,6 +121,7 @@ impl SegmentRecord {
             return Err(DecodeError::Limit("record"));
         }
         let mut r = Reader::new(bytes);
+        // The format comes first, as all that follows depends on it.
         match r.byte("format")? {
             FORMAT => {}
             other => return Err(DecodeError::Format(other.into())),
@@ -145,6 +149,7 @@ impl SegmentRecord {
             init: r.number("init", SEQUENCE_MAX + 1)?.checked_sub(1),
             mime: read_mime(&mut r)?,
             priority: read_priority(&mut r)?,
+            // Any time: there is no clock here. `relay::learn` judges dates.
             created: Time(r.number("created", u64::MAX)?),
             ttl: Duration::from_secs(r.number("ttl", TTL_SECONDS_MAX)?),
             length: r.number("length", SEGMENT_BYTES_MAX)?,
@@ -158,6 +163,7 @@ impl SegmentRecord {
     ///
     /// The record must name that key as its publisher; a record of another publisher is refused.
     pub fn sign(self, key: &SigningKey) -> Result<(Verified<Self>, Proof), KeyError> {
+        // Everybody would refuse it: it names the key that it is checked against.
         if key.publisher() != self.content.publisher {
             return Err(KeyError::BadSignature);
         }
@@ -175,6 +181,8 @@ impl SegmentRecord {
 impl Unverified<SegmentRecord> {
     /// Checks the publisher's signature over the record.
     pub fn verify(self, signature: &Signature) -> Result<Verified<SegmentRecord>, KeyError> {
+        // Encoded anew for the signature: a value has one encoding, so these are the bytes that
+        // came.
         let record = self.0;
         record
             .content
@@ -194,6 +202,7 @@ impl Unverified<SegmentRecord> {
 /// it is cut to [`TITLE_BYTES_MAX`] bytes at a character's boundary.
 #[must_use]
 pub fn clean_title(title: &str) -> String {
+    // They could change what stands beside the title: on a page, or on a terminal.
     let visible = title
         .chars()
         .map(|c| if is_hidden(c) { ' ' } else { c })
@@ -206,6 +215,8 @@ pub fn clean_title(title: &str) -> String {
 }
 
 fn is_hidden(c: char) -> bool {
+    // Zero-width characters and marks, overrides and isolates of direction: with these two titles
+    // look alike, or text runs backwards.
     c.is_control()
         || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
@@ -225,6 +236,7 @@ pub(crate) fn read_addressees(r: &mut Reader<'_>) -> Result<Vec<PublisherKey>, D
     let to: Vec<PublisherKey> = (0..count)
         .map(|_| r.array("addressee").map(PublisherKey))
         .collect::<Result<_, _>>()?;
+    // A set of nodes has one order, and so one encoding.
     if !to.is_sorted_by(|a, b| a < b) {
         return Err(DecodeError::Invalid("addressees"));
     }
@@ -251,6 +263,7 @@ pub(crate) fn read_content_key(r: &mut Reader<'_>) -> Result<ContentKey, DecodeE
 
 pub(super) fn read_title(r: &mut Reader<'_>) -> Result<String, DecodeError> {
     let title = r.text("title", TITLE_BYTES_MAX)?;
+    // Refused and not cleaned: another title is not the one that was signed.
     if clean_title(title) != title {
         return Err(DecodeError::Invalid("title"));
     }

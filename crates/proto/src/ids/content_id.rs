@@ -53,15 +53,20 @@ impl ContentId {
         if let Some(bad) = id.chars().find(|c| !is_legal(*c)) {
             return Err(ContentIdError::Character(bad));
         }
+        // A dot could climb a path, a dash is an option to a program, a mark joins what stands
+        // before it.
         if matches!(first, '.' | '-') || is_mark(first) {
             return Err(ContentIdError::Start(first));
         }
         if !is_nfc(id) {
             return Err(ContentIdError::NotNormal);
         }
+        // A path names a content alone or behind its publisher: the two must not be mixed up.
+        // People take a key for one in capitals, too.
         if PublisherKey::is_form(&id.to_lowercase()) {
             return Err(ContentIdError::LooksLikeKey);
         }
+        // The last part of a play path is a playlist.
         if id.to_ascii_lowercase().ends_with(".m3u8") {
             return Err(ContentIdError::LooksLikePlaylist);
         }
@@ -77,12 +82,14 @@ impl ContentId {
     pub fn from_title(title: &str) -> Self {
         let mut id = String::new();
         for c in title.nfkc().flat_map(char::to_lowercase) {
+            // A mark needs a letter before it.
             if is_word(c) && !(id.is_empty() && is_mark(c)) {
                 id.push(c);
             } else if !id.is_empty() && !id.ends_with('_') {
                 id.push('_');
             }
         }
+        // Lower-casing may have left a form that is not C.
         let id: String = id.trim_end_matches('_').nfc().collect();
         let fits = id.chars().count() <= CONTENT_ID_CHARS_MAX && id.len() <= CONTENT_ID_BYTES_MAX;
         if fits && let Ok(id) = Self::new(&id) {
@@ -103,6 +110,7 @@ impl ContentId {
         let suffix = &hash[..6];
         let mut head = String::new();
         let stem = if id.is_empty() { "content" } else { id };
+        // Seven are the dash and the six digits.
         for c in stem.chars().take(CONTENT_ID_CHARS_MAX - 7) {
             if head.len() + c.len_utf8() + 7 > CONTENT_ID_BYTES_MAX {
                 break;
@@ -110,6 +118,7 @@ impl ContentId {
             head.push(c);
         }
         let head = head.trim_end_matches(['_', '-', '.']);
+        // What is left of a cut may be no id; the hash alone always gives one.
         Self::new(&format!("{head}-{suffix}")).unwrap_or_else(|_| Self(format!("content-{suffix}")))
     }
 

@@ -63,6 +63,7 @@ impl std::str::FromStr for PublisherKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
+        // It was typed or copied by somebody: what is no point of the curve is nobody's key.
         let key = Self(parse_hex(text)?);
         ed25519_dalek::VerifyingKey::from_bytes(&key.0).map_err(|_| KeyError::NotAKey)?;
         Ok(key)
@@ -75,6 +76,7 @@ pub struct Signature(pub [u8; 64]);
 
 impl fmt::Debug for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The beginning is enough to tell two apart in a log.
         f.write_str("Signature(")?;
         write_hex(f, &self.0[..8])?;
         f.write_str("..)")
@@ -91,6 +93,7 @@ impl std::str::FromStr for Signature {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
+        // Checked, as byte 64 may lie inside of a letter.
         let (head, tail) = text.split_at_checked(64).ok_or(KeyError::NotHex)?;
         let mut bytes = [0; 64];
         bytes[..32].copy_from_slice(&parse_hex(head)?);
@@ -131,6 +134,7 @@ impl SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The public half: the secret one must not come into a log.
         write!(f, "SigningKey(of {})", self.publisher())
     }
 }

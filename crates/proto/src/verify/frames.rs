@@ -71,6 +71,8 @@ impl Subtree {
             Self {
                 first: self.first + left,
                 count: self.count - left,
+                // In pre-order the left half follows its top node. It has one inner node less than
+                // leaves, so the right half begins that much later.
                 node: self.node + left,
             },
         )
@@ -88,6 +90,7 @@ fn clipped(length: u64, groups: GroupRange) -> GroupRange {
 
 /// Length of a chunk group.
 const fn group_length(length: u64, group: u64) -> usize {
+    // Chunk groups come from a subtree over the same length, so none lies beyond it.
     let rest = length - group * CHUNK_GROUP_BYTES;
     if rest < CHUNK_GROUP_BYTES {
         rest as usize
@@ -140,6 +143,7 @@ impl FrameWriter {
         let Some(top) = self.pending.pop() else {
             return Ok(None);
         };
+        // The stack holds right halves that wait, each of which meets the run.
         let before = self.pending.len();
         let mut proof = 0;
         let mut subtree = top;
@@ -149,6 +153,8 @@ impl FrameWriter {
                     .copy_from_slice(pair);
                 Some(())
             });
+            // What this frame pushed is taken back, so that it begins at its top when it is asked
+            // for again.
             if copied.is_none() {
                 self.pending.truncate(before);
                 self.pending.push(top);
@@ -162,6 +168,7 @@ impl FrameWriter {
                     left
                 }
                 (true, false) => left,
+                // The part meets the run, so one of its halves does.
                 _ => right,
             };
         }
@@ -261,6 +268,7 @@ impl FrameReader {
     /// Whether every frame came.
     #[must_use]
     pub const fn is_done(&self) -> bool {
+        // A refused frame has emptied the stack, too.
         self.pending.is_empty() && !self.failed
     }
 
@@ -268,6 +276,7 @@ impl FrameReader {
     pub fn push<'a>(&mut self, frame: &'a [u8]) -> Result<VerifiedFrame<'a>, SliceError> {
         let outcome = self.check(frame);
         if outcome.is_err() {
+            // What follows would be proven by hashes of this frame, and those are wrong.
             self.pending.clear();
             self.failed = true;
         }
@@ -275,6 +284,8 @@ impl FrameReader {
     }
 
     fn check<'a>(&mut self, frame: &'a [u8]) -> Result<VerifiedFrame<'a>, SliceError> {
+        // From the top down: each pair is compared with a hash that is proven, before anything
+        // below it is looked at.
         let (mut subtree, mut expected) = self.pending.pop().ok_or(SliceError::Unexpected)?;
         let mut rest = frame;
         let mut offsets = Vec::new();
@@ -286,8 +297,10 @@ impl FrameReader {
             if join(&left_hash, &right_hash, subtree.node == 0) != expected {
                 return Err(SliceError::Mismatch);
             }
+            // The writer puts the pairs at these places of the outboard.
             offsets.push(subtree.node * PAIR_BYTES as u64);
             rest = tail;
+            // Halves beside the run are left out: no frame will come of them.
             let (left, right) = subtree.halves();
             (subtree, expected) = match (left.meets(self.groups), right.meets(self.groups)) {
                 (true, true) => {
@@ -298,6 +311,7 @@ impl FrameReader {
                 _ => (right, right_hash),
             };
         }
+        // The length first: what is too long is refused without being hashed.
         if rest.len() != group_length(self.length, subtree.first) {
             return Err(SliceError::Length);
         }
@@ -330,6 +344,7 @@ pub fn valid_groups(
     if whole.count > 0 {
         pending.push((whole, root.0));
     }
+    // One buffer: memory does not grow with the payload.
     let mut buffer = vec![0; CHUNK_GROUP_BYTES as usize];
     while let Some((subtree, expected)) = pending.pop() {
         if subtree.is_leaf() {
@@ -347,11 +362,13 @@ pub fn valid_groups(
             .read_exact_at(subtree.node * PAIR_BYTES as u64, &mut pair)
             .is_err()
         {
+            // A hole: nothing below it can be proven.
             continue;
         }
         let (left_hash, right_hash) = split(&pair);
         if join(&left_hash, &right_hash, subtree.node == 0) == expected {
             let (left, right) = subtree.halves();
+            // The left half on top, so that chunk groups come in order and runs grow at their end.
             pending.extend([(right, right_hash), (left, left_hash)]);
         }
     }
@@ -366,6 +383,7 @@ fn split(pair: &[u8; PAIR_BYTES]) -> ([u8; 32], [u8; 32]) {
 }
 
 fn join(left: &[u8; 32], right: &[u8; 32], is_root: bool) -> [u8; 32] {
+    // BLAKE3 hashes the root in another way than all other nodes.
     if is_root {
         *hazmat::merge_subtrees_root(left, right, hazmat::Mode::Hash).as_bytes()
     } else {
@@ -378,6 +396,8 @@ fn leaf_hash(group: u64, bytes: &[u8], is_root: bool) -> [u8; 32] {
         return *blake3::hash(bytes).as_bytes();
     }
     let mut hasher = blake3::Hasher::new();
+    // Chunks are numbered from the start of the payload, so that no chunk group can be shown at the
+    // place of another one.
     hasher.set_input_offset(group * CHUNK_GROUP_BYTES);
     hasher.update(bytes);
     hasher.finalize_non_root()

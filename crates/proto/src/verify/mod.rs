@@ -25,6 +25,7 @@ use crate::ids::Root;
 /// Bytes in a chunk group: the smallest range that can be verified alone.
 pub const CHUNK_GROUP_BYTES: u64 = 16 * 1024;
 
+/// 2^4 chunks of 1 KiB: [`CHUNK_GROUP_BYTES`].
 const BLOCK_SIZE: BlockSize = BlockSize::from_chunk_log(4);
 
 /// Number of chunk groups in a payload of `length` bytes; an empty payload has none.

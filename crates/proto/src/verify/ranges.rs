@@ -31,6 +31,7 @@ impl HaveRanges {
 
     /// Adds the groups `start..end`.
     pub fn insert(&mut self, start: u64, end: u64) -> Result<(), RangesError> {
+        // At the limit an insertion may still join runs. Whether it does is tried on a copy.
         if self.0.runs().len() >= HAVE_INTERVALS_MAX {
             let mut more = self.0.clone();
             more.insert(start, end);
@@ -83,6 +84,7 @@ impl HaveRanges {
     /// The inverse of [`HaveRanges::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
+        // The end of a run is one more than its last number, and has to be a number, too.
         let runs = GroupRuns::read(&mut r, u64::MAX - 1, HAVE_INTERVALS_MAX)?;
         r.end()?;
         Ok(Self(runs))

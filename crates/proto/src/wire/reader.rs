@@ -43,11 +43,14 @@ impl<'a> Reader<'a> {
         for shift in (0..64).step_by(7) {
             let byte = self.byte(what)?;
             let bits = u64::from(byte & 0x7f);
+            // The tenth byte has room for one bit. The others would be cut off, and two encodings
+            // would mean one number.
             if shift == 63 && bits > 1 {
                 return Err(DecodeError::Limit(what));
             }
             number |= bits << shift;
             if byte & 0x80 == 0 {
+                // A last byte of zero adds nothing: there is a shorter form.
                 if byte == 0 && shift > 0 {
                     return Err(DecodeError::Invalid(what));
                 }
@@ -68,6 +71,7 @@ impl<'a> Reader<'a> {
 
     /// A byte string of at most `max` bytes, its length in front.
     pub fn blob(&mut self, what: &'static str, max: usize) -> Result<&'a [u8], DecodeError> {
+        // At most `max`, which is a `usize`: nothing is cut off.
         let length = self.number(what, max as u64)? as usize;
         let (blob, rest) = self
             .0
