@@ -13,6 +13,8 @@ pub(crate) struct Bucket {
     rate: Option<u64>,
     /// Millionths of tokens that may be taken now, and most of them; below zero after a debit
     /// beyond what was there.
+    /// So fine that calls a microsecond apart lose nothing to rounding; in 128 bits, as a rate
+    /// times microseconds goes beyond 64.
     level: i128,
     most: i128,
     filled: Time,
@@ -26,6 +28,8 @@ impl Bucket {
     #[must_use]
     pub(crate) fn of_bytes(rate: Option<u64>, now: Time) -> Self {
         let tenth = i128::from(rate.unwrap_or(0)) * MICROS / 10;
+        // A bucket that held less than one chunk group costs would never let one pass. 4,096 bytes
+        // are the proofs of four, each at most 16 inner nodes of 64 bytes.
         let least = i128::from(4 * CHUNK_GROUP_BYTES + 4096) * MICROS;
         Self::full(rate, tenth.max(least), now)
     }
@@ -47,6 +51,7 @@ impl Bucket {
     }
 
     fn fill(&mut self, now: Time) {
+        // A clock that was set back gives nothing twice: the time up to `filled` was given out.
         let passed = now.since(self.filled).as_micros();
         self.filled = self.filled.max(now);
         let rate = i128::from(self.rate.unwrap_or(0));
@@ -67,6 +72,8 @@ impl Bucket {
     pub(crate) fn take(&mut self, now: Time, tokens: u64) {
         if self.rate.is_some() {
             self.fill(now);
+            // What is measured afterwards was spent already: the level goes below zero, and whoever
+            // spent it waits until that is paid.
             self.level -= i128::from(tokens) * MICROS;
         }
     }
@@ -75,6 +82,7 @@ impl Bucket {
     pub(crate) fn give_back(&mut self, now: Time, tokens: u64) {
         if self.rate.is_some() {
             self.fill(now);
+            // Never above what it holds, or more than the burst could pass at once.
             let level = self.level + i128::from(tokens) * MICROS;
             self.level = level.min(self.most);
         }
@@ -84,11 +92,14 @@ impl Bucket {
     pub(crate) fn when(&mut self, now: Time, tokens: u64) -> Time {
         let Some(rate) = self.rate else { return now };
         self.fill(now);
+        // More than it holds never comes: who wants more may go on once it is full.
         let wanted = (i128::from(tokens) * MICROS).min(self.most);
         let missing = wanted - self.level;
         if missing <= 0 {
             return now;
         }
+        // Rounded up: a moment too early there would be too little, and the caller would ask again.
+        // A rate of 0 counts as 1, so that nothing is divided by zero.
         let micros = (missing + i128::from(rate.max(1)) - 1) / i128::from(rate.max(1));
         Time(
             now.0
@@ -98,6 +109,7 @@ impl Bucket {
 
     /// How long it takes until what was taken beyond what was there is paid.
     pub(crate) fn debt(&mut self, now: Time) -> Duration {
+        // No tokens are wanted, so this is when the level is back at zero.
         let when = self.when(now, 0);
         when.since(now)
     }

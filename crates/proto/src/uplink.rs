@@ -21,6 +21,7 @@ const IN_LINK_MAX: u64 = 2 << 20;
 /// What a link gets until it is known what it takes: 0.2 s at 2.5 Mbit/s.
 const IN_LINK_START: u64 = 4 * GROUP_ON_LINK;
 /// Most unanswered requests of one contact: more than it asks for within its window.
+/// This node itself has at most 256 open.
 const JOBS_MAX: usize = 2048;
 
 /// How urgent it is to send something. Messages go before all of these, in the link itself.
@@ -117,9 +118,11 @@ impl Drain {
         if span < DRAIN_SPAN && self.bytes < IN_LINK_START {
             return;
         }
+        // All of it may be taken within the microsecond in which it was handed over.
         let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
         let rate = self.bytes.saturating_mul(1_000_000) / micros;
         // It slows down at once and speeds up by steps: what was handed over cannot be taken back.
+        // The first measure stands as it is.
         let before = self.rate.unwrap_or(rate);
         self.rate = Some(rate.min(before.saturating_mul(2)));
         self.begin(now);
@@ -149,6 +152,8 @@ impl Lane {
     /// in the link is overtaken there.
     fn groups(&self, urgency: (Class, u8)) -> u64 {
         let before: u64 = self.in_link.range(..=urgency).map(|(_, bytes)| bytes).sum();
+        // An empty link gets one chunk group at least, however slow it is, or nothing would ever
+        // go.
         if before == 0 {
             return (self.drain.room() / GROUP_ON_LINK).max(1);
         }
@@ -157,6 +162,7 @@ impl Lane {
 
     /// The link took bytes, of the most urgent first.
     fn took(&mut self, mut bytes: u64) {
+        // It is not said of what they are. Links send the most urgent first, so those are gone.
         while let Some(mut first) = self.in_link.first_entry() {
             let taken = bytes.min(*first.get());
             *first.get_mut() -= taken;
@@ -222,6 +228,8 @@ impl Uplink {
             // An empty map that was used keeps memory for eleven.
             self.lanes = BTreeMap::new();
         }
+        // What the link held may not have arrived. It held what it takes in 40 ms, which is nearly
+        // always of the content that it was given last.
         let waiting = lane.jobs.values().map(|(job, _)| job.place.content);
         let in_link = lane.latest.filter(|_| !lane.in_link.is_empty());
         waiting.chain(in_link).collect()
@@ -230,11 +238,14 @@ impl Uplink {
     /// Queues what a contact asked for. False when it asks for too much at a time.
     pub(crate) fn push(&mut self, contact: ContactNo, job: Job) -> bool {
         let Some(lane) = self.lanes.get_mut(&contact) else {
+            // A contact that has ended is not to be ended once more for what it asked.
             return true;
         };
         if lane.jobs.len() >= JOBS_MAX {
             return false;
         }
+        // The number keeps requests of one urgency in the order in which they came: by that the
+        // other side sees when one was passed over.
         let key = (job.class, job.rank, lane.next);
         lane.next += 1;
         let groups = job.asked;
@@ -273,15 +284,18 @@ impl Uplink {
                 continue;
             };
             let room = lane.groups(urgency);
+            // No time is known when it takes more: `sent` is called then.
             if room == 0 {
                 continue;
             }
             let allowed = allowed.min(lane.limit.allows(now));
             if allowed < GROUP_ON_LINK {
+                // Both limits have to allow it.
                 let own = lane.limit.when(now, GROUP_ON_LINK);
                 wait = wait.min(own.max(self.limit.when(now, GROUP_ON_LINK)));
                 continue;
             }
+            // Never more than a quantum, so that the next contact in turn does not wait for long.
             let groups = room.min(self.quantum).min(allowed / GROUP_ON_LINK);
             // The next one in turn of the most urgent ones.
             let later = *no <= self.turn;
@@ -323,10 +337,14 @@ impl Uplink {
         if serving.last {
             entry.remove();
         }
+        // A link that had nothing to take says nothing of its rate, and is not stuck: both measures
+        // begin with what it gets now.
         if lane.in_link.is_empty() {
             lane.taken = now;
             lane.drain.begin(now);
         }
+        // A shorter last chunk group counts in full, too: the driver reports what the link took by
+        // the same measure (`Delivery::serving_bytes`).
         let bytes = count * GROUP_ON_LINK;
         *lane
             .in_link

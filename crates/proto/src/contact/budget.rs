@@ -30,6 +30,7 @@ impl SourceAddr {
     /// The source of an address.
     #[must_use]
     pub fn of(ip: IpAddr) -> Self {
+        // An IPv4 address that comes in the form of IPv6 is no second source.
         Self(match ip.to_canonical() {
             IpAddr::V6(ip) => {
                 let [a, b, c, d, ..] = ip.segments();

@@ -40,6 +40,7 @@ impl Interest {
     /// Whether a content is asked for by its own name.
     #[must_use]
     pub fn names(&self, key: &ContentKey) -> bool {
+        // Hardly anybody names contents: the id is copied for the look-up only then.
         let id = &key.content_id;
         !self.contents.is_empty()
             && (self.contents.contains(&(id.clone(), None))
@@ -151,6 +152,7 @@ impl Hello {
             name,
             interest,
             proof,
+            // The way of the contact itself is spoken by all, and not named.
             ways: [Way::Piece, Way::Relay].map(Way::code).into(),
         }
     }
@@ -184,6 +186,7 @@ impl Hello {
         let mut last = None;
         for _ in 0..r.number("features", FEATURES_MAX)? {
             let number = r.number("feature", u64::MAX)?;
+            // In order and each once: nothing that was said is replaced by something later.
             if last.is_some_and(|last| last >= number) {
                 return Err(DecodeError::Invalid("feature"));
             }
@@ -207,6 +210,7 @@ impl Hello {
                 }
                 self.ways = ways.iter().copied().collect();
             }
+            // Its bytes are left unread: only a later version knows what is in them.
             _ => return Ok(()),
         }
         r.end()
@@ -219,6 +223,7 @@ fn name(bytes: &[u8]) -> Result<String, DecodeError> {
         return Err(DecodeError::Limit("name"));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Invalid("name"))?;
+    // What cannot be shown is taken out: a name is no reason to end a contact.
     Ok(crate::content::clean_title(text))
 }
 
@@ -247,6 +252,7 @@ impl Token {
     /// channel has authenticated. It is of no use to show to anybody else.
     #[must_use]
     pub fn proof(&self, prover: &PublisherKey, verifier: &PublisherKey) -> [u8; 32] {
+        // The order of the keys tells both directions apart: what a node got cannot be shown back.
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(&prover.0).update(&verifier.0);
         *hasher.finalize().as_bytes()
@@ -260,6 +266,7 @@ impl Token {
         prover: &PublisherKey,
         verifier: &PublisherKey,
     ) -> bool {
+        // `blake3::Hash` compares in constant time; arrays do not.
         blake3::Hash::from_bytes(*proof) == blake3::Hash::from_bytes(self.proof(prover, verifier))
     }
 }

@@ -140,6 +140,8 @@ impl Contact {
 
     /// A short name of the other node, for remembering what it has.
     pub(crate) fn label(&self) -> u32 {
+        // Two nodes that begin alike count as one: that shifts an order of eviction, and nothing
+        // else.
         let start = self.node.0.first_chunk();
         start.map_or(0, |four| u32::from_le_bytes(*four))
     }
@@ -157,6 +159,7 @@ impl Contact {
 
     /// Something is asked of it.
     pub(crate) fn owes(&mut self, now: Time) {
+        // It waits since the first thing that is owed.
         self.waiting.get_or_insert(now);
     }
 
@@ -175,7 +178,10 @@ impl Contact {
         let trip = now.since(stamp);
         // The shortest of late: what queues in front of the link does not count.
         let before = self.trip.unwrap_or(Duration::MAX);
+        // It may grow by a quarter at a time, or a way that became longer would never be noticed.
         let trip = trip.min(before.saturating_mul(5) / 4);
+        // Time-outs follow it: who answers late on purpose cannot make its own ones longer without
+        // end.
         self.trip = Some(trip.min(self.patience.nothing));
     }
 
@@ -191,6 +197,7 @@ impl Contact {
             ..
         } = self.patience;
         if !self.ready {
+            // Before its hello it owes nothing else.
             let by = self.since.after(hello);
             return if now >= by {
                 Look::End("it did not say hello in time")
@@ -214,7 +221,9 @@ impl Contact {
             by = by.min(end);
         }
         let (pinged, unanswered) = self.pinged;
+        // Anything that came since is a sign of life, too.
         if unanswered && pinged >= self.heard {
+            // While its link takes what is sent, the question may stand behind that.
             let since = taken.map_or(pinged, |taken| taken.max(pinged));
             let end = since.after(alive.max(self.round_trip() * 8));
             if now >= end {
@@ -296,6 +305,7 @@ impl Contacts {
 
     /// Leaves a node alone.
     pub(crate) fn shun(&mut self, node: PublisherKey, until: Time, why: String, now: Time) {
+        // Those whose time is over first. Keys cost nothing, so a liar may fill the rest.
         self.shunned.retain(|_, it| it.until > now);
         if self.shunned.len() >= SHUNNED_MAX {
             let first = self.shunned.iter().min_by_key(|(_, it)| it.until);
@@ -318,6 +328,7 @@ impl Contacts {
         patience: &Patience,
         now: Time,
     ) -> Result<Vec<(ContactNo, String)>, String> {
+        // First of all: who is left alone must not cost another contact its place.
         if let Some(shunned) = self.shunned(&arrival.node, now) {
             let why = &shunned.why;
             return Err(format!("this node is left alone for a while: {why}"));
@@ -326,11 +337,13 @@ impl Contacts {
         if let Some(twin) = self.twin(&arrival, own, now)? {
             ends.push((twin, "there is another link to this node".to_owned()));
         }
+        // What this node dials it has chosen itself: no other contact goes for it.
         if !arrival.dialled {
             let full = "too many nodes that have not said hello are waiting".to_owned();
             let oldest = self.oldest_unproven(arrival.source);
             ends.extend(oldest.map(|oldest| (oldest, full)));
         }
+        // Those that go are still counted among all.
         if self.all.len() - ends.len() >= CONTACTS_MAX {
             return Err(format!("{CONTACTS_MAX} contacts are the limit"));
         }
@@ -351,6 +364,7 @@ impl Contacts {
         let Some((no, other)) = self.iter().find(same) else {
             return Ok(None);
         };
+        // Later the new one is right: nobody dials whom it still has a link to.
         let at_once = now.since(other.since) < AT_ONCE && other.dialled != arrival.dialled;
         if at_once && arrival.dialled != (*own < arrival.node) {
             return Err("there is another link to this node".into());
@@ -366,6 +380,7 @@ impl Contacts {
             some.min_by_key(|(no, it)| (it.since, *no))
                 .map(|(no, _)| no)
         };
+        // A source that floods pays with its own links first.
         let of_source = unproven().filter(|(_, it)| it.source == source).count();
         if source.is_some() && of_source >= UNPROVEN_OF_SOURCE_MAX {
             return oldest(true);
@@ -377,9 +392,11 @@ impl Contacts {
     /// leave slots for others, and each source for other sources.
     pub(crate) fn refusal(&self, no: ContactNo, is_known: bool) -> Option<String> {
         let contact = self.get(no)?;
+        // The slots that are kept are for these.
         if contact.dialled || is_known {
             return None;
         }
+        // The contact itself is not ready yet, and so not counted.
         let inbound = || self.iter().filter(|(_, it)| it.ready && !it.dialled);
         if inbound().count() >= CONTACTS_MAX - CONTACTS_KEPT {
             return Some("there are as many contacts as strangers may have".into());
@@ -404,6 +421,7 @@ impl Contacts {
         };
         let all = self.sources.entry(source);
         let all = all.or_insert_with(|| Work::of_source(now));
+        // Both are used up: many contacts from one address have no more than its share.
         own.max(all.spend(now, micros))
     }
 }

@@ -107,6 +107,7 @@ impl Patience {
             stuck: longer(self.stuck),
             nothing: longer(self.nothing),
             answer: (longer(self.answer.0), longer(self.answer.1)),
+            // A slow link is no reason to avoid a liar for longer.
             left: self.left,
             keep_alive: longer(self.keep_alive),
             probe: longer(self.probe),
@@ -117,6 +118,7 @@ impl Patience {
     /// How long an answer may take from a contact with that round trip.
     #[must_use]
     pub fn answer_within(&self, round_trip: Duration) -> Duration {
+        // `clamp` panics on bounds in the wrong order, which the driver could set.
         let (least, most) = self.answer;
         (round_trip * 4).clamp(least, most.max(least))
     }

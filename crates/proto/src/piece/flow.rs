@@ -66,6 +66,8 @@ impl Flow {
     }
 
     pub(crate) const fn dropped(&mut self, bytes: u64) {
+        // A last chunk group counts in full once its payload is forgotten, so a little more may be
+        // taken out than was put in.
         self.outstanding = self.outstanding.saturating_sub(bytes);
     }
 
@@ -77,6 +79,7 @@ impl Flow {
     pub(crate) fn came(&mut self, bytes: u64, round_trip: Duration, now: Time) {
         self.outstanding = self.outstanding.saturating_sub(bytes);
         self.arrived += bytes;
+        // The span turns first, so that these bytes count in the new one.
         self.turn_rate(now);
         self.rate.0 += bytes;
         self.busy += now.since(self.counted);
@@ -89,6 +92,7 @@ impl Flow {
         (self.arrived, self.busy) = (0, Duration::ZERO);
         let trip = u64::try_from(round_trip.max(PACE_SPAN).as_micros()).unwrap_or(u64::MAX);
         let during = u128::from(self.pace) * u128::from(trip) / 1_000_000;
+        // Twice what came, so that the window doubles for as long as the link keeps up.
         let wanted = 2 * u64::try_from(during).unwrap_or(WINDOW_MAX) + WINDOW_MIN;
         self.window = wanted.clamp(WINDOW_MIN, WINDOW_MAX);
     }
@@ -96,6 +100,7 @@ impl Flow {
     fn turn_rate(&mut self, now: Time) {
         let span = now.since(self.rate.2);
         if span >= RATE_SPAN {
+            // After a longer pause nothing came in the span before this one.
             let before = if span < RATE_SPAN * 2 { self.rate.0 } else { 0 };
             self.rate = (0, before, now);
         }

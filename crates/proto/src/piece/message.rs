@@ -44,6 +44,7 @@ pub(crate) fn write_run<K>(w: &mut Writer, run: &Run<K>) {
 pub(crate) fn read_run<K>(r: &mut Reader<'_>, end_max: u64) -> Result<Run<K>, DecodeError> {
     let start = r.number("run", end_max)?;
     let count = r.number("run", end_max)?;
+    // An empty run asks for nothing, and no answer to it would ever come.
     let end = start.saturating_add(count);
     if count == 0 || end > end_max {
         return Err(DecodeError::Invalid("run"));

@@ -23,6 +23,7 @@ use flow::Flow;
 /// Most requests that wait for a contact's answers.
 pub(crate) const REQUESTS_MAX: usize = 256;
 /// Most chunk groups in one request.
+/// A megabyte: large enough that its proofs and its message do not count.
 pub(crate) const REQUEST_GROUPS_MAX: u64 = 64;
 /// How many requests in a row a contact may leave unanswered that others had to answer.
 const WITHHELD_MAX: u32 = 16;
@@ -75,6 +76,8 @@ pub trait Chooser {
 /// A payload of which some chunk groups are here or on their way.
 #[derive(Debug)]
 pub(crate) struct Payload {
+    /// Root and length. A signed record may give a true root with a false length: it must not get
+    /// in the way of the true one.
     key: (Root, u64),
     have: GroupRuns,
     flying: GroupRuns,
@@ -243,6 +246,7 @@ impl Pieces {
         if !payload.users.is_empty() {
             return Vec::new();
         }
+        // Only what is flying was asked of somebody: else no request has to be looked for.
         let flying = payload.is_flying();
         let key = payload.key;
         self.payloads.remove(&piece);
@@ -269,6 +273,7 @@ impl Pieces {
             return GroupRuns::new();
         };
         let all = group_count(payload.length());
+        // Asked for every segment that is waited for: counting is cheaper than taking sets apart.
         if payload.have.count() + payload.flying.count() >= all {
             return GroupRuns::new();
         }
@@ -288,7 +293,10 @@ impl Pieces {
             return room;
         }
         let mut outstanding = fetch.flow.outstanding;
+        // From the least urgent on: it does not count for those that are more urgent.
         for urgency in (0..URGENCIES).rev() {
+            // Once begun, a window is filled up, or each request would be for the little that has
+            // just become free.
             filling[urgency] |= fetch.flow.has_room(outstanding, REQUEST_GROUPS_MAX);
             if filling[urgency] && outstanding < fetch.flow.window {
                 room[urgency] = (fetch.flow.window - outstanding).min(fetch.flow.window / 2);
@@ -328,8 +336,10 @@ impl Pieces {
         let Want { groups, .. } = *want;
         payload.flying.insert(groups.start, groups.end);
         let bytes = bytes_of(groups, payload.length());
+        // Counted first: these bytes come behind all others.
         fetch.flow.asked(bytes, now);
         let queued = fetch.flow.takes().unwrap_or(answer);
+        // Three times what is outstanding takes: a link that slows down somewhat is not overdue.
         let due = now.after(answer.saturating_add(queued * 3));
         let request = fetch.next;
         fetch.next = request.next();
@@ -342,11 +352,14 @@ impl Pieces {
             slow: now.after(longest),
         };
         let look = due.min(asked.slow);
+        // It was owed nothing: its silence until now says nothing of it.
         if fetch.requests.is_empty() {
             fetch.progress.0 = now;
         }
         fetch.requests.insert(request, asked);
         self.dues.insert((look, contact, request));
+        // Taken when it is asked for, as what comes cannot be held back; with proofs and framing,
+        // which cross the link, too.
         let cost = groups.count() * crate::uplink::GROUP_ON_LINK;
         fetch.limit.take(now, cost);
         self.limit.take(now, cost);
@@ -363,11 +376,13 @@ impl Pieces {
     ) -> Option<Came> {
         let fetch = self.fetches.get_mut(&contact)?;
         let asked = fetch.requests.get_mut(&request)?;
+        // Frames of a request come in order, so all before these have come or will not.
         asked.groups.start = asked.groups.start.max(groups.end);
         let (piece, place) = (asked.piece, asked.place);
         if asked.groups.count() == 0 {
             fetch.requests.remove(&request);
         }
+        // What is withheld counts in a row only: a slow contact gives something now and then.
         fetch.withheld = 0;
         fetch.progress = (now, fetch.progress.1.max(Some(request)));
         let more = !fetch.requests.is_empty();
@@ -432,6 +447,7 @@ impl Pieces {
         let Some(fetch) = self.fetches.get_mut(&contact) else {
             return false;
         };
+        // It may be slow and no liar: with less asked of it, it can keep up.
         fetch.flow.slow_down();
         fetch.withheld += 1;
         fetch.withheld >= WITHHELD_MAX
@@ -446,6 +462,7 @@ impl Pieces {
     ) -> Vec<Overdue> {
         let mut found = Vec::new();
         while let Some(first) = self.dues.first().copied().filter(|(due, ..)| *due <= now) {
+            // Requests that were answered or given up stay among the dues and are passed over here.
             self.dues.remove(&first);
             let (_, contact, request) = first;
             let answer = answer_within(contact);
@@ -457,6 +474,8 @@ impl Pieces {
                 continue;
             };
             let is_due = asked.due <= now;
+            // Answers come in the order of requests, so one to a later request shows that this one
+            // was passed over. Else it is late only when nothing at all comes from there.
             let skipped = latest.is_some_and(|latest| latest > request);
             let stalled = is_due && (skipped || now.since(since) >= answer);
             if stalled || asked.slow <= now {
@@ -523,8 +542,10 @@ impl Base {
             let least = crate::uplink::GROUP_ON_LINK;
             let allowed = match self.pieces.allows(no, least, self.now) {
                 Ok(allowed) => allowed,
+                // A limit opens by time alone: nothing else would wake this.
                 Err(when) => return self.wake_at(when),
             };
+            // One chunk group at least: a slow link may have less room than that.
             let groups = |room: u64| {
                 let groups = (room / CHUNK_GROUP_BYTES).min(allowed / least);
                 u64::from(room > 0) * groups.clamp(1, REQUEST_GROUPS_MAX)
@@ -542,6 +563,8 @@ impl Base {
             };
             contact.owes(now);
             self.schedule(due);
+            // The question needs the number of its request, so it was noted before it was known
+            // whether there is one.
             let Some(message) = chooser.question(no, &want, request) else {
                 self.pieces.release(no, request, now);
                 return;
