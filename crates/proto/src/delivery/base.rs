@@ -44,6 +44,8 @@ pub struct Base {
 
 impl Base {
     pub(super) fn new(mut config: Config, now: Time) -> Self {
+        // Others are told only of what is of interest here: without its own key a node that takes
+        // nothing would keep its own contents to itself.
         config.interest.publishers.insert(config.own);
         Self {
             now,
@@ -116,8 +118,11 @@ impl Base {
         self.uplink.open(no, (config.peer_upload, rate), self.now);
         let limits = (config.peer_download, rate);
         self.pieces.open_contact(no, limits, self.now);
+        // Whoever says nothing is looked at when its time for a hello is over.
         let hello = self.contacts.get(no).map(|it| it.patience.hello);
         self.schedule(self.now.after(hello.unwrap_or_default()));
+        // Only the dialler begins: whoever is dialled up learns nothing before it has proven the
+        // token.
         if arrival.dialled {
             self.say_hello(no);
         }
@@ -144,10 +149,12 @@ impl Base {
             self.leave(no, "it said hello twice".into());
             return false;
         }
+        // The token comes before the slot: who has not proven it takes none from others.
         if let Some(why) = self.objection(no, &hello) {
             self.close(no, why);
             return false;
         }
+        // Only the ways of it are compared.
         let own = Hello::new(String::new(), self.config.interest.clone(), None);
         let known = self.config.is_trusted(&node);
         if let Some(why) = self.contacts.refusal(no, known) {
@@ -162,11 +169,14 @@ impl Base {
         contact.ways = own.ways.intersection(&hello.ways).copied().collect();
         contact.hear(now);
         let dialled = contact.dialled;
+        // The dialler said its hello when the link came up, so this was one round trip. The other
+        // side has asked nothing yet.
         if dialled {
             contact.trip = Some(now.since(contact.since));
         }
         let keep_alive = contact.patience.keep_alive;
         self.schedule(now.after(keep_alive));
+        // The dialler is in: only this answer tells it anything of this node.
         if !dialled {
             self.say_hello(no);
         }
@@ -257,6 +267,7 @@ impl Base {
 
     /// Ends a contact for a reason that may pass.
     pub(crate) fn close(&mut self, no: ContactNo, why: String) {
+        // It may have ended in the same step, by what came before.
         if self.contacts.contains(no) {
             self.out.push_back(Output::Close { contact: no, why });
             self.down(no);
@@ -269,6 +280,7 @@ impl Base {
             return;
         };
         let (node, now) = (contact.node, self.now);
+        // The node is remembered by its key, or it would be back with its next link.
         let until = now.after(self.config.patience.left);
         self.contacts.shun(node, until, why.clone(), now);
         self.close(no, why);
@@ -281,7 +293,10 @@ impl Base {
         let unsent = self.uplink.close(no);
         self.pieces.close_contact(no);
         self.work.remove(&no);
+        // What was asked of it may be asked of the others now.
         self.work_for_all();
+        // The ways are not known here, and one of them may be the caller: they hear of it after the
+        // step.
         self.ended.push((no, unsent));
     }
 
@@ -299,10 +314,14 @@ impl Base {
                 Look::Later(by) => next = next.min(by),
                 Look::Ping => {
                     contact.ping(now);
+                    // It owes nothing and says nothing: there is time for what can wait.
                     quiet |= contact.waiting.is_none();
+                    // When it is dead, should it not answer.
                     if let Look::Later(by) = contact.look(now, taken) {
                         next = next.min(by);
                     }
+                    // The stamp comes back with the answer: it gives the round trip, and tells this
+                    // answer from an older one.
                     self.send(no, ContactMessage::Ping(now.0));
                 }
                 Look::End(why) => self.close(no, why.into()),
@@ -321,6 +340,7 @@ impl Base {
                     if let Some(contact) = self.contacts.get_mut(serving.contact) {
                         let bytes = serving.groups.count() * crate::verify::CHUNK_GROUP_BYTES;
                         contact.stats.sent += bytes;
+                        // The link has to take it from now on: it is looked at when it did not.
                         let stuck = contact.patience.stuck.min(contact.patience.alive);
                         self.timer = self.timer.min(self.now.after(stuck));
                     }

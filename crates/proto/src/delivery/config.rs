@@ -77,6 +77,7 @@ impl Config {
     /// Whether a node, or a publisher, goes before strangers.
     #[must_use]
     pub fn is_trusted(&self, key: &PublisherKey) -> bool {
+        // An allow-list names those whom the operator knows, and lets nobody else in.
         let allowed = || self.allow.as_ref().is_some_and(|it| it.contains(key));
         *key == self.own || self.trusted.contains(key) || self.group.contains(key) || allowed()
     }

@@ -224,18 +224,22 @@ impl Delivery {
             Input::Damaged { contact, request } => relay.damaged(base, contact, request),
             Input::Sent { contact, bytes } => {
                 base.uplink.sent(contact, bytes, base.now);
+                // Its link has room for more.
                 base.work.insert(contact);
             }
+            // Whether it was ended for it is seen from `ended` below.
             Input::Spent { contact, micros } => drop(base.spend(contact, micros)),
             Input::Lied { contact, why } => base.leave(contact, why),
             Input::Tick => {}
             other => relay.store_said(base, other),
         }
+        // The ways forget contacts that ended before anything is worked out on them.
         self.end_contacts();
         if self.base.now >= self.base.timer {
             self.look();
         }
         if self.base.now >= self.base.wake {
+            // Cleared first: `resume` sets the next time.
             self.base.wake = Time::MAX;
             self.base.work_for_all();
             self.relay.resume(&mut self.base);
@@ -251,13 +255,17 @@ impl Delivery {
 
     /// Looks at contacts, and at what they owe.
     fn look(&mut self) {
+        // All that is looked at below says anew when it is to be looked at again.
         self.base.timer = Time::MAX;
+        // Dead contacts go before requests are passed on: what they owed is free then, and nobody
+        // counts as having withheld it.
         let (next, quiet) = self.base.look_at_contacts();
         self.base.schedule(next);
         self.end_contacts();
         if quiet {
             self.relay.count_copies(&mut self.base);
         }
+        // Whoever withheld too often is left by this, so ends are looked at once more.
         self.relay.overdue(&mut self.base);
         self.end_contacts();
         self.base.schedule(self.base.pieces.next_due());
@@ -265,14 +273,17 @@ impl Delivery {
 
     /// Works out what is asked, told and served.
     fn work(&mut self) {
+        // Offers first: what is asked for below is chosen by them.
         self.relay.settle(&mut self.base);
         if self.base.work.is_empty() {
             return;
         }
+        // Taken as a whole: what gets work meanwhile has its turn in the next round.
         for contact in std::mem::take(&mut self.base.work) {
             self.relay.tell(&mut self.base, contact);
             self.base.fill(contact, &mut self.relay);
         }
+        // Once for all contacts: the uplink gives turns among them.
         for done in self.base.serve() {
             self.relay.served(&self.base, done);
         }
@@ -284,14 +295,18 @@ impl Delivery {
         let Some(contact) = base.contacts.get_mut(no) else {
             return;
         };
+        // Whatever it says is a sign of life, also what is refused below.
         contact.hear(base.now);
         let agreed = contact.ways.contains(&message.way());
         let ready = contact.ready;
+        // Paid before it is looked at: who is far beyond its budget causes no work by what it says.
         if !base.spend(no, cost(&message)) {
             return;
         }
         match message {
             Message::Contact(said) => {
+                // A node of the first version has to be told that it is too old, and not that it
+                // spoke too early.
                 let hello = matches!(said, crate::contact::message::ContactMessage::Hello(_));
                 let old = matches!(said, crate::contact::message::ContactMessage::TooOld);
                 if !ready && !hello && !old {
@@ -301,12 +316,15 @@ impl Delivery {
                     relay.ready(base, no);
                 }
             }
+            // Before its hello a contact speaks for itself alone: it has proven nothing, and is
+            // told nothing.
             _ if !ready => base.leave(no, "it spoke before it said hello".into()),
             Message::Piece(PieceMessage::Gone(request)) if agreed => relay.gone(base, no, request),
             Message::Piece(PieceMessage::Cancel(request)) if agreed => {
                 base.uplink.cancel(no, request);
             }
             Message::Relay(said) if agreed => relay.message(base, no, said),
+            // Not agreed on, or not known here: a later version may speak so to whoever listens.
             _ => base.ignored(no),
         }
     }
@@ -318,6 +336,7 @@ fn cost(message: &Message) -> u64 {
     let Message::Relay(message) = message else {
         return 3;
     };
+    // Each receipt and each record costs a check of a signature; runs are copied and compared.
     let runs = |runs: usize| runs as u64 / 8;
     match message {
         RelayMessage::Get { .. } | RelayMessage::Have(..) | RelayMessage::Lost(..) => 4,
