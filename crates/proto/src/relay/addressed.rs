@@ -54,6 +54,7 @@ impl Relay {
         if base.now >= base.crowded {
             return u8::MAX;
         }
+        // Its own does not go for what others publish, so it says nothing of the room for that.
         let others = self.entries.values().filter(|entry| {
             let here = entry.tracks.iter().any(|track| !track.here.is_empty());
             here && entry.key.publisher != base.config.own
@@ -63,6 +64,7 @@ impl Relay {
             let yields = entry.to.is_empty() || entry.is_delivered();
             if yields { u8::MAX } else { entry.hops }
         });
+        // Kept until something comes or goes: all contents are looked at for it.
         *self
             .room
             .get_or_insert_with(|| hops.max().unwrap_or(u8::MAX))
@@ -109,6 +111,7 @@ impl Relay {
             if !ours || known || !counts {
                 continue;
             }
+            // There is one, as its hint is the same.
             let hash = entry.manifest.map(|(hash, _)| hash).unwrap_or_default();
             if receipt.verify(&entry.key, &hash).is_err() {
                 return base.leave(no, "a receipt is not signed by the node it names".into());
@@ -117,6 +120,7 @@ impl Relay {
             entry.changed();
             new = true;
         }
+        // Those who heard of it already have it: a receipt is spread once by each node.
         if new {
             self.look_everywhere(base, at);
             self.retell(base, at);
@@ -150,6 +154,7 @@ impl Relay {
         for (place, piece) in gone {
             self.let_go(base, place, piece);
         }
+        // Said at once: it is what goes first where the store needs room.
         self.counted.insert(at);
         self.count_copies(base);
         self.dirty.insert(at);
@@ -162,6 +167,7 @@ impl Relay {
         };
         let mut gone = Vec::new();
         for (index, track) in entry.tracks.iter_mut().enumerate() {
+            // What is asked for without being pending would come to be pending again.
             track.asked.clear();
             for (sequence, pending) in std::mem::take(&mut track.pending) {
                 let place = Place {

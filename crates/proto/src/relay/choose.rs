@@ -53,10 +53,12 @@ impl Chooser for Relay {
         if let Some(want) = go_on(base, session, entries, rooms) {
             return Some(want);
         }
+        // Copied, as a plan may take contents out of the offers.
         let offers = session.offers.iter().take(CONTENTS_MAX);
         let offers: Vec<(u8, ContentNo)> = offers.map(|(rank, at)| (rank.0, *at)).collect();
         for (urgency, at) in offers {
             let most = rooms.of(urgency);
+            // Offers are sorted by urgency, and what is less urgent has no more room.
             if most == 0 {
                 return None;
             }
@@ -72,13 +74,17 @@ impl Chooser for Relay {
                 Plan::Ask(want) => {
                     let remote = session.remote.get(&at);
                     if let (Some(entry), Some(remote)) = (entries.get_mut(&at), remote) {
+                        // Until something of it is here, who is asked last says over how many
+                        // nodes it comes.
                         entry.came_by(remote.hops, remote.copies);
                     }
                     session.latest = Some((want.place, urgency));
                     return Some(want);
                 }
+                // The next content may have something for this contact.
                 Plan::Wait => {}
                 Plan::Recall => return None,
+                // It comes back among the offers when something of it changes.
                 Plan::Nothing => session.offer(at, None),
             }
         }
@@ -137,6 +143,7 @@ fn plan(
     if entry.refused || entry.expires <= now || !is_lacking(entry, remote) {
         return Plan::Nothing;
     }
+    // It stays among the offers: its rest ends by time alone.
     if remote.rests > now {
         return Plan::Wait;
     }
@@ -149,6 +156,7 @@ fn plan(
         (Some(ours), Some(theirs)) if ours != theirs => return Plan::Nothing,
         _ => {}
     }
+    // Records before segments: a rarer one may be among those of which nothing is known yet.
     if learn(base, (no, session), (at, entry)) {
         return Plan::Recall;
     }
@@ -166,6 +174,8 @@ fn plan(
             let begin = begin(number, remote, entry);
             rarest(number, track, (remote, &base.pieces), begin)?.0
         };
+        // Init segments first, as nothing plays without them; the track decides last, so that a run
+        // repeats itself.
         let order = (track.name.kind == Kind::Media, found.order, index);
         let place = Place {
             content: at,
@@ -202,6 +212,7 @@ fn go_on(
     let most = rooms.of(urgency);
     let ((first, ..), _) = session.offers.first()?;
     let entry = entries.get(&place.content)?;
+    // What goes in order is chosen by its playheads each time.
     if *first < urgency || most == 0 || entry.in_order(base.now) {
         return None;
     }
@@ -243,6 +254,7 @@ fn open_at(
     }
     let mut open = pieces.open(pending.piece);
     if !here.contains(sequence) {
+        // What is open and what it has in part: two differences make an intersection.
         let absent = open.without(remote.partials.get(&(track, sequence))?);
         open = open.without(&absent);
     }
@@ -282,6 +294,7 @@ fn rarest(
 ) -> Option<(Candidate, usize)> {
     let (_, here) = remote.track(index)?;
     let (mut best, mut waiting): (Option<Candidate>, _) = (None, 0);
+    // Only those are pending that were learned ahead, so these are few.
     for (sequence, pending) in &track.pending {
         let new = !pending.is_begun(pieces);
         let order = by_rarity(track, *sequence, begin);
@@ -304,6 +317,7 @@ fn rarest(
 }
 
 fn by_rarity(track: &Track, sequence: u64, begin: u64) -> (Share, bool, u64) {
+    // From `begin` to the end, then from the start to `begin`.
     (track.rarity.share(sequence), sequence < begin, sequence)
 }
 
@@ -322,6 +336,7 @@ fn rarest_unknown(
         while start < run.end {
             // Blocks of which the same is known go together, so that few are asked for at a time.
             let mut end = track.rarity.block(start).end;
+            // The order turns at `begin`: a block on both sides of it is cut there.
             if start < begin {
                 end = end.min(begin);
             }
@@ -342,6 +357,7 @@ fn rarest_unknown(
     let (order, run) = best?;
     if let Some((known, waiting)) = rarest(index, track, (remote, pieces), begin) {
         let (new, share, before, at) = known.order;
+        // Enough is known, and nothing that is unknown is rarer than the best of it.
         if waiting >= AHEAD && (!new || (share, before, at) <= order) {
             return None;
         }
@@ -366,6 +382,7 @@ fn learn(
     let parts = entry.ahead(base.now);
     let in_order = entry.in_order(base.now);
     let finished = entry.manifest.is_some();
+    // A contact says so many records in one message; the store is near and is asked for more.
     let most = if finished {
         RECALL
     } else {
@@ -391,7 +408,10 @@ fn learn(
         let Some(run) = next else {
             continue;
         };
+        // All records of a finished content are in the store; those of a growing one only its
+        // holders know.
         if finished {
+            // Its answer may change what goes first, so nothing is asked of the contact before it.
             first |= !in_order;
             track.asked.push((None, run));
             base.out.push_back(Output::Recall {
@@ -429,6 +449,7 @@ fn next_unknown(
         if waiting == AHEAD {
             return None;
         }
+        // Made once for all parts, and only when one of them has too few.
         let unknown = unknown.get_or_insert_with(|| unlisted(index, track, remote));
         unknown.runs().iter().find_map(|run| {
             let start = run.start.max(part.start);

@@ -19,6 +19,8 @@ use crate::relay::receipt::Receipt;
 use crate::time::Time;
 
 /// How often it is looked which contents may be forgotten, when there are too many.
+/// All of them are looked at for it, so somebody who keeps the table full costs that once in this
+/// time.
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Relay {
@@ -26,6 +28,7 @@ impl Relay {
         if let Some(no) = self.keys.get(key) {
             return *no;
         }
+        // Priority and expiry stand until the store says what they are.
         self.insert(Entry::new(key.clone(), Priority::Vod, Time::MAX, own))
     }
 
@@ -61,6 +64,8 @@ impl Relay {
     /// Forgets contents of which nothing is here and that nobody offers any more.
     pub(super) fn forget_idle(&mut self, base: &mut Base, contents: Vec<ContentNo>) {
         for no in contents {
+            // What was refused stays known, or the next contact that offers it would be asked for
+            // it.
             let entry = self.entries.get(&no);
             if entry.is_some_and(|entry| entry.is_idle(&base.pieces) && !entry.refused) {
                 self.forget(base, no);
@@ -84,6 +89,7 @@ impl Relay {
 
     /// Forgets a content, unless a contact offers it.
     fn forget(&mut self, base: &mut Base, no: ContentNo) {
+        // Sessions name contents by this number: it has to stay one of them for as long as they do.
         if self.sessions.values().any(|it| it.remote.contains_key(&no)) {
             return;
         }
@@ -93,6 +99,7 @@ impl Relay {
         self.release_claim(entry.claimed);
         self.keys.remove(&entry.key);
         self.paused.remove(&no);
+        // The driver keeps a record of each segment that waits: it forgets those, too.
         for (track, it) in entry.tracks.into_iter().enumerate() {
             for (sequence, pending) in it.pending {
                 let place = crate::numbers::Place {
@@ -131,9 +138,11 @@ impl Relay {
         } else {
             Claims::UNPROVEN_MAX
         };
+        // The quota comes before the table: only who keeps to it may take the place of others.
         if unproven >= most {
             return self.defer(no, key);
         }
+        // First goes what nobody offers, then what somebody has too much of.
         if self.entries.len() >= CONTENTS_MAX {
             self.forget_gone(base);
         }
@@ -168,6 +177,7 @@ impl Relay {
             return false;
         };
         let own = self.sessions.get(&no).map_or(0, |it| it.claims.unproven);
+        // From one that has hardly more it would come back at once, and so to and fro.
         if count == 0 || (!trusted && count <= own + 1) {
             return false;
         }
@@ -177,6 +187,7 @@ impl Relay {
         let Some(at) = self.entries.iter().rev().find(of_most).map(|(at, _)| *at) else {
             return false;
         };
+        // All who told of it are asked again once there is room: it may be true.
         let key = self.entries.get(&at).map(|entry| entry.key.clone());
         let offering: Vec<ContactNo> = self.sessions.keys().copied().collect();
         for contact in offering {
@@ -198,6 +209,7 @@ impl Relay {
         let claimed = self.entries.get_mut(&at).map(|it| it.claimed.take());
         if let Some(Some(no)) = claimed {
             self.release_claim(Some(no));
+            // It has room for one more: what was put off is asked for.
             base.work.insert(no);
         }
     }
@@ -213,6 +225,7 @@ impl Relay {
         let mut offering = self.sessions.iter_mut();
         let next = offering.find(|(_, it)| it.remote.contains_key(&at));
         let next = next.map(|(no, session)| {
+            // Beyond its quota, if need be: it told of a content that was known.
             session.claims.unproven += 1;
             *no
         });
@@ -229,6 +242,8 @@ impl Relay {
         };
         let before = (entry.stored, entry.manifest);
         entry.update(facts);
+        // Hops and copies are not stored. What was here at the start and is not its own came over
+        // one node at least, and one copy is left of it.
         if !before.0 {
             let limit = base.config.copies[usize::from(facts.priority.rank())];
             if facts.own {
@@ -238,6 +253,8 @@ impl Relay {
             }
         }
         let mut news = before.1 != entry.manifest;
+        // A receipt is for those who should have it. Without that bound there would be one of each
+        // node.
         let own = base.config.own;
         if let (Some((hash, _)), true, Some(signer)) =
             (entry.manifest, facts.complete, &base.config.signer)
@@ -250,6 +267,7 @@ impl Relay {
             news = true;
         }
         if news {
+            // Receipts that waited for the manifest come last: it says of whom they have to be.
             self.look_everywhere(base, no);
             self.retell(base, no);
             self.receive_early(base, no);

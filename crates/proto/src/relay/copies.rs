@@ -19,6 +19,7 @@ impl Relay {
         let Some(remote) = session.and_then(|session| session.remote.get(&at)) else {
             return;
         };
+        // Growing contents go by sequence, whatever is rare.
         if remote.manifest.is_some() {
             for (index, (ours, there)) in remote.tracks.iter().enumerate() {
                 if let Some(track) = entry.tracks.get_mut(ours.at()) {

@@ -36,6 +36,7 @@ pub(super) type Rank = (u8, Share, u32);
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: ContentKey,
+    /// A hash of the key, which each contact has looked at.
     name: [u8; 16],
     /// Its place among contents of the same urgency.
     order: u32,
@@ -136,6 +137,7 @@ impl Track {
     pub(super) fn saw(&mut self, node: u32, there: &SequenceRuns) {
         self.elsewhere.retain(|(other, _)| *other != node);
         if self.elsewhere.len() >= ELSEWHERE_MAX {
+            // The node that was met longest ago goes.
             self.elsewhere.remove(0);
         }
         self.elsewhere.push((node, there.clone()));
@@ -163,6 +165,8 @@ impl Track {
         }
         let mut copies = Vec::new();
         for here in self.here.runs() {
+            // Between two edges of any run the same nodes have all of it: one look at its first
+            // segment is enough.
             let mut bounds = vec![here.start, here.end];
             for (_, there) in &self.elsewhere {
                 let edges = there.runs().iter().flat_map(|run| [run.start, run.end]);
@@ -182,6 +186,7 @@ impl Track {
     /// What of `theirs` is neither here nor refused.
     pub(super) fn lacks(&self, theirs: &SequenceRuns) -> SequenceRuns {
         let missing = theirs.without(&self.here);
+        // Nearly always so: then one set is made instead of two.
         if self.refused.is_empty() {
             return missing;
         }
@@ -239,6 +244,7 @@ impl Entry {
         (self.priority, self.expires) = (facts.priority, facts.expires);
         (self.manifest, self.stored) = (facts.manifest, true);
         self.to.clone_from(&facts.to);
+        // All rows are here: nothing is asked about it any more.
         if self.manifest.is_some() {
             self.upgrade = None;
         }
@@ -249,6 +255,7 @@ impl Entry {
     /// may have.
     pub(super) fn track(&mut self, name: &TrackName) -> Option<TrackNo> {
         let at = self.tracks.iter().position(|track| track.name == *name);
+        // Names come from others, who may invent them.
         if at.is_none() && self.tracks.len() as u64 >= TRACKS_MAX {
             return None;
         }
@@ -274,6 +281,7 @@ impl Entry {
     /// Takes back one question that a contact did not answer.
     pub(super) fn unask_one(&mut self, no: ContactNo, question: &Question) {
         match question {
+            // Both belong to one upgrade: whoever leaves one of them unanswered gives it up.
             Question::Manifest(_) | Question::Rows(..) => {
                 if let Some(upgrade) = &mut self.upgrade
                     && upgrade.contact == Some(no)
@@ -306,12 +314,14 @@ impl Entry {
     /// Whether there is anything to tell others of.
     pub(super) fn is_held(&self) -> bool {
         let holds = self.tracks.iter().any(|track| !track.here.is_empty());
+        // A manifest without segments is of use to others, too.
         holds || (self.stored && self.manifest.is_some())
     }
 
     /// Whether no segment of it is here or on its way, so that it may be forgotten. Chunk groups
     /// that came stay on the disk.
     pub(super) fn is_idle(&self, pieces: &Pieces) -> bool {
+        // What is flying or handed to the store comes back as an input that names this content.
         let waits = |pending: &Pending| !pending.is_flying(pieces) && !pending.adopting;
         let idle = |track: &Track| track.here.is_empty() && track.pending.values().all(waits);
         !self.stored
@@ -319,6 +329,7 @@ impl Entry {
             && self
                 .upgrade
                 .as_ref()
+                // Rows that came would have to be fetched again.
                 .is_none_or(|upgrade| upgrade.known == 0)
     }
 
@@ -354,6 +365,8 @@ impl Entry {
         } else {
             &tracks[..]
         };
+        // Kept until something changes: it takes a hash over all runs, and each contact asks for
+        // it.
         let made = self
             .digest
             .unwrap_or_else(|| digest(name, manifest.as_ref(), tracks, receipts));
@@ -363,6 +376,8 @@ impl Entry {
 
     /// A viewer asked for a segment: the one who is a few segments before it, or another.
     pub(super) fn watch(&mut self, sequence: u64, now: Time) {
+        // Viewers are not told apart. One who jumps counts as another, and the old playhead runs
+        // out.
         let is_next = |head: u64| (head..=head.saturating_add(STEP_MAX)).contains(&sequence);
         let nearest = self
             .playheads
@@ -391,6 +406,7 @@ impl Entry {
             .zip(ends)
             .map(|(head, end)| (*head..end, true))
             .collect();
+        // Without a viewer all of it lies ahead.
         if parts.is_empty() {
             parts.push((0..u64::MAX, true));
         } else if first > 0 {
@@ -417,16 +433,19 @@ impl Entry {
     /// Where this node begins with a track of so many segments when rarity says nothing: elsewhere
     /// than others.
     pub(super) const fn begin(&self, end: u64) -> u64 {
+        // The order is a fraction of 2^32, here of the track.
         ((self.order as u128 * end as u128) >> 32) as u64
     }
 
     /// How the nodes that were met have its segments, for others; nothing while it grows.
     pub(super) fn said(&self) -> Vec<Said> {
         let known = |track: &Track| track.rarity.said();
+        // While it grows its segments go by sequence, whatever is rare.
         let mut said: Vec<Said> = match self.manifest {
             Some(_) => self.tracks.iter().map(known).collect(),
             None => Vec::new(),
         };
+        // What is missing at the end counts as nothing.
         while said.pop_if(|said| *said == Said::default()).is_some() {}
         said
     }
@@ -447,7 +466,9 @@ impl Entry {
         if self.is_own_mail(config) {
             return (1, 0, self.order);
         }
+        // 0 is what is watched; so live is 1, near-live 2, on demand 3.
         let urgency = 3 - self.priority.rank();
+        // By a stranger: naming this node gains no urgency.
         if self.is_for(&config.own) {
             return (urgency, 0, self.order);
         }
@@ -462,16 +483,19 @@ impl Entry {
             };
             return (urgency, after, self.order);
         }
+        // It grows here and there: by sequence, without rarity.
         if self.manifest.is_none() && remote.manifest.is_none() {
             return (urgency, 0, self.order);
         }
         let of_track = |(ours, here): &(TrackNo, SequenceRuns)| {
             let track = self.tracks.get(ours.at())?;
             let least = track.rarity.least(&track.lacks(here))?;
+            // No segment of the rendition plays without it, so it counts as rarest.
             let is_init = track.name.kind == Kind::Init;
             Some(if is_init {
                 0
             } else {
+                // Shares fade when they are looked at: a meeting does not touch every track.
                 track.rarity.fade(least, meeting)
             })
         };
@@ -504,6 +528,8 @@ fn digest(
         .iter()
         .filter(|track| !track.here.is_empty())
         .collect();
+    // Each node learns of tracks in another order, and of some before it has anything of them:
+    // equal holdings have equal digests all the same.
     named.sort_unstable_by_key(|track| &track.name);
     let mut w = Writer::new();
     w.bytes(name);

@@ -18,8 +18,10 @@ use crate::time::Time;
 pub const EVERYWHERE: u16 = u16::MAX;
 
 /// Added to the first byte of what is not everywhere.
+/// Priorities 0 to 2 are below it, in two bits.
 const NOT_EVERYWHERE: u8 = 4;
 /// Added to the first byte for each step of standing.
+/// The three bits below it hold the priority and whether it is everywhere.
 const STANDING: u8 = 8;
 
 /// What a publisher is to the operator of a node.
@@ -57,6 +59,7 @@ pub struct Holding {
 /// A place in the queue of eviction; the smallest goes first. Its bytes sort as it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvictionRank {
+    // Fields are compared in this order, which is that of eviction.
     standing: u8,
     not_everywhere: bool,
     priority: u8,
@@ -76,6 +79,8 @@ impl EvictionRank {
             standing: Standing::Stranger as u8,
             not_everywhere: holding.copies != EVERYWHERE,
             priority: holding.priority.rank(),
+            // The smallest rank goes first: so most copies, and the end of a content, have to be
+            // small.
             copies_inverse: u16::MAX - holding.copies,
             created: holding.created.0,
             sequence_inverse: u64::MAX - holding.sequence,
@@ -141,6 +146,7 @@ impl EvictionRank {
         if self.not_everywhere {
             bytes[0] += NOT_EVERYWHERE;
         }
+        // Big-endian, so that the index, which compares bytes, has them in the order of the ranks.
         bytes[1..3].copy_from_slice(&self.copies_inverse.to_be_bytes());
         bytes[3..11].copy_from_slice(&self.created.to_be_bytes());
         bytes[11..].copy_from_slice(&self.sequence_inverse.to_be_bytes());
@@ -184,6 +190,7 @@ impl Shares {
         if percent >= 100 {
             return u64::MAX;
         }
+        // In 128 bits, as a limit may be as large as a number can be.
         (self.limit as u128 * percent as u128 / 100) as u64
     }
 
@@ -201,6 +208,7 @@ impl Shares {
 /// `None` when they can never fit, however much goes.
 #[must_use]
 pub const fn bytes_to_free(used: u64, incoming: u64, limit: u64) -> Option<u64> {
+    // What never fits must not make others go.
     if incoming > limit {
         return None;
     }

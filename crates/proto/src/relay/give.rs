@@ -28,11 +28,14 @@ impl Relay {
         let entry = self.entries.get(&place.content);
         let track = entry.and_then(|entry| entry.tracks.get(place.track.at()));
         let here = track.is_some_and(|track| {
+            // What is still coming is passed on already, by chunk groups.
             let pending = track.pending.get(&place.sequence);
             let part = pending.and_then(|pending| base.pieces.get(pending.piece));
             track.here.contains(place.sequence)
                 || part.is_some_and(|it| it.have().covers(groups.start, groups.end))
         });
+        // Said at once, so that the other side asks somebody else without waiting. Copies are
+        // granted only of what is here.
         if !here || !self.grant(base, no, place.content) {
             return base.send(no, PieceMessage::Gone(request));
         }
@@ -41,9 +44,12 @@ impl Relay {
             request,
             place,
             class: Class::Relay,
+            // By priority alone, also when it is for the asker: anybody may publish something for a
+            // node, and would go before others there.
             rank: serving_rank(priority.unwrap_or(Priority::Vod)),
             asked: groups,
         };
+        // An honest node keeps far below this.
         if !base.uplink.push(no, job) {
             return base.leave(no, "it asks for too much at a time".into());
         }
@@ -70,6 +76,7 @@ impl Relay {
         let Some(entry) = self.entries.get_mut(&at) else {
             return false;
         };
+        // Granted once for a content: all requests of a contact are for the same copies.
         let Session { granted, .. } = session;
         // The end of its way makes no copies of its own, so that it takes none from others.
         let limited = base.config.copies[usize::from(entry.priority.rank())] > 0;
@@ -77,6 +84,7 @@ impl Relay {
         if !limited || is_end || granted.contains_key(&at) {
             return true;
         }
+        // The last copy is for the end of its way.
         if entry.copies_left <= 1 {
             return false;
         }
@@ -108,6 +116,7 @@ impl Relay {
         };
         let place = done.place;
         if let Some(entry) = self.entries.get_mut(&place.content)
+            // Rarity is kept of finished contents alone; others go by sequence.
             && entry.manifest.is_some()
             && let Some(track) = entry.tracks.get_mut(place.track.at())
         {

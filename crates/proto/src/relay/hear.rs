@@ -95,6 +95,8 @@ impl Relay {
                 }
             }
             RelayMessage::Rows(theirs, from, rows, proof) => {
+                // It has to be the run that was asked for, to the last row: a part of it answers no
+                // question.
                 let run = Run::new(from, from.saturating_add(rows.len() as u64));
                 let question = |at| Question::Rows(at, run);
                 if let Some(content) = self.answered(base, no, theirs, question) {
@@ -110,6 +112,7 @@ impl Relay {
             RelayMessage::Records(theirs, track, run, records) => {
                 let at = self.ours(no, theirs);
                 let remote = at.and_then(|at| self.sessions.get(&no)?.remote.get(&at));
+                // Of a content that was forgotten here meanwhile there is nothing to blame it for.
                 let Some(track) = remote.and_then(|remote| remote.ours(track)) else {
                     return;
                 };
@@ -140,6 +143,7 @@ impl Relay {
         let session = self.sessions.get_mut(&no)?;
         let question = question(at);
         if session.answered(&question) == Fit::Unasked {
+            // While nothing is owed about the content it may be an answer that is very late.
             let instead = session.owed.keys().any(|owed| owed.content() == at);
             if instead {
                 base.leave(no, "it answered something that it was not asked".into());
@@ -162,6 +166,7 @@ impl Relay {
         let Some(session) = self.sessions.get_mut(&no) else {
             return false;
         };
+        // What it says anew of a content takes the place of what it said before.
         let own = session.claims.bytes.saturating_sub(less) + more;
         if own > Claims::BYTES_MAX {
             return false;
@@ -176,6 +181,8 @@ impl Relay {
                 let why = "what it says that it has takes more memory than there is";
                 base.close(most, why.into());
             }
+            // Memory of one that goes is free once its session has ended. What is said here is
+            // asked for again.
             return false;
         }
         session.claims.bytes = own;
@@ -187,12 +194,14 @@ impl Relay {
         let Some(session) = self.sessions.get(&no) else {
             return;
         };
+        // Numbers are remembered also for what is of no interest: that, too, has a limit.
         if session.numbers.len() >= CONTENTS_MAX {
             return base.leave(no, "it speaks of too many contents".into());
         }
         let facts = (summary.priority, summary.expires);
         let at = self.offered(base, no, (&summary.key, &summary.to), facts);
         if let Some(session) = self.sessions.get_mut(&no) {
+            // Also when it is none: what it says of this number later is no lie.
             session.numbers.insert(summary.no, at);
         }
         let Some(at) = at else {
@@ -207,6 +216,7 @@ impl Relay {
             ..Remote::default()
         };
         if let Some(entry) = self.entries.get_mut(&at) {
+            // Hints, until something signed is here. Then the store says what they are.
             if !entry.stored && entry.tracks.iter().all(|track| track.here.is_empty()) {
                 (entry.priority, entry.expires) = facts;
                 entry.to.clone_from(&summary.to);
@@ -247,6 +257,7 @@ impl Relay {
             session.numbers.insert(echo.no, None);
             return;
         };
+        // Tracks are named by the numbers that it was told, so it can name no other one.
         if echo
             .tracks
             .iter()
@@ -279,8 +290,11 @@ impl Relay {
         let before = self.sessions.get(&no).and_then(|it| it.remote.get(&at));
         let less = before.map_or(0, |before| before.weight);
         if let Some(before) = before {
+            // A new summary does not end a rest, or who never answers would be asked without a
+            // pause.
             remote.rests = before.rests;
         }
+        // Paid before it is kept: what finds no room leaves nothing behind.
         if !self.charge(base, no, remote.weight, less) {
             self.turn_away(base, no, at);
             return false;
@@ -333,9 +347,12 @@ impl Relay {
         here.insert(run.start, run.end);
         let after = here.runs().len();
         if after > SUMMARY_RUNS_MAX {
+            // A summary could not say it either.
             return base.leave(no, "what it has is too scattered".into());
         }
         session.dirty.insert(at);
+        // Runs that were joined give nothing back: it counts for too much rather than for too
+        // little.
         if after > before {
             remote.weight += RUN_BYTES;
             if !self.charge(base, no, RUN_BYTES, 0) {
@@ -344,6 +361,7 @@ impl Relay {
         }
         base.work.insert(no);
         let label = base.contacts.get(no).map(Contact::label);
+        // Copies are counted for a store that may be full; for others it would be work for nothing.
         if let (Some(label), true) = (label, base.config.count_copies)
             && let Some(entry) = self.entries.get_mut(&at)
             && let Some(track) = entry.tracks.get_mut(ours.at())
@@ -374,6 +392,7 @@ impl Relay {
         if let Some(session) = self.sessions.get_mut(&no) {
             self.claimed = self.claimed.saturating_sub(session.forget(at));
             session.numbers.remove(&theirs);
+            // It cannot answer any more and is not to be blamed for that.
             session.owed.retain(|owed, _| owed.content() != at);
         }
         if let Some(entry) = self.entries.get_mut(&at) {

@@ -56,12 +56,14 @@ pub struct Assembly {
     manifest: Verified<Manifest>,
     signature: Signature,
     hash: [u8; 32],
+    /// They follow from the rows, but each takes a hash.
     leaves: Vec<Leaf>,
     rows: Vec<Row>,
 }
 
 impl Assembly {
     fn total(&self) -> u64 {
+        // The sum was bounded when the manifest was decoded.
         let sizes = self.manifest.renditions.iter();
         sizes.map(|info| info.inits + info.segments).sum()
     }
@@ -78,6 +80,7 @@ impl Assembly {
             rows,
             ..
         } = self;
+        // The leaves were proven when the rows came: this gives the records the type that says so.
         let records: Option<Vec<_>> = rows
             .iter()
             .zip(&leaves)
@@ -138,6 +141,7 @@ impl Assemblies {
     ) -> Result<Progress, Wrong> {
         let claim: Unverified<Manifest> =
             Manifest::decode(bytes).map_err(|error| format!("a manifest is damaged: {error}"))?;
+        // What is cheap to see comes before the signature.
         if claim.claim().content != *key {
             return Err("it sent the manifest of another content".into());
         }
@@ -150,6 +154,8 @@ impl Assemblies {
         if is_early(manifest.created, now) {
             return Err(Wrong::Early);
         }
+        // The same manifest from another contact: its rows go on where those of the first one
+        // ended.
         let hash = manifest_hash(bytes, &signature);
         let known = match self.0.get(&no) {
             Some(held) if held.hash == hash => held.rows.len() as u64,
@@ -173,6 +179,7 @@ impl Assemblies {
     fn make_room(&mut self) {
         let rows: usize = self.0.values().map(|held| held.rows.len()).sum();
         if rows >= ROWS_MAX || self.0.len() >= ASSEMBLIES_MAX {
+            // The one that has the fewest rows loses the least work.
             let least = self.0.iter().min_by_key(|(_, held)| held.rows.len());
             if let Some((no, _)) = least.map(|(no, held)| (*no, held)) {
                 self.0.remove(&no);
@@ -192,12 +199,14 @@ impl Assemblies {
             return Ok(None);
         };
         let total = held.total();
+        // They came twice, or late. What is known says which are to be asked for next.
         if from != held.rows.len() as u64 {
             return Ok(Some(Progress {
                 total,
                 known: held.rows.len() as u64,
             }));
         }
+        // All rows of a message are proven at once, before any of them is kept.
         let wrong = || "rows of a manifest are not what its publisher signed".to_owned();
         let mut leaves = Vec::with_capacity(rows.len());
         for (offset, row) in rows.iter().enumerate() {
@@ -205,6 +214,7 @@ impl Assemblies {
             leaves.push(record.ok_or_else(wrong)?.leaf());
         }
         let root = held.manifest.records_root;
+        // Without rows nothing is proven, and the same would be asked for once more.
         if rows.is_empty() || !verify_range(&root, total, from, &leaves, proof) {
             return Err(wrong());
         }
@@ -221,6 +231,7 @@ impl Assemblies {
             all.values().map(|held| held.rows.len()).sum()
         };
         while rows(&self.0) > ROWS_MAX {
+            // Not the one that grows: it would begin anew each time.
             let others = self.0.iter().filter(|(other, _)| **other != no);
             let least = others.min_by_key(|(_, held)| held.rows.len());
             let Some(least) = least.map(|(other, _)| *other) else {
@@ -261,6 +272,7 @@ pub fn records(
         let record = claim
             .verify(&signature)
             .map_err(|_| "a segment's record is not signed by its publisher".to_owned())?;
+        // Signed, but of another segment, it says nothing about what was asked.
         let asked = record.content == *key
             && record.rendition == track.rendition
             && record.kind == track.kind
@@ -268,6 +280,7 @@ pub fn records(
         if !asked {
             return Err("it sent a record that was not asked for".into());
         }
+        // Left out and no lie: time passes on the way, and clocks differ.
         if record.expires() > now && !is_early(record.created, now) {
             verified.push((record, Proof::Signature(signature)));
         }
@@ -286,6 +299,7 @@ pub fn position(manifest: &Manifest, name: &TrackName, sequence: u64) -> Option<
                 Kind::Media => before + info.inits + sequence.checked_sub(info.first)?,
             };
             let (found, kind, there) = place(manifest, at)?;
+            // A number beyond the rendition falls into the next one, where it is another record.
             let same = found.name == name.rendition && kind == name.kind && there == sequence;
             return same.then_some(at);
         }

@@ -140,6 +140,7 @@ impl Row {
     #[must_use]
     pub fn record(&self, manifest: &Manifest, position: u64) -> Option<SegmentRecord> {
         let (info, kind, sequence) = place(manifest, position)?;
+        // What the manifest says once for all is not in the rows, so a row takes some 60 bytes.
         Some(SegmentRecord {
             content: manifest.content.clone(),
             title: manifest.title.clone(),
@@ -161,6 +162,7 @@ impl Row {
 
     fn write(&self, w: &mut Writer) {
         w.number(self.duration).byte(u8::from(self.discontinuity));
+        // 0 for none, so that an option has one encoding.
         w.number(self.init.map_or(0, |init| init + 1));
         w.number(self.created.0)
             .number(self.ttl)
@@ -303,6 +305,7 @@ impl Echo {
         let (yours, no) = (read_content(r)?, read_remote(r)?);
         let finished = flag(r, "finished")?;
         let (hops, copies) = read_spread(r)?;
+        // The limit is for all tracks together: it bounds the memory that a content takes.
         let (mut tracks, mut runs_left) = (Vec::new(), SUMMARY_RUNS_MAX);
         for _ in 0..r.number("tracks", TRACKS_MAX)? {
             let track = read_track(r)?;
@@ -399,6 +402,7 @@ impl RelayMessage {
             7 => Self::GetManifest(read_content(r)?),
             8 => {
                 let no = read_remote(r)?;
+                // Kept as it came: manifests are compared by a hash over these bytes.
                 let manifest = r.blob("manifest", MANIFEST_BYTES_MAX)?.to_vec();
                 Self::Manifest(no, manifest, Signature(r.array("signature")?))
             }
@@ -448,6 +452,7 @@ pub(super) fn list<'a, T>(
     max: u64,
     mut read: impl FnMut(&mut Reader<'a>) -> Result<T, DecodeError>,
 ) -> Result<Vec<T>, DecodeError> {
+    // The count is a claim: no memory is set aside for it.
     let mut list = Vec::new();
     for _ in 0..r.number(what, max)? {
         list.push(read(r)?);

@@ -73,6 +73,7 @@ impl Relay {
     pub(crate) fn ready(&mut self, base: &mut Base, no: ContactNo) {
         self.sessions.insert(no, Session::default());
         self.meetings += 1;
+        // One side begins, or both would ask the same of each other.
         if base.contacts.get(no).is_some_and(|it| it.dialled) {
             self.begin_reconciling(base, no);
         }
@@ -80,6 +81,8 @@ impl Relay {
 
     /// A contact ended; of the `unsent` contents it did not get all that it asked for.
     pub(crate) fn down(&mut self, base: &mut Base, no: ContactNo, unsent: &BTreeSet<ContentNo>) {
+        // What was counted is told now and then, and not with each segment: the end of a contact is
+        // such a moment.
         self.count_copies(base);
         let Some(session) = self.sessions.remove(&no) else {
             return;
@@ -93,12 +96,14 @@ impl Relay {
         let contents: Vec<ContentNo> = session.remote.keys().copied().collect();
         for at in &contents {
             if let Some(entry) = self.entries.get_mut(at) {
+                // Or it would be waited for until nobody has it any more.
                 entry.unask(no);
                 if entry.claimed == Some(no) {
                     self.claim_again(*at);
                 }
             }
         }
+        // Only now that its session is gone: what a session names is not forgotten.
         self.forget_idle(base, contents);
         self.dirty.extend(session.remote.into_keys());
     }
@@ -111,6 +116,7 @@ impl Relay {
             self.paused.remove(&at);
             self.dirty.insert(at);
         }
+        // The wake-up was cleared, also for those whose pause goes on.
         if let Some(next) = self.paused.values().min() {
             base.wake_at(*next);
         }
@@ -118,6 +124,7 @@ impl Relay {
 
     /// Looks again at what is offered of contents of which something changed.
     pub(crate) fn settle(&mut self, base: &mut Base) {
+        // What changed here concerns all contacts; what one of them said, itself alone.
         for at in std::mem::take(&mut self.dirty) {
             self.reoffer(base, at);
         }

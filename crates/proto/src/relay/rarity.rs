@@ -19,8 +19,10 @@ const SHIFT_MAX: u32 = SEQUENCE_MAX.ilog2() + 1;
 /// By what part of the way a share moves to what one meeting shows.
 const STEP: u32 = 8;
 /// After so many meetings with nodes that have nothing of a track its shares are as good as zero.
+/// (7/8)^64 is about 1/5,000.
 const FADE_MAX: u32 = 64;
 /// Bytes that a share and the number of blocks that have it take in a message, at most.
+/// A count of up to 128 takes two.
 const SAID_BYTES: usize = 3;
 
 /// The share of the nodes that have a part of a track: all at the greatest.
@@ -66,6 +68,7 @@ impl Rarity {
         let of_run = |run: &SequenceRun| {
             let (lo, hi) = (run.start >> self.shift, (run.end - 1) >> self.shift);
             let known = self.first + self.shares.len() as u64;
+            // A part of it lies where nothing was ever seen: that is the rarest there can be.
             if lo < self.first || hi >= known {
                 return Some(0);
             }
@@ -78,6 +81,7 @@ impl Rarity {
 
     /// What is left of a share after the meetings with nodes that had nothing of the track.
     pub(super) fn fade(&self, share: Share, meeting: u32) -> Share {
+        // However long ago it was, the steps are bounded.
         let missed = meeting.saturating_sub(self.latest).min(FADE_MAX);
         (0..missed).fold(share, |share, _| step(share, 0))
     }
@@ -85,6 +89,7 @@ impl Rarity {
     /// A node was met that has these segments, and says that of those that it met. It is the
     /// meeting of that number.
     pub(super) fn met(&mut self, meeting: u32, there: &SequenceRuns, said: Option<&Said>) {
+        // This meeting tells something, so only those before it let shares fade.
         self.advance(meeting.saturating_sub(1));
         self.latest = self.latest.max(meeting);
         if let (Some(first), Some(last)) = (there.runs().first(), there.runs().last()) {
@@ -93,11 +98,13 @@ impl Rarity {
         if let Some(said) = said.filter(|said| !said.runs.is_empty()) {
             self.blend(said);
         }
+        // After `cover` and `blend`, which may make blocks coarser.
         let (shift, first) = (self.shift, self.first);
         let mut from = 0;
         for (at, share) in self.shares.iter_mut().enumerate() {
             let start = (first + at as u64) << shift;
             let end = start + (1 << shift);
+            // Runs and blocks both rise: each run is passed once.
             while there.runs().get(from).is_some_and(|run| run.end <= start) {
                 from += 1;
             }
@@ -129,6 +136,7 @@ impl Rarity {
             let within = run.end.min(start + (1 << self.shift)) - run.start.max(start);
             let at = usize::try_from(block.saturating_sub(self.first));
             if let Some(share) = at.ok().and_then(|at| self.shares.get_mut(at)) {
+                // One step towards all, by the part of the block that was given.
                 let rest = u64::from(Share::MAX - *share) / u64::from(STEP);
                 *share += ((rest * within) >> self.shift) as Share;
             }
@@ -139,12 +147,14 @@ impl Rarity {
     pub(super) fn said(&self) -> Said {
         let mut runs: Vec<(u64, u8)> = Vec::new();
         for share in &self.shares {
+            // A root keeps small shares apart in 8 bits: what is rare is what decides.
             let root = share.isqrt() as u8;
             match runs.last_mut() {
                 Some((count, last)) if *last == root => *count += 1,
                 _ => runs.push((1, root)),
             }
         }
+        // Zeros are what is taken where nothing is said, so nothing is said of them.
         if runs.iter().all(|(_, root)| *root == 0) {
             return Said::default();
         }
@@ -161,6 +171,7 @@ impl Rarity {
         let blocks: u64 = said.runs.iter().map(|(count, _)| count).sum();
         let end = (said.first + blocks) << said.shift;
         self.cover(Run::new(said.first << said.shift, end));
+        // The other side may cut its track in other blocks: shares are looked up by segment.
         let heard = said.unpacked();
         for (at, share) in self.shares.iter_mut().enumerate() {
             let sequence = (self.first + at as u64) << self.shift;
@@ -182,6 +193,7 @@ impl Rarity {
                 let known = self.first + self.shares.len() as u64;
                 (lo.min(self.first), hi.max(known))
             };
+            // Each turn halves what is to be covered, so this ends.
             if hi - lo <= BLOCKS_MAX as u64 {
                 let before = if self.shares.is_empty() {
                     0
@@ -200,6 +212,7 @@ impl Rarity {
 
     /// Makes one block of each two.
     fn coarsen(&mut self) {
+        // Pairs begin at even blocks: an odd one gets a neighbour of which nothing is known.
         if self.first % 2 == 1 && !self.shares.is_empty() {
             self.shares.insert(0, 0);
         }
@@ -255,6 +268,8 @@ impl Said {
         }
         let shift = r.number("shift", u64::from(SHIFT_MAX))? as u32;
         let first = r.number("block", SEQUENCE_MAX >> shift)?;
+        // Blocks are bounded in all, as they are unpacked, and end where sequences do, so that
+        // nothing overflows when their numbers are shifted back.
         let mut left = (BLOCKS_MAX as u64).min((SEQUENCE_MAX >> shift) + 1 - first);
         let mut runs = Vec::new();
         for _ in 0..count {

@@ -36,6 +36,7 @@ impl Receipt {
 fn statement(content: &ContentKey, manifest: &[u8; 32]) -> Vec<u8> {
     let mut w = Writer::new();
     write_content_key(&mut w, content);
+    // With the manifest: a receipt must not be good for what is published under the name later.
     w.bytes(manifest);
     w.finish()
 }

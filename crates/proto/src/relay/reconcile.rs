@@ -15,6 +15,7 @@ const LIST_MAX: usize = 16;
 /// Most ranges in one message: each takes at most 50 bytes.
 const RANGES_MAX: u64 = 512;
 /// Most items listed in one message: each takes at most 34 bytes.
+/// Both at most come to 60 KB, which is less than a message may have.
 const ITEMS_MAX: u64 = 1024;
 
 /// Where an item stands: by time, then by name.
@@ -91,6 +92,7 @@ pub fn answer(items: &[Item], theirs: &Ranges) -> (Vec<Ranges>, Found) {
     let mut lower = theirs.from;
     for (upper, mode) in &theirs.ranges {
         let (lo, hi) = (index(items, lower), index(items, *upper));
+        // Bounds rise in what was decoded; a slice must not panic on others either.
         let hi = hi.max(lo);
         match mode {
             Mode::Skip => answers.push(lower, *upper, Mode::Skip),
@@ -110,6 +112,7 @@ pub fn answer(items: &[Item], theirs: &Ranges) -> (Vec<Ranges>, Found) {
 }
 
 fn index(items: &[Item], point: Point) -> usize {
+    // Nothing lies beyond the end, not even an item that stands exactly there.
     if point == Point::END {
         return items.len();
     }
@@ -123,6 +126,7 @@ fn split(
     out: &mut Answers,
 ) {
     let inside = &items[lo..hi];
+    // An empty list is said, too: the other side then tells of all that it has there.
     if inside.len() <= LIST_MAX {
         let list = inside.iter().map(|item| (item.point, short(&item.digest)));
         out.push(lower, upper, Mode::List(list.collect()));
@@ -130,10 +134,14 @@ fn split(
     }
     let mut from = lower;
     for part in 0..PARTS {
+        // Parts of equally many items, not of equal times: the rounds do not depend on where items
+        // lie.
         let (a, b) = (
             inside.len() * part / PARTS,
             inside.len() * (part + 1) / PARTS,
         );
+        // Bounds are said with the ranges, so the other side cuts at the same points whatever it
+        // has.
         let bound = inside.get(b).map_or(upper, |next| next.point);
         let sum = fingerprint(&inside[a..b]);
         out.push(from, bound, Mode::Fingerprint(sum));
@@ -149,6 +157,7 @@ fn compare(items: &[Item], (lo, hi): (usize, usize), list: &[(Point, [u8; 8])], 
         }
         match listed.next_if(|(point, _)| *point == item.point) {
             Some((_, digest)) if *digest == short(&item.digest) => found.equal.push(lo + offset),
+            // Both have it, each otherwise: both have something to tell of it.
             Some((point, _)) => {
                 found.theirs.push(*point);
                 found.mine.push(lo + offset);
@@ -171,6 +180,8 @@ fn fingerprint(items: &[Item]) -> [u8; 16] {
     for item in items {
         let mut carry = false;
         for (word, bytes) in sum.iter_mut().zip(item.digest.as_chunks::<8>().0) {
+            // Modulo 2^256, whose last carry is dropped, so that the order of items does not
+            // matter.
             let (added, first) = word.overflowing_add(u64::from_le_bytes(*bytes));
             let (added, second) = added.overflowing_add(u64::from(carry));
             (*word, carry) = (added, first || second);
@@ -202,16 +213,19 @@ impl Answers {
             _ => 0,
         };
         let full = self.open.ranges.len() as u64 >= RANGES_MAX;
+        // What does not fit any more begins another message.
         if full || self.items + items > ITEMS_MAX {
             self.flush();
         }
         if self.open.ranges.is_empty() {
+            // What is to be skipped in front is left out: `from` says where the first range begins.
             if mode == Mode::Skip {
                 return;
             }
             self.open.from = lower;
         }
         self.items += items;
+        // Skips that follow each other are one range.
         if let (Mode::Skip, Some((bound, Mode::Skip))) = (&mode, self.open.ranges.last_mut()) {
             *bound = upper;
         } else {
@@ -284,6 +298,8 @@ impl Ranges {
                     for _ in 0..length {
                         let point = read_point(r, last)?;
                         let previous = list.last().map(|(point, _)| *point);
+                        // Sorted, as `compare` walks through two sorted lists and would pass over
+                        // others.
                         if point < lower || previous.is_some_and(|before| before >= point) {
                             return Err(DecodeError::Invalid("list"));
                         }
@@ -316,11 +332,13 @@ impl Ranges {
 
 /// A point, its time as the distance from the one before.
 fn write_point(w: &mut Writer, last: Time, point: &Point) {
+    // Points come in order, so what is made here never wraps.
     w.number(point.time.0.wrapping_sub(last.0))
         .bytes(&point.name);
 }
 
 fn read_point(r: &mut Reader<'_>, last: Time) -> Result<Point, DecodeError> {
+    // A sum that wraps comes out before the last one, which is refused.
     let time = Time(last.0.wrapping_add(r.number("time", u64::MAX)?));
     let name = r.array("name")?;
     if time < last {

@@ -72,6 +72,7 @@ impl Remote {
     /// It did not answer; whether too often to be believed.
     pub(super) const fn failed(&mut self, rests: Time) -> bool {
         self.rests = rests;
+        // It is forgotten at a few of them, so this never overflows.
         self.failures += 1;
         self.failures >= FAILURES_MAX
     }
@@ -97,6 +98,7 @@ pub(super) enum Fit {
 #[derive(Debug, Default)]
 pub(super) struct Session {
     /// What was here when the contact began, for reconciling.
+    /// It does not follow what changes: the two sides would compare other lists in each round.
     pub(super) items: Option<Vec<(Item, ContentNo)>>,
     pub(super) reconciled: u32,
     pub(super) remote: BTreeMap<ContentNo, Remote>,
@@ -112,6 +114,7 @@ pub(super) struct Session {
     /// What it was asked and has not answered, and when another one is asked.
     pub(super) owed: BTreeMap<Question, Time>,
     /// What it did not answer in time.
+    /// The oldest first, which goes when there are too many.
     late: VecDeque<Question>,
     /// Contents that it is to be told of.
     pub(super) tell: BTreeSet<ContentNo>,
@@ -121,6 +124,7 @@ pub(super) struct Session {
     pub(super) dirty: BTreeSet<ContentNo>,
     /// Contents of which it has something that is lacking here, by rank.
     pub(super) offers: BTreeSet<(Rank, ContentNo)>,
+    /// Where each content stands in `offers`: the two always agree.
     ranks: BTreeMap<ContentNo, Rank>,
     /// The segment that was asked of it last, and how urgent that was.
     pub(super) latest: Option<(Place, u8)>,
@@ -146,6 +150,7 @@ impl Session {
 
     /// Takes an answer.
     pub(super) fn answered(&mut self, question: &Question) -> Fit {
+        // Exactly this question: an answer beside it must not stand for it.
         if self.owed.remove(question).is_some() {
             return Fit::Owed;
         }
@@ -164,6 +169,8 @@ impl Session {
         let due: Vec<Question> = due.map(|(question, _)| *question).collect();
         for question in &due {
             self.owed.remove(question);
+            // Only so many are remembered. An older answer is of no use, and no lie either while
+            // nothing is owed.
             if self.late.len() >= OWED_MAX {
                 self.late.pop_front();
             }
@@ -190,6 +197,7 @@ impl Session {
             return 0;
         };
         if let Some(number) = self.numbers.get_mut(&remote.no) {
+            // Its number stays known, so that what it says of it on the way is no lie.
             *number = None;
         }
         self.claims.bytes = self.claims.bytes.saturating_sub(remote.weight);

@@ -72,6 +72,7 @@ impl Relay {
         };
         self.room = None;
         ours.here.insert(run.start, run.end);
+        // It is here all the same, whatever it was refused for.
         ours.refused.remove(run.start, run.end);
         let came = ours.pending.range(run.start..run.end);
         let came: Vec<u64> = came.map(|(sequence, _)| *sequence).collect();
@@ -107,6 +108,8 @@ impl Relay {
         };
         self.room = None;
         ours.here.remove(run.start, run.end);
+        // What was damaged is fetched again. What the store let go would only be let go again, and
+        // shows that there is no room.
         if !torn {
             ours.refused.insert(run.start, run.end);
             base.crowded = base.now.after(CROWDED);
@@ -136,6 +139,7 @@ impl Relay {
 
     /// A segment could not be taken. What was asked for it is taken back.
     fn refused(&mut self, base: &mut Base, place: Place, forever: bool) {
+        // Its chunk groups are gone with it, so it begins anew when it is wanted again.
         self.settle_pending(base, place);
         if !forever {
             return self.pause(base, place.content);
@@ -144,6 +148,7 @@ impl Relay {
             track.refused.insert(place.sequence, place.sequence + 1);
         }
         self.dirty.insert(place.content);
+        // Whole segments may have waited for this one.
         self.adopt_ready(base, place.content, place.track);
     }
 
@@ -168,6 +173,7 @@ impl Relay {
     fn pause(&mut self, base: &mut Base, at: ContentNo) {
         let until = base.now.after(PAUSE);
         self.paused.insert(at, until);
+        // Nothing but time ends it.
         base.wake_at(until);
         self.dirty.insert(at);
     }

@@ -48,6 +48,7 @@ pub struct Summary {
 /// Summaries, with each publisher's key named once.
 pub(super) fn write_summaries(summaries: &[Summary], w: &mut Writer) {
     let mut publishers: Vec<PublisherKey> = summaries.iter().map(|it| it.key.publisher).collect();
+    // Most contents that a node tells of have few publishers, and a key takes 32 bytes.
     publishers.sort_unstable();
     publishers.dedup();
     w.number(publishers.len() as u64);
@@ -56,6 +57,7 @@ pub(super) fn write_summaries(summaries: &[Summary], w: &mut Writer) {
     }
     w.number(summaries.len() as u64);
     for summary in summaries {
+        // Sorted, each once, and this one is among them.
         let at = publishers.partition_point(|key| *key < summary.key.publisher);
         w.number(at as u64);
         summary.write(w);
@@ -162,10 +164,12 @@ impl Summary {
         if flags & 2 > 0 {
             summary.to = read_addressees(r)?;
         }
+        // An empty list is said by the flag alone: this would be a second encoding.
         if summary.to.is_empty() && flags & 2 > 0 {
             return Err(DecodeError::Invalid("addressees"));
         }
         (summary.hops, summary.copies) = read_spread(r)?;
+        // The limit is for all tracks together: it bounds the memory that a content takes.
         let mut runs_left = SUMMARY_RUNS_MAX;
         for _ in 0..r.number("tracks", TRACKS_MAX)? {
             let rendition = read_rendition(r)?;

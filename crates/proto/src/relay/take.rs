@@ -41,6 +41,8 @@ impl Relay {
         let mut rest = SequenceRuns::of(run.start, run.end);
         for known in known {
             rest.remove(known.sequence, known.sequence + 1);
+            // It may have come another way meanwhile. An empty payload has no chunk group that
+            // could be asked for.
             let useless = ours.here.contains(known.sequence) || group_count(known.length) == 0;
             if useless
                 || !run.contains(known.sequence)
@@ -62,6 +64,7 @@ impl Relay {
             ours.pending.insert(known.sequence, pending);
         }
         // What the answer leaves out is not to be had from there.
+        // Segments that are here need no record, so their absence says nothing.
         let rest = rest.without(&ours.here);
         for gone in rest.runs() {
             match from {
@@ -71,9 +74,12 @@ impl Relay {
                         remote.lost(track, *gone);
                     }
                 }
+                // The store knows all records of a finished content: what it leaves out is not part
+                // of it.
                 None => ours.refused.insert(gone.start, gone.end),
             }
         }
+        // All chunk groups may be here: from before, or by another segment with the same payload.
         self.adopt_ready(base, at, track);
         self.dirty.insert(at);
     }
@@ -92,10 +98,12 @@ impl Relay {
         };
         let when = (now, contact.round_trip());
         let Some(came) = base.pieces.arrived(no, request, groups, when) else {
+            // It was given up: a sign of life, and nothing that was owed.
             return contact.hear(now);
         };
         let owes = self.sessions.get(&no).is_some_and(|it| !it.owed.is_empty());
         contact.gave(now, came.more || owes);
+        // Duplicates are counted in whole chunk groups, the last of which may be shorter.
         contact.stats.received += came.bytes.saturating_sub(came.duplicate);
         contact.stats.duplicate += came.duplicate;
         contact.stats.segments += u64::from(came.whole);
@@ -148,6 +156,7 @@ impl Relay {
                         ready.push(*sequence);
                     }
                 } else if in_order
+                    // So much whole content is worth more than a playlist without a gap.
                     && whole < WAITING_MAX
                     && (pending.is_flying(pieces) || offered(*sequence))
                 {
@@ -195,6 +204,7 @@ impl Relay {
             let why = "it sent bytes that do not match what their publisher signed".to_owned();
             return base.leave(no, why);
         }
+        // Whatever is left of the request would be proven by hashes of which one was wrong.
         let Some(place) = self.release(base, no, request) else {
             return;
         };
@@ -204,6 +214,7 @@ impl Relay {
         };
         let theirs = remote.track(place.track).map(|(track, _)| track);
         let theirs = theirs.map(|track| (remote.no.asked(), track));
+        // It is asked of somebody else, who may have it undamaged.
         remote.lost(place.track, Run::one(place.sequence));
         if let Some((theirs, track)) = theirs {
             base.send(no, RelayMessage::Damaged(theirs, track, place.sequence));
@@ -214,6 +225,7 @@ impl Relay {
 
     /// What was asked for is not there any more.
     pub(crate) fn gone(&mut self, base: &mut Base, no: ContactNo, request: RequestNo) {
+        // Also when it was given up here: the driver may still expect it.
         base.out.push_back(Output::Unask {
             contact: no,
             request,
@@ -222,6 +234,7 @@ impl Relay {
             return;
         };
         self.lost_there(no, place);
+        // Whole segments behind it wait no longer when nobody else offers it.
         self.adopt_ready(base, place.content, place.track);
     }
 
@@ -291,10 +304,12 @@ impl Relay {
         let fits = |no: ContactNo| no != contact && (!slow || base.pieces.is_faster(no, contact));
         let others = self.sessions.iter().filter(|(no, _)| fits(**no));
         let mut others = others.filter_map(|(_, it)| it.remote.get(&place.content));
+        // Nobody else has it, or would give it sooner: it is waited for on.
         if !others.any(|remote| remote.has(place.track, place.sequence)) {
             return;
         }
         give_up(base, contact, request);
+        // Or the same contact would be asked for it again.
         self.lost_there(contact, place);
         self.calm(base, contact);
         base.work_for_all();
@@ -318,6 +333,7 @@ impl Relay {
             self.claimed = self.claimed.saturating_sub(session.forget(at));
             self.forget_idle(base, vec![at]);
         }
+        // Nothing else may happen by which it would be asked again.
         base.wake_at(rests);
         self.calm(base, no);
         self.dirty.insert(at);

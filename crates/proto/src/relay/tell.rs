@@ -28,14 +28,17 @@ impl Relay {
         let config = &base.config;
         let is_end = entry.is_for(&contact.node);
         let takes = is_end || contact.interest.covers(&entry.key);
+        // A node passes on what it takes itself, or is to get.
         if !takes || !(config.interest.covers(&entry.key) || entry.is_for(&config.own)) {
             return false;
         }
         let rank = usize::from(entry.priority.rank());
         let hops = config.hops[rank];
+        // Whoever got it would be one node further.
         if hops > 0 && entry.hops >= hops {
             return false;
         }
+        // The last copy is for the end of its way alone (spray and wait).
         config.copies[rank] == 0
             || entry.copies_left > 1
             || is_end
@@ -49,6 +52,7 @@ impl Relay {
         if let Some(kept) = session.and_then(|session| session.items.take()) {
             return kept;
         }
+        // All contents are looked at for it, at the cost of the contact. It may be left for that.
         base.spend(no, self.entries.len() as u64 / 4);
         let Some(contact) = base.contacts.get(no) else {
             return Vec::new();
@@ -95,6 +99,7 @@ impl Relay {
         }
         let items = self.items(base, no);
         let only: Vec<Item> = items.iter().map(|(item, _)| *item).collect();
+        // Fingerprints are sums over all items that a range has.
         base.spend(no, only.len() as u64 / 16);
         let (answers, found) = reconcile::answer(&only, ranges);
         for answer in answers {
@@ -105,6 +110,7 @@ impl Relay {
         for part in names.chunks(NAMES) {
             base.send(no, RelayMessage::Lacking(part.to_vec()));
         }
+        // That it has the same is known without a summary.
         for at in found.equal {
             self.seen_on(base, no, items[at].1);
         }
@@ -117,16 +123,19 @@ impl Relay {
         if self.is_endless(base, no) {
             return;
         }
+        // Only among what it may know: a name that it has got somewhere tells it nothing.
         let items = self.items(base, no);
         base.spend(no, items.len() as u64 / 16 + names.len() as u64 / 4);
         let starts = items
             .iter()
             .map(|(item, at)| (short(&item.point.name), *at));
         let mut by_name: Vec<([u8; 8], ContentNo)> = starts.collect();
+        // Thousands of names are looked up among tens of thousands.
         by_name.sort_unstable();
         let lacked = names.iter().flat_map(|name| {
             let from = by_name.partition_point(|(other, _)| other < name);
             let same = by_name[from..].iter();
+            // Names are cut to eight bytes: two may begin alike, and both are told of.
             let same = same.take_while(move |(other, _)| other == name);
             same.map(|(_, at)| *at)
         });
@@ -180,12 +189,14 @@ impl Relay {
                 continue;
             };
             let told = session.told.get(&at).copied();
+            // It has no number for the content, or not for this track: a summary gives it both.
             if told.is_none_or(|tracks| track.at() >= tracks) {
                 self.tell_one(base, no, at);
                 continue;
             }
             let remote = session.remote.get(&at);
             let has = remote.and_then(|remote| remote.track(track));
+            // It has them itself; it may have given them.
             if has.is_some_and(|(_, here)| here.covers(run.start, run.end)) {
                 continue;
             }
@@ -209,6 +220,7 @@ impl Relay {
             let message = match lost {
                 Some((track, _)) if track.at() >= tracks => continue,
                 Some((track, run)) => {
+                    // What was not told yet would come after its loss.
                     if let Some(news) = session.news.get_mut(&(at, track)) {
                         news.remove(run.start, run.end);
                     }
@@ -231,10 +243,12 @@ impl Relay {
         let Some(session) = self.sessions.get_mut(&no) else {
             return;
         };
+        // Not until half of its quota is free: else it would be asked for one at a time.
         let room = Claims::UNPROVEN_MAX / 2;
         if !session.deferred.is_empty() && session.claims.unproven < room {
             let names: Vec<_> = session.deferred.iter().take(DEFERRED).copied().collect();
             for name in &names {
+                // One for which there is no room comes back among them when its summary comes.
                 session.deferred.remove(name);
             }
             base.send(no, RelayMessage::Lacking(names));
@@ -242,6 +256,8 @@ impl Relay {
         if session.tell.is_empty() && session.news.is_empty() {
             return;
         }
+        // Contents before news: news name tracks by the numbers that summaries give them.
+        // All at once: publishers are named once a message.
         let contents = std::mem::take(&mut session.tell);
         self.tell_contents(base, no, contents.into_iter().collect());
         let news = match self.sessions.get_mut(&no) {
@@ -261,6 +277,7 @@ impl Relay {
         let profile = base.contacts.get(no).map(|contact| contact.profile);
         let most = profile.unwrap_or_default().batch_bytes();
         for at in contents {
+            // An echo where it can be one: it names content and tracks by numbers.
             if let Some(echo) = self.echo_of(base, no, at) {
                 let size = echo.size();
                 let full = echoes.len() as u64 >= ECHOES_MAX;
@@ -295,6 +312,7 @@ impl Relay {
         if base.config.copies[usize::from(entry.priority.rank())] == 0 {
             return 0;
         }
+        // 0 would stand for any number.
         (entry.copies_left / 2).max(1)
     }
 
@@ -313,6 +331,8 @@ impl Relay {
             (track.name.clone(), shown)
         });
         let tracks: Vec<_> = tracks.collect();
+        // Tracks that are added later have numbers that it does not know. What is news until now is
+        // in the summary.
         session.told.insert(at, tracks.len());
         session.news.retain(|(other, _), _| *other != at);
         Some(Summary {
@@ -337,6 +357,8 @@ impl Relay {
         let session = self.sessions.get_mut(&no)?;
         let remote = session.remote.get(&at)?;
         let finished = entry.manifest.is_some();
+        // An echo only says whether it is the same manifest, and has no place for receipts and
+        // parts of segments.
         let same = !finished || entry.hint() == remote.manifest;
         let more = !entry.receipts.is_empty() || !partials(entry, &base.pieces).is_empty();
         if !same || more {
@@ -345,6 +367,7 @@ impl Relay {
         let mut runs_left = SUMMARY_RUNS_MAX;
         let mut tracks = Vec::new();
         for (index, track) in entry.tracks.iter().enumerate() {
+            // A track that it did not name has no number there: only a summary can tell of it.
             let (theirs, _) = remote.track(TrackNo(index as u16))?;
             let shown = track.here.first_runs(runs_left);
             runs_left -= shown.runs().len();
@@ -393,6 +416,7 @@ impl Relay {
             .filter(|remote| is_lacking(entry, remote));
         let rank = lacking
             .map(|remote| entry.rank(remote, (base.now, self.meetings), (config, &base.pieces)));
+        // Also with none, which takes it out of the offers.
         session.offer(at, rank);
         if rank.is_some() {
             base.work.insert(no);
@@ -402,6 +426,7 @@ impl Relay {
 
 /// Whether a contact has something of a content that is lacking here.
 pub(super) fn is_lacking(entry: &Entry, remote: &Remote) -> bool {
+    // Before all else: receipts, by which it is known to have arrived, need the manifest.
     if entry.manifest.is_none() && remote.manifest.is_some() {
         return true;
     }
@@ -427,6 +452,7 @@ fn partials(entry: &Entry, pieces: &Pieces) -> Vec<(TrackNo, u64, GroupRuns)> {
             let Some(have) = pieces.get(pending.piece).map(|it| it.have()) else {
                 continue;
             };
+            // What came in many pieces takes many bytes to tell and is soon different.
             let worth = !have.is_empty() && have.runs().len() <= PARTIAL_RUNS_MAX;
             if worth && (partials.len() as u64) < PARTIALS_MAX {
                 partials.push((TrackNo(index as u16), *sequence, have.clone()));

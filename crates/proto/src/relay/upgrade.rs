@@ -41,12 +41,14 @@ impl Relay {
         let (Some(total), Some(no)) = (upgrade.total, upgrade.contact) else {
             return;
         };
+        // One batch after another, as each begins where the rows that are proven end.
         let most = fits(base, no, ROW_BYTES).min(ROWS_MAX);
         let run = Run::new(upgrade.known, (upgrade.known + most).min(total));
         let Some(session) = self.sessions.get_mut(&no).filter(|_| run.count() > 0) else {
             return;
         };
         let question = Question::Rows(at, run);
+        // Messages that change nothing here may come in between.
         if session.owed.contains_key(&question) {
             return;
         }
