@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("{message}");
+            // A wrong call is told from a rule that was broken.
             ExitCode::from(if message == HELP { 2 } else { 1 })
         }
     }
@@ -110,6 +111,7 @@ fn relay(args: &[String]) -> Result<(), String> {
     while let Some(flag) = args.next() {
         match flag.as_str() {
             "--json" => json = true,
+            // It replaces all that was set, so it has to be given first.
             "--films" => options = RelayOptions::films(),
             "--trouble" => options.trouble = true,
             "--alone" => options.compare = false,
@@ -145,6 +147,7 @@ fn liars(mut rest: &[String]) -> Result<(), String> {
     let (mut first, mut seeds, mut only) = (0, 20, None);
     while let [flag, value, more @ ..] = rest {
         match flag.as_str() {
+            // A seed that is named is one to look at again.
             "--seed" => (first, seeds) = (number(value)?, 1),
             "--seeds" => seeds = number(value)?,
             "--liar" => only = Some(value),
@@ -217,6 +220,7 @@ fn store_of(text: &str) -> Result<(Range<u64>, u64), String> {
     let wrong = || format!("{text:?} is not FROM-TO=BYTES\n\n{HELP}");
     let (names, bytes) = text.split_once('=').ok_or_else(wrong)?;
     let (from, to) = names.split_once('-').ok_or_else(wrong)?;
+    // Both names are meant, so the end is one more.
     Ok((number(from)?..number(to)?.saturating_add(1), number(bytes)?))
 }
 

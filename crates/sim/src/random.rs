@@ -25,6 +25,8 @@ impl Random {
         if end == 0 {
             0
         } else {
+            // The upper half of the product is spread evenly but for what 64 bits cannot divide,
+            // and takes no division.
             ((self.next() as u128 * end as u128) >> 64) as u64
         }
     }

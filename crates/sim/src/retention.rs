@@ -152,6 +152,7 @@ impl Model {
         self.now = self
             .now
             .after(Duration::from_millis(self.random.below(60_000)));
+        // What has expired goes first, or something else would go for it.
         self.expire();
         let rank = self.random.below(3) as u8;
         let priority = Priority::from_rank(rank).ok_or("no such priority")?;
@@ -163,6 +164,7 @@ impl Model {
                 sequence: self.random.below(100),
                 pinned: self.random.below(1000) == 0,
             },
+            // Some tens of segments fill the store, so that it is soon under pressure.
             length: 1 + self.random.below(self.options.limit / 20),
             expires: self.now.after(priority.default_ttl()),
         };
@@ -219,21 +221,27 @@ impl Model {
         };
         let shares = self.options.shares();
         let mut victims = Victims::default();
+        // The steps of the policy: within itself, then what other priorities have beyond their
+        // shares, then whatever yields.
         let own = shares.excess(self.of_class, priority, length);
         self.gather(&mut victims, Some(priority), priority, |v| {
             v.of_class >= own
         })?;
         for class in Priority::ALL.into_iter().filter(|class| *class != priority) {
             let beyond = shares.excess(self.of_class, class, 0);
+            // Counted for each priority by itself; what goes is one list.
             victims.of_class = 0;
             self.gather(&mut victims, Some(class), class, |v| {
                 v.of_class >= beyond || v.freed >= needed
             })?;
         }
         self.gather(&mut victims, None, priority, |v| v.freed >= needed)?;
+        // Victims are only named until here, so that nothing goes in vain.
         if victims.freed < needed {
             return Ok(false);
         }
+        // What is beyond its share may go for a lower priority, too. Looked at before anything
+        // goes.
         let beyond = Priority::ALL.map(|class| shares.excess(self.of_class, class, 0) > 0);
         for id in victims.ids {
             let held = self.remove(id).ok_or("a victim is not held")?;
@@ -283,6 +291,7 @@ impl Model {
                 self.used, self.options.limit
             ));
         }
+        // Counted anew, as sums that are kept up to date may drift.
         let sum: u64 = self.segments.values().map(|held| held.length).sum();
         if sum != self.used {
             return Err(format!("{} bytes are counted, {sum} are held", self.used));
@@ -292,6 +301,7 @@ impl Model {
             let held = self.segments.values().filter(of_class);
             let may_go = held.filter(|held| !held.holding.pinned).count();
             let excess = self.options.shares().excess(self.of_class, class, 0);
+            // One segment alone may be larger than a share.
             if excess > 0 && may_go > 1 {
                 return Err(format!("{class} is {excess} bytes beyond its share"));
             }

@@ -37,9 +37,11 @@ impl World {
     /// Takes the medium for a direction of a contact; one that does not get it waits.
     pub(super) fn take_medium(&mut self, ends: [u32; 2], at: (u32, usize)) -> bool {
         let users = self.users(ends, at.1);
+        // All or none: a direction that held one medium while it waits for another could stop both.
         let busy = users.iter().find(|node| self.media[**node as usize].busy);
         if let Some(node) = busy {
             let waiting = &mut self.media[*node as usize].waiting;
+            // It asks again with each parcel that it gets.
             if !waiting.contains(&at) {
                 waiting.push_back(at);
             }

@@ -68,11 +68,13 @@ impl Contacts {
     /// The numbers of a node's contacts, from the lowest on.
     pub(super) fn of(&self, node: u32) -> Vec<u32> {
         let mut numbers = self.of_node[node as usize].clone();
+        // Not by when they began: what is done to all of them has one order.
         numbers.sort_unstable();
         numbers
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Contact> {
+        // `NONE` is beyond all places, and so finds nothing.
         let place = self.places[number as usize];
         self.arena.places.get(place as usize)?.as_ref()
     }

@@ -32,6 +32,8 @@ impl World {
                 let Some(content) = self.content(node, no) else {
                     return;
                 };
+                // Records have no bytes here: the first byte of a signature says which one it
+                // stands for. One message has 16, so a byte is enough.
                 let sent: Vec<u64> = records.iter().map(|(_, s)| u64::from(s.0[0])).collect();
                 let mut known =
                     self.nodes[node as usize].recall(&self.setup.universe, content, run);
@@ -149,6 +151,7 @@ impl World {
         if let Some(capacity) = self.setup.capacity_of(node)
             && spec.publisher != node
         {
+            // What a node publishes for all comes on top of its limit.
             let own: u64 = universe
                 .specs
                 .iter()
@@ -157,6 +160,7 @@ impl World {
                 .sum();
             assert!(it.used <= capacity + own, "a store is over its limit");
         }
+        // A growing content is entered with its first segment, as it has no manifest.
         if it
             .held
             .get(&content)
@@ -171,6 +175,7 @@ impl World {
             run: Run::one(sequence),
         };
         it.handle(now, stored);
+        // It is whole now: the core signs a receipt when it hears of that.
         if spec.to == Some(node) {
             let facts = it.facts(universe, content);
             let content = place.content;
@@ -181,6 +186,7 @@ impl World {
             self.outcome.delivered += 1;
             self.outcome.delay_seconds += now.since(spec.published(sequence)).as_secs();
         }
+        // Two runs are the same when every segment came to the same node at the same time.
         for number in [now.0, u64::from(node), u64::from(content), sequence] {
             self.hasher.update(&number.to_le_bytes());
         }

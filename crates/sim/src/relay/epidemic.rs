@@ -35,9 +35,12 @@ enum Event {
 }
 
 struct Node {
+    /// A bit for each segment: what one node has and another one lacks is found 64 at a time.
     held: Vec<u64>,
+    /// What may go for others, the oldest first. What it published itself is not among it.
     order: VecDeque<u32>,
     used: u64,
+    /// What was dropped and comes again is not delivered once more.
     ever: Vec<u64>,
     /// Segments that are on their way to it.
     coming: Vec<u64>,
@@ -152,6 +155,7 @@ impl<'a> Epidemic<'a> {
         let mut broken = false;
         for side in 0..2 {
             if let Some((segment, _, since)) = self.sending[number][side].take() {
+                // All that was sent of it is lost: this routing knows no parts.
                 broken = true;
                 let to = [meeting.b, meeting.a][side] as usize;
                 self.nodes[to].coming[segment as usize / 64] &= !(1 << (segment % 64));
@@ -176,6 +180,7 @@ impl<'a> Epidemic<'a> {
         for at in sequence..end {
             let segment = self.first[content as usize] + at as u32;
             let node = &mut self.nodes[spec.publisher as usize];
+            // What it publishes takes no room, as in the world of the relay.
             node.held[segment as usize / 64] |= 1 << (segment % 64);
             self.copies[segment as usize] += 1;
         }
@@ -217,6 +222,7 @@ impl<'a> Epidemic<'a> {
         let start = self.random.below(words as u64) as usize;
         let (from, to) = (&self.nodes[from], &self.nodes[to]);
         let (at, lacking) = (0..words).find_map(|offset| {
+            // Any word, then any segment of it: not quite even, but without counting all.
             let at = (start + offset) % words;
             let lacking = from.held[at] & !to.held[at];
             (lacking != 0).then_some((at, lacking))
@@ -224,6 +230,7 @@ impl<'a> Epidemic<'a> {
         let mut skip = self.random.below(u64::from(lacking.count_ones()));
         let mut bits = lacking;
         while skip > 0 {
+            // The lowest bit goes.
             bits &= bits - 1;
             skip -= 1;
         }
@@ -244,6 +251,8 @@ impl<'a> Epidemic<'a> {
                     (best, equals) = (Some((copies, segment)), 1);
                 } else if best.is_some_and(|(least, _)| copies == least) {
                     equals += 1;
+                    // Of all that are equal each stays with the same chance, after one look at
+                    // them.
                     if self.random.below(equals) == 0 {
                         best = Some((copies, segment));
                     }
@@ -275,6 +284,7 @@ impl<'a> Epidemic<'a> {
         };
         let takes = std::time::Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
         self.order += 1;
+        // A transfer that was cut has an event left: the stamp tells it from that of the next one.
         let stamp = self.order;
         self.sending[number][side] = Some((segment, stamp, self.now));
         let done = self.now.after(takes).after(self.setup.delay);
@@ -301,6 +311,7 @@ impl<'a> Epidemic<'a> {
         self.nodes[to as usize].coming[word] &= !mask;
         let groups = spec.length.div_ceil(CHUNK_GROUP_BYTES);
         self.outcome.payload_bytes += groups * CHUNK_GROUP_BYTES;
+        // It was on its way when its time was over.
         if self.now >= spec.expires() {
             return;
         }
@@ -311,6 +322,7 @@ impl<'a> Epidemic<'a> {
         }
         let limit = self.setup.capacity.unwrap_or(u64::MAX);
         while node.used + spec.length > limit {
+            // A store that is smaller than a segment never has room.
             let Some(oldest) = node.order.pop_front() else {
                 return;
             };

@@ -31,6 +31,8 @@ impl World {
         };
         let micros = self.now.since(*since).as_micros();
         let rate = u128::from(self.setup.rate.unwrap_or(u64::MAX));
+        // Frames that came whole are verified one by one and kept, so a cut costs less than one of
+        // them.
         let bytes = (micros * rate / 1_000_000) as u64;
         let whole = (bytes / GROUP_BYTES).min(data.groups.count());
         self.outcome.lost_bytes += bytes.saturating_sub(whole * GROUP_BYTES);
@@ -54,6 +56,7 @@ impl World {
             if let Parcel::Data(data) = &parcel {
                 let bytes = Delivery::serving_bytes(&data.groups);
                 let sent = Input::Sent { contact, bytes };
+                // Only noted: this is called while the outputs of that node are worked off.
                 self.nodes[node as usize].handle(self.now, sent);
             }
             let parcel = self.queue.parcels.put(parcel);
@@ -76,9 +79,11 @@ impl World {
         let ends = contact.ends;
         let direction = &contact.directions[side];
         let is_idle = direction.messages.is_empty() && direction.data.is_empty();
+        // The medium comes last: it is taken only when there is something to send.
         if direction.sending.is_some() || is_idle || !self.take_medium(ends, (number, side)) {
             return;
         }
+        // Looked up once more, as the medium needs the whole world in between.
         let Some(contact) = self.contacts.get_mut(number) else {
             return;
         };
@@ -166,6 +171,7 @@ impl World {
         }
         let contact = ContactNo(number);
         if bad {
+            // Nothing more of an answer is taken once a part of it was wrong.
             self.nodes[to as usize].forget_answer(contact, request);
             return self.input(to, Input::Damaged { contact, request });
         }
@@ -184,6 +190,7 @@ impl World {
             self.outcome.duplicate_bytes += bytes;
         }
         self.outcome.payload_bytes += bytes;
+        // Room is made as parts come, and not when they are asked for.
         if self.setup.universe.is_addressed() && !self.make_room(to, (content, sequence), bytes) {
             let place = self.nodes[to as usize].place(&self.setup.universe, content, sequence);
             let forever = false;

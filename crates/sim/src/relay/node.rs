@@ -135,6 +135,7 @@ impl Node {
 
     /// The core's number for a content.
     pub(super) fn no(&mut self, universe: &Universe, content: u32) -> ContentNo {
+        // The core may have forgotten the content, and gives it another number then.
         if let Some(no) = self.numbers.get(&content)
             && self.core.key(*no).is_some()
         {
@@ -150,6 +151,7 @@ impl Node {
     pub(super) fn facts(&self, universe: &Universe, content: u32) -> Facts {
         let spec = &universe.specs[content as usize];
         let admitted = self.held.get(&content).is_some_and(|held| held.admitted);
+        // No manifest exists: any hash that each content has for itself will do.
         let mut hash = [0; 32];
         hash[..4].copy_from_slice(&content.to_le_bytes());
         Facts {
@@ -186,6 +188,7 @@ impl Node {
         run: SequenceRun,
         now: Time,
     ) {
+        // A growing content is published in many steps, and entered with the first.
         let spec = &universe.specs[content as usize];
         if !self.held.contains_key(&content) {
             self.admit(universe, content, now);
@@ -231,6 +234,7 @@ impl Node {
     pub(super) fn recall(&self, universe: &Universe, content: u32, run: SequenceRun) -> Vec<Known> {
         let spec = &universe.specs[content as usize];
         let held = self.held.get(&content);
+        // Records are not simulated: whoever may ask is told the truth.
         let known = (run.start..run.end.min(spec.segments)).map(|sequence| Known {
             sequence,
             root: root(content, sequence),
@@ -270,12 +274,14 @@ impl Node {
         now: Time,
     ) {
         let held = self.hold(content);
+        // It came another way meanwhile.
         if held.here.contains(sequence) {
             return;
         }
         let part = held.partial.entry(sequence).or_default();
         let before = part.count();
         part.insert(groups.start, groups.end);
+        // Only messages are so large, and stores so small, that parts of them matter.
         if universe.is_addressed() {
             self.used += (part.count() - before) * CHUNK_GROUP_BYTES;
             self.parts.insert((content, sequence), now);
@@ -319,6 +325,7 @@ impl Node {
             copies,
             created: spec.published(sequence),
             sequence,
+            // Without a limit nothing ever goes, and no queue is kept.
             pinned: own || self.capacity.is_none(),
         })
     }
@@ -352,6 +359,7 @@ impl Node {
                 continue;
             }
             let first = self.evictable.first().copied();
+            // Nothing goes for what has a lower priority.
             let Some((_, other, sequence)) = first.filter(|it| it.0.yields_to(spec.priority))
             else {
                 return (victims, false);
@@ -375,6 +383,7 @@ impl Node {
 
     /// Forgets what is here of a segment that was not adopted.
     pub(super) fn drop_part(&mut self, at: (u32, u64)) {
+        // Only parts that were counted are taken off again.
         if self.parts.remove(&at).is_none() {
             return;
         }
@@ -412,6 +421,7 @@ impl Node {
                 if !held.here.contains(sequence) {
                     continue;
                 }
+                // As it was ranked when it came: with one copy, of whoever gave it.
                 let first = u16::from(spec.publisher != self.number);
                 let before = held.copies.insert(sequence, *count).unwrap_or(first);
                 if before == *count {
@@ -436,6 +446,7 @@ impl Node {
         let others = |(content, held): &(&u32, &mut Held)| {
             universe.specs[**content as usize].publisher != self.number && !held.here.is_empty()
         };
+        // What is its own it could not fetch again.
         let mut held: Vec<_> = self.held.iter_mut().filter(others).collect();
         if held.is_empty() {
             return None;
@@ -469,6 +480,7 @@ impl Node {
         let universe = &setup.universe;
         self.core = Delivery::new(setup.config_of(self.number), self.time(now));
         (self.up, self.timer) = (true, Time::MAX);
+        // Numbers are those of a core that is gone.
         self.contents.clear();
         self.numbers.clear();
         self.expected.clear();
@@ -481,6 +493,7 @@ impl Node {
             let admitted = held.admitted;
             if gone {
                 let no = self.no(universe, content);
+                // A store remembers what was removed, and says so at its start.
                 let refused = Input::RefusedContent {
                     content: no,
                     forever: true,

@@ -30,12 +30,15 @@ impl Oracle {
         let mut arrivals = vec![None; self.of_node.len()];
         let mut queue = BinaryHeap::from([Reverse((start, source))]);
         while let Some(Reverse((at, node))) = queue.pop() {
+            // The earliest comes out of the queue first; later ones are of no interest.
             if arrivals[node as usize].is_some() {
                 continue;
             }
             arrivals[node as usize] = Some(at);
             for meeting in &self.of_node[node as usize] {
+                // Of two ends and one of them, the other one is left.
                 let other = meeting.a ^ meeting.b ^ node;
+                // A meeting that goes on carries it at once, also when it began before.
                 if meeting.to > at && arrivals[other as usize].is_none() {
                     queue.push(Reverse((meeting.from.max(at), other)));
                 }
@@ -52,10 +55,12 @@ impl Oracle {
         let mut known: BTreeMap<(u32, Time), Vec<Option<Time>>> = BTreeMap::new();
         for spec in &universe.specs {
             let until = spec.expires().min(end);
+            // All segments of a finished content are there at one time.
             let steps = if spec.is_finished() { 1 } else { spec.segments };
             let each = spec.segments / steps.max(1);
             for sequence in 0..steps {
                 let start = spec.published(sequence);
+                // Contents of one node and one time arrive alike: it is worked out once for them.
                 let arrivals = known
                     .entry((spec.publisher, start))
                     .or_insert_with(|| self.arrivals(spec.publisher, start));

@@ -21,6 +21,7 @@ pub fn parse(text: &str, nodes: &[String]) -> Result<Vec<Spec>, String> {
         .collect();
     let node = |name: &str| {
         let plain = name.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        // As it stands first: a trace may use letters, too.
         let number = numbers.get(name).or_else(|| numbers.get(plain)).copied();
         number.ok_or_else(|| format!("{name:?} never meets anybody in the trace"))
     };
@@ -40,6 +41,7 @@ pub fn parse(text: &str, nodes: &[String]) -> Result<Vec<Spec>, String> {
                 number.map_err(|_| format!("{text:?} is not a number"))
             };
             Ok(Spec {
+                // A payload without bytes has no chunk group and could not be asked for.
                 length: number(bytes)?.max(1),
                 ttl: Duration::from_secs(number(minutes)?.saturating_mul(60)),
                 ..message(node(from)?, node(to)?, seconds(at)?)
@@ -59,6 +61,7 @@ pub(super) fn make(
 ) -> Vec<Spec> {
     let one = |_| {
         let from = random.below(u64::from(nodes));
+        // Never to its sender.
         let to = (from + 1 + random.below(u64::from(nodes.max(2) - 1))) % u64::from(nodes.max(1));
         Spec {
             length,

@@ -10,6 +10,7 @@ use super::universe::Meeting;
 use super::world::Parcel;
 
 /// Something that happens.
+/// Small, as millions may wait: what is large lies in an arena, and its place stands here.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     Begin(u32),
@@ -29,6 +30,8 @@ pub(super) enum Event {
 
 struct Due {
     at: Time,
+    /// What is due at one time happens in the order in which it was planned: a run has to repeat
+    /// itself.
     order: u64,
     event: Event,
 }
@@ -69,6 +72,7 @@ impl Queue {
         coming.sort_unstable_by_key(|number| Reverse((meetings[*number as usize].from, *number)));
         Self {
             heap: BinaryHeap::new(),
+            // The numbers below belong to meetings.
             order: Self::begins(meetings.len() as u32),
             coming,
             parcels: Arena::default(),
@@ -94,6 +98,7 @@ impl Queue {
     pub(super) fn next(&mut self, meetings: &[Meeting]) -> Option<(Time, Event)> {
         if let Some(number) = self.coming.last().copied() {
             let from = meetings[number as usize].from;
+            // As if it stood in the heap, which it enters only by its end.
             let begins = (from, Self::begins(number));
             let first = self.heap.peek();
             if first.is_none_or(|first| begins < (first.at, first.order)) {

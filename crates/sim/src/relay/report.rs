@@ -186,6 +186,7 @@ impl Ratios {
 /// The world that options describe.
 pub fn setup(options: &Options) -> Result<Setup, String> {
     let mut random = Random::new(options.seed);
+    // A stream of chance of its own: what is published does not change who meets whom.
     let made = || trace::make(&options.made, &mut Random::new(options.seed ^ 0x5eed));
     let trace = options.trace.clone().unwrap_or_else(made);
     let nodes = trace.names.len() as u32;
@@ -200,6 +201,8 @@ pub fn setup(options: &Options) -> Result<Setup, String> {
         .since(begin)
         .mul_f64(options.publish_until as f64 / 100.0);
     let span = u64::try_from(span.as_micros()).unwrap_or(0);
+    // Meetings are cut before anything runs, so that the oracle and epidemic routing see the same
+    // ones.
     let meetings = trace.meetings.iter().filter_map(|meeting| {
         let from = meeting.from.after(options.link_up);
         (from < meeting.to).then_some(Meeting { from, ..*meeting })
@@ -218,6 +221,7 @@ pub fn setup(options: &Options) -> Result<Setup, String> {
         Some(specs) => Universe::addressed(specs, nodes),
         None => Universe::new(specs.collect()),
     };
+    // One segment fits at least, or nothing would ever be carried.
     let percent = |percent: u64| (universe.bytes() * percent / 100).max(options.length);
     let capacity = options.store.or(options.buffer.map(percent));
     let mut config = Config::new(PublisherKey([0; 32]));
@@ -267,6 +271,7 @@ fn messages(options: &Options, trace: &Trace, end: Time) -> Result<Option<Vec<Sp
         return posted::parse(text, &trace.names).map(Some);
     }
     let nodes = trace.names.len() as u32;
+    // As for meetings: the same messages whatever else is set.
     let mut random = Random::new(options.seed ^ 0x9057);
     let made = |count| {
         let each = (options.length, options.ttl);
@@ -278,6 +283,7 @@ fn messages(options: &Options, trace: &Trace, end: Time) -> Result<Option<Vec<Sp
 fn capacities(options: &Options, trace: &Trace) -> BTreeMap<u32, u64> {
     let named = trace.names.iter().enumerate();
     let known = named.filter_map(|(node, name)| {
+        // A name that is no number is in no range.
         let name: u64 = name.parse().ok()?;
         let (_, bytes) = options
             .stores
@@ -293,8 +299,10 @@ pub fn run(options: &Options) -> Result<Report, String> {
     let setup = setup(options)?;
     let oracle = Oracle::new(setup.nodes, &setup.meetings);
     let (reachable, delay) = oracle.reachable(&setup.universe, setup.end);
+    // Its copy of the meetings is large, and the rest runs for long.
     drop(oracle);
     let beside = |rule| {
+        // Epidemic routing is written for contents that are for everybody.
         let compares = options.compare && !setup.universe.is_addressed();
         compares.then(|| epidemic::run(&setup, rule))
     };
@@ -358,6 +366,7 @@ impl Report {
     fn rows(&self) -> Vec<Row> {
         let mut rows = vec![self.row("relay", &self.relay)];
         let others = [("epidemic", &self.epidemic), ("rarest", &self.rarest)];
+        // Those that did not run have no row.
         let others = others.into_iter();
         rows.extend(others.filter_map(|(name, it)| Some(self.row(name, it.as_ref()?))));
         rows
@@ -385,6 +394,7 @@ impl Report {
             self.oracle.1
         );
         for row in self.rows() {
+            // A string takes all that is written: there is no error to look at.
             let _ = writeln!(
                 out,
                 "{:<10}{:>12}{:>10.2}{:>10.0}{:>10.3}{:>16.0}",

@@ -8,6 +8,7 @@ use super::universe::Meeting;
 use crate::random::Random;
 
 /// Most meetings that are read.
+/// With 24 bytes each they take half a gigabyte.
 const MEETINGS_MAX: usize = 20_000_000;
 
 /// Meetings, and the names of the nodes in the order of their numbers.
@@ -67,6 +68,7 @@ impl Reader {
         if a == b {
             return Err("a node meets itself".into());
         }
+        // Files name two nodes in any order; it is one pair.
         Ok((a.min(b), a.max(b)))
     }
 
@@ -89,6 +91,7 @@ impl Reader {
         self.last = self.last.max(at);
         match way {
             "up" => {
+                // One that is up is not begun again: the first time counts.
                 self.up.entry((a, b)).or_insert(at);
             }
             "down" => {
@@ -118,6 +121,7 @@ impl Reader {
 /// Makes one of meetings of the same nodes that overlap, and sorts them.
 fn joined(mut meetings: Vec<Meeting>) -> Vec<Meeting> {
     meetings.sort_unstable_by_key(|meeting| (meeting.a, meeting.b, meeting.from, meeting.to));
+    // Two nodes have one link at a time, however often a file says that they meet.
     meetings.dedup_by(|later, earlier| {
         let same = (later.a, later.b) == (earlier.a, earlier.b) && later.from <= earlier.to;
         if same {
@@ -125,6 +129,7 @@ fn joined(mut meetings: Vec<Meeting>) -> Vec<Meeting> {
         }
         same
     });
+    // By time from now on, as whoever reads them expects.
     meetings.sort_unstable();
     meetings
 }
@@ -133,6 +138,7 @@ pub(super) fn seconds(text: &str) -> Result<Time, String> {
     let seconds: f64 = text
         .parse()
         .map_err(|_| format!("{text:?} is not a time in seconds"))?;
+    // In microseconds this still fits into 64 bits. What is no number is in no range.
     if !(0.0..1e12).contains(&seconds) {
         return Err(format!("{text:?} is no time from 0 on"));
     }
@@ -159,6 +165,7 @@ pub struct Made {
 /// Makes meetings: starts are spread evenly, lengths exponentially.
 #[must_use]
 pub fn make(made: &Made, random: &mut Random) -> Trace {
+    // Each meeting is one of two nodes.
     let count = f64::from(made.nodes) * made.hourly * made.seconds / 3600.0 / 2.0;
     let fraction = |random: &mut Random| (random.next() >> 11) as f64 / (1u64 << 53) as f64;
     let nodes = u64::from(made.nodes);
@@ -172,9 +179,11 @@ pub fn make(made: &Made, random: &mut Random) -> Trace {
         let b = if random.below(100) < made.travel {
             random.below(nodes)
         } else {
+            // The last village may have fewer nodes.
             (a / village * village + random.below(village)).min(nodes - 1)
         };
         let from = fraction(random) * made.seconds;
+        // The fraction is below 1, so no logarithm of 0 is taken.
         let length = -made.length * (1.0 - fraction(random)).ln();
         if a == b {
             continue;

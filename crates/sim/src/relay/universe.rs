@@ -71,6 +71,7 @@ pub struct Universe {
 
 /// The key of a simulated node that signs nothing.
 fn node_key(node: u32) -> PublisherKey {
+    // Spread like real keys: the core remembers nodes by the first bytes.
     PublisherKey(*blake3::hash(&node.to_le_bytes()).as_bytes())
 }
 
@@ -78,6 +79,7 @@ impl Universe {
     /// Names contents of which some are for one node each: the nodes sign that they have them.
     #[must_use]
     pub fn addressed(specs: Vec<Spec>, nodes: u32) -> Self {
+        // The core checks receipts, so these nodes have keys that sign. Others save the time.
         let seed = |node: u32| *blake3::hash(&node.to_le_bytes()).as_bytes();
         let signers = (0..nodes).map(|node| SigningKey::from_seed(&seed(node)));
         Self::named(specs, signers.collect())
@@ -255,6 +257,7 @@ impl Setup {
 
     /// What nodes are told of their links: nothing of ordinary ones, else rate and delay.
     pub(super) fn profile(&self) -> Profile {
+        // A profile makes time-outs longer. On ordinary links they hold as they are.
         let is_slow = |rate: &u64| *rate < ORDINARY_RATE;
         Profile {
             rate: self.rate.filter(is_slow),

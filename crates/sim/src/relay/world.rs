@@ -21,6 +21,7 @@ use crate::random::Random;
 
 /// Bytes of a record, and of what proves rows, as they are counted.
 pub(super) const RECORD_BYTES: u64 = 260;
+// Two hashes of 32 bytes for each of 20 levels are 1,280.
 pub(super) const PROOF_BYTES: u64 = 1300;
 /// How long a crashed node is away.
 const AWAY: Duration = Duration::from_secs(60);
@@ -119,6 +120,7 @@ impl World {
         let skew = u64::try_from(faults.clocks.as_micros()).unwrap_or(0);
         let nodes = (0..setup.nodes)
             .map(|number| {
+                // Drawn for each node also where clocks are right, so that chance stays in step.
                 let clock = random.below(2 * skew + 1) as i64 - skew as i64;
                 let mut node = Node::new(number, &setup, clock);
                 node.lies = faults.liars > 0 && u64::from(number) % faults.liars == 1;
@@ -186,11 +188,14 @@ impl World {
             }
             self.now = at;
             self.happen(event);
+            // What takes no time is queued, too: two nodes that answer each other at once would
+            // call each other without end.
             while let Some(event) = self.ready.pop_front() {
                 self.happen(event);
             }
         }
         for content in 0..self.setup.universe.specs.len() as u32 {
+            // Those that expired were counted then, before they went.
             if self.setup.universe.specs[content as usize].expires() > self.setup.end {
                 self.count_reached(content);
             }
@@ -200,6 +205,7 @@ impl World {
     fn count_reached(&mut self, content: u32) {
         let contents = self.setup.universe.specs.len();
         self.outcome.reached.resize(self.nodes.len() * contents, 0);
+        // Only who ever had something of it: a world has many nodes and contents.
         for node in &self.holders[content as usize] {
             let held = self.nodes[*node as usize].held.get(&content);
             let at = *node as usize * contents + content as usize;
@@ -230,6 +236,7 @@ impl World {
                 self.drain(node);
             }
             Event::Timer(node) => {
+                // Another time may have been set since: only the latest one counts.
                 if self.nodes[node as usize].timer <= self.now {
                     self.nodes[node as usize].timer = Time::MAX;
                     self.input(node, Input::Tick);
@@ -245,6 +252,7 @@ impl World {
     }
 
     fn expire(&mut self, content: u32) {
+        // Counted before it goes.
         self.count_reached(content);
         for node in self.holders[content as usize].clone() {
             let universe = &self.setup.universe;
@@ -256,6 +264,7 @@ impl World {
     fn begin(&mut self, number: u32) {
         let meeting = self.setup.meetings[number as usize];
         let ends = [meeting.a, meeting.b];
+        // A node that is away misses the whole meeting.
         if ends.iter().any(|end| !self.nodes[*end as usize].up) {
             return;
         }
@@ -264,6 +273,7 @@ impl World {
             ends,
             directions: [Direction::default(), Direction::default()],
         };
+        // Both sides are in place before the first one speaks.
         self.contacts.insert(number, contact);
         self.at(meeting.to, Event::End(number));
         for side in 0..2 {
@@ -285,6 +295,7 @@ impl World {
             return;
         };
         let mut broken = false;
+        // What came before the link broke is handed over while both still know the contact.
         for (side, direction) in contact.directions.iter().enumerate() {
             broken |= self.break_off(number, &contact, side, direction);
         }
@@ -292,6 +303,7 @@ impl World {
         for end in contact.ends {
             self.went_down(end, ContactNo(number));
         }
+        // Last, as those that wait for the medium send at once.
         self.stop_sending(&contact);
     }
 
@@ -319,6 +331,7 @@ impl World {
         if !self.nodes[node as usize].up {
             return;
         }
+        // Links break before the process ends: what came until then is kept.
         for number in self.contacts.of(node) {
             self.end(number);
         }
@@ -372,7 +385,9 @@ impl World {
         if deadline == Time::MAX {
             return;
         }
+        // The core reckons by the clock of its node, the queue by that of the world.
         let at = Time(deadline.0.saturating_add_signed(-it.clock)).max(self.now);
+        // A later one is set when the earlier one has come.
         if at < it.timer {
             it.timer = at;
             self.at(at, Event::Timer(node));
@@ -398,6 +413,7 @@ impl World {
                     let forever = false;
                     return self.handle(node, Input::Refused { place, forever });
                 }
+                // Expected before it is asked for: without a delay the answer comes at once.
                 self.nodes[node as usize].expect(contact, request);
                 self.send(contact, node, message);
             }
@@ -433,6 +449,8 @@ impl World {
                     self.nodes[node as usize].copies(universe, content, &copies);
                 }
             }
+            // Records and payloads are looked up in the universe, and nobody floods: nothing is to
+            // be done.
             Output::Ready { .. }
             | Output::Slow { .. }
             | Output::Forget { .. }
@@ -447,6 +465,7 @@ impl World {
         let Some(content) = it.content(&self.setup.universe, serving.place.content) else {
             return;
         };
+        // Only liars draw a chance, so others send the same whatever liars do.
         let bad = it.lies && self.random.below(1000) < self.setup.faults.lies;
         let data = Data {
             request: serving.request,
@@ -469,6 +488,7 @@ impl World {
 
     /// The side that ends a contact goes at once, the other one when it notices.
     fn hang_up(&mut self, number: u32, by: u32) {
+        // The core that ended it is told nothing: it has forgotten the contact already.
         if let Some(contact) = self.contacts.remove(number) {
             let other = contact.ends.into_iter().find(|end| *end != by);
             if let Some(other) = other {
@@ -486,6 +506,7 @@ impl World {
     /// Whether the store cannot take something now.
     pub(super) fn fails(&mut self) -> bool {
         let failures = self.setup.faults.failures;
+        // Where nothing fails no chance is drawn.
         failures > 0 && self.random.below(1000) < failures
     }
 
