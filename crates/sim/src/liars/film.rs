@@ -46,6 +46,7 @@ impl Blob {
             };
             bytes.truncate(parts.proof);
             let leaf = parts.leaf.start as usize..parts.leaf.end as usize;
+            // Of a partial payload only what has come is there.
             let Some(group) = self.payload.get(leaf) else {
                 break;
             };
@@ -93,6 +94,7 @@ impl Film {
         let (mut records, mut blobs) = (Vec::new(), Vec::new());
         for sequence in 0..4 + random.below(5) {
             let length = 1 + random.below(300_000) as usize;
+            // Bytes of chance, so that no two payloads are alike.
             let payload: Vec<u8> = (0..length.div_ceil(8))
                 .flat_map(|_| random.next().to_le_bytes())
                 .take(length)
@@ -195,6 +197,7 @@ impl Film {
     }
 
     pub(super) fn tell_rows(&self, no: u32, run: PositionRun) -> RelayMessage {
+        // A run may go beyond the last segment.
         let end = run.end.min(self.count());
         let at = run.start.min(end) as usize..end as usize;
         let proof = MerkleTree::new(self.leaves()).prove(at.clone());

@@ -144,6 +144,7 @@ pub(super) struct Script {
     own: Vec<Film>,
     other: Film,
     /// Decides between the forms that a lie has.
+    /// Drawn once, so that it lies in the same way on every contact.
     form: u64,
     chats: BTreeMap<u32, Chat>,
     said: Vec<(u32, Said)>,
@@ -207,6 +208,7 @@ impl Script {
     }
 
     pub(super) fn hear(&mut self, link: u32, dialled: bool, message: Message) {
+        // The link is gone, and this came too late.
         if !self.chats.contains_key(&link) {
             return;
         }
@@ -221,6 +223,7 @@ impl Script {
                 self.say(link, ContactMessage::Pong(stamp));
             }
             Message::Relay(RelayMessage::Ranges(ranges)) => {
+                // It says that it has nothing, and so hears of all that others have.
                 let (answers, found) = reconcile::answer(&[], &ranges);
                 for answer in answers {
                     self.say(link, RelayMessage::Ranges(answer));
@@ -261,11 +264,13 @@ impl Script {
             _ => {
                 let mut offer = self.film.offer(FILM);
                 if self.liar == Liar::ForgedManifest && self.form.is_multiple_of(2) {
+                    // Half of the time it names a manifest that nobody has.
                     offer.manifest = Some([7; 8]);
                 }
                 self.say(link, RelayMessage::Summaries(vec![offer]));
             }
         }
+        // These need numbers of contents: it has to be told before it can go on.
         if matches!(self.liar, Liar::DamagedStorm | Liar::Questions) {
             self.say(link, RelayMessage::Ranges(reconcile::begin(&[])));
         }
@@ -283,6 +288,7 @@ impl Script {
     }
 
     fn answer(&mut self, link: u32, question: RelayMessage) {
+        // They offer, and never answer.
         if matches!(
             self.liar,
             Liar::Silent | Liar::InventedNames | Liar::RunsBomb
@@ -326,10 +332,12 @@ impl Script {
             Liar::EmptyManifest if self.form.is_multiple_of(2) => {
                 RelayMessage::Manifest(told, Vec::new(), Signature([0; 64]))
             }
+            // About the right content, but an answer to nothing that was asked.
             Liar::EmptyManifest => RelayMessage::Rows(told, 0, Vec::new(), Vec::new()),
             Liar::ForgedManifest if self.form.is_multiple_of(2) => {
                 let mut manifest = film.manifest();
                 manifest.title = "Another film".into();
+                // Signed rightly, but by itself.
                 let signature = self.key.sign(b"lavant manifest 1\0", &manifest.encode());
                 RelayMessage::Manifest(told, manifest.encode(), signature)
             }
@@ -374,6 +382,7 @@ impl Script {
         };
         match self.liar {
             Liar::WrongRun => {
+                // No film has so many segments.
                 let shifted = Run::new(run.start + 100, run.end + 100);
                 return Some(RelayMessage::Records(told, track, shifted, Vec::new()));
             }
@@ -399,6 +408,7 @@ impl Script {
         sequence: u64,
         groups: GroupRun,
     ) {
+        // Remembered, so that it can give a little of it later.
         if self.liar == Liar::Withholds && no == FILM {
             if let Some(chat) = self.chats.get_mut(&link) {
                 chat.asked.push((request, sequence, groups));
@@ -410,6 +420,7 @@ impl Script {
         };
         let mut frames = film.frames(request, sequence, groups);
         if self.liar == Liar::WrongBytes {
+            // The first frame or the last one: a node may have kept some before it sees the lie.
             let at = match self.form % 2 {
                 0 => 0,
                 _ => frames.len().saturating_sub(1),
@@ -466,10 +477,12 @@ impl Script {
             ..100 => (NAMES_AT_ONCE, NAMES),
             _ => (1, NAMES_OF_MANY_RUNS),
         };
+        // Steps count from one.
         let from = (step as u32 - 1) * at_once;
         if from >= all {
             return;
         }
+        // Every second segment: as many runs as there can be.
         let mut here = SequenceRuns::new();
         for run in 0..runs {
             here.insert(2 * run, 2 * run + 1);
@@ -505,6 +518,7 @@ impl Script {
             return;
         };
         if let Some((request, sequence, groups)) = chat.asked.first().copied() {
+            // The oldest, which is the most overdue.
             chat.asked.remove(0);
             let mut frames = self.film.frames(request, sequence, groups);
             frames.truncate(1);

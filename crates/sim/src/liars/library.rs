@@ -90,6 +90,7 @@ impl Node {
             } => {
                 let key = self.core.key(content).cloned();
                 let name = self.core.track_name(content, track).cloned();
+                // The content was forgotten while the answer was on its way.
                 let (Some(key), Some(name)) = (key, name) else {
                     return;
                 };
@@ -170,6 +171,7 @@ impl Node {
         run: SequenceRun,
         records: Vec<Segment>,
     ) {
+        // As if the index could not be read: nothing of the answer is kept.
         if self.store.fails() {
             return self.refuse(content, &Refusal::Now);
         }
@@ -187,6 +189,7 @@ impl Node {
                 length: record.length,
                 have: self.store.have(&record.root, record.length),
             });
+            // The first proof stays, as the segment may be under way by it.
             self.pending.entry(place).or_insert((record, proof));
         }
         self.handle(Input::Learned {
@@ -216,6 +219,7 @@ impl Node {
     fn query(&mut self, contact: ContactNo, question: Question) {
         let waiting = self.library.waiting.entry(contact).or_default();
         waiting.push_back(question);
+        // It is read no further before its questions take room without end.
         let many = waiting.len() > WAITING_MANY;
         if waiting.len() == 1 {
             self.library.turn.push_back(contact);
@@ -229,6 +233,7 @@ impl Node {
 
     /// Reads questions of contacts that have not used up their budget.
     pub(super) fn read_next(&mut self) {
+        // Each contact once, as those that are slowed down go to the end of the queue.
         for _ in 0..self.library.turn.len() {
             if self.library.reading.len() >= AT_ONCE {
                 return;
@@ -242,6 +247,7 @@ impl Node {
                 continue;
             }
             let first = self.library.waiting.get(&contact).and_then(VecDeque::front);
+            // It stays in front until it was read: so one contact has one question read at a time.
             if let Some(question) = first {
                 self.library.reading.insert(contact);
                 self.effects.push(Effect::Read(contact, cost(question)));
@@ -254,6 +260,7 @@ impl Node {
     pub(super) fn was_read(&mut self, now: Time, contact: ContactNo) {
         self.now = now;
         self.library.reading.remove(&contact);
+        // The contact may have ended while its question was read.
         let waiting = self.library.waiting.get_mut(&contact);
         if let Some(waiting) = waiting
             && let Some(question) = waiting.pop_front()
@@ -264,6 +271,7 @@ impl Node {
             if let Some(answer) = self.answer(question) {
                 self.send(contact, &answer.into());
             }
+            // What reading costs is known here and not in the core.
             let micros = cost(&question).as_micros() as u64;
             self.handle(Input::Spent { contact, micros });
         }

@@ -39,6 +39,7 @@ use crate::random::Random;
 /// By how much later a liar may let the film come, at each node on the way.
 const LATER_MAX: Duration = Duration::from_secs(5);
 /// For how long a content is left alone when a store failed, with what that leads to.
+/// The relay pauses for 30 s; five are for what comes after that.
 const FAILURE_MAX: Duration = Duration::from_secs(35);
 /// Room for what a liar publishes itself.
 const ROOM: u64 = 5_000_000;
@@ -71,6 +72,7 @@ pub fn run(liar: Liar, seed: u64) -> Result<Report, String> {
     let film = Rc::new(Film::new(&key(0), "real_film", finished, &mut random));
     let room = if liar == Liar::SameId { ROOM } else { 0 };
     let mut plan = Plan::new(seed, film.bytes() + room);
+    // Without the liar, and on stores that never fail: what both cost is seen by the difference.
     let clean = World::new(plan.clone(), Rc::clone(&film), None).run()?;
     plan.busy = liar.is_busy();
     let hops = plan.hops();
@@ -93,6 +95,7 @@ pub fn run(liar: Liar, seed: u64) -> Result<Report, String> {
 }
 
 fn compare(clean: &Seen, seen: Seen) -> Report {
+    // Both worlds ended with the film at every reader, so these are the same nodes.
     let times = seen.arrived.iter().zip(clean.arrived.values());
     let later = times.map(|((_, with), without)| with.since(*without)).max();
     let last = clean.arrived.values().max().copied();
@@ -123,6 +126,7 @@ pub struct Summary {
 impl Summary {
     /// Adds a run.
     pub fn add(&mut self, report: &Report) {
+        // A store that failed costs half a minute, beside which a liar is not seen.
         if report.failed == 0 {
             self.later.push(report.later);
         }

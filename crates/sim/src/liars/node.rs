@@ -165,10 +165,12 @@ impl Node {
         let Some(mut reader) = self.expected.remove(&(contact, request)) else {
             return;
         };
+        // A reader that refused a frame is not put back: it would refuse all others, too.
         let Ok(frame) = reader.push(bytes) else {
             return self.input(now, Input::Damaged { contact, request });
         };
         let groups = Run::one(frame.group());
+        // Kept first: the core tells others of what has arrived.
         self.store.write(&frame);
         if !reader.is_done() {
             self.expected.insert((contact, request), reader);
@@ -230,6 +232,7 @@ impl Node {
             contact, request, ..
         } = serving;
         let found = self.payload(serving.place);
+        // The core does not know how long a stored segment is, so this is seen only here.
         if found.is_some_and(|(_, length)| serving.asked.end > group_count(length)) {
             let why = "it asked for more than a segment has".to_owned();
             return self.handle(Input::Lied { contact, why });
@@ -242,10 +245,13 @@ impl Node {
             if !serving.last {
                 self.answers.insert((contact, request), writer);
             }
+            // A part of an answer would be read at the wrong place: it is said to be gone as a
+            // whole.
             (frames.len() as u64 == serving.groups.count()).then_some(frames)
         });
         let Some(frames) = frames else {
             self.send(contact, &PieceMessage::Gone(request).into());
+            // Nothing of it goes into the link, so it must not hold room there.
             let bytes = Delivery::serving_bytes(&serving.groups);
             return self.handle(Input::Sent { contact, bytes });
         };
@@ -261,6 +267,7 @@ impl Node {
             return;
         };
         let looked = self.looked.get(&root);
+        // Calling the same damaged again costs nothing more.
         if looked.is_none_or(|at| self.now.since(*at) > LOOKED_FOR) {
             self.looked.insert(root, self.now);
             self.hashed += length;

@@ -27,6 +27,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(seed: u64, limit: u64) -> Self {
+        // A stream of its own: the film, which is made before, does not change who meets whom.
         let mut random = Random::new(seed ^ 0x11a5);
         let honest = 2 + random.below(8) as usize;
         let soon = |random: &mut Random| Duration::from_millis(random.below(2000));
@@ -43,6 +44,8 @@ impl Plan {
         }
         for node in 0..honest {
             let after = soon(&mut random) / 2;
+            // The liar meets all of them, from either side: who dials and who is dialled learn at
+            // different times.
             links.push(match random.below(2) {
                 0 => (honest, node, after),
                 _ => (node, honest, after),
@@ -65,6 +68,7 @@ impl Plan {
     pub(super) fn hops(&self) -> u32 {
         let mut hops = vec![u32::MAX; self.honest];
         hops[0] = 0;
+        // No way has more links than there are nodes.
         for _ in 0..self.honest {
             for (a, b, _) in self
                 .links
@@ -80,6 +84,7 @@ impl Plan {
 
     /// Chance of the store of a node.
     pub(super) const fn random_of(&self, node: usize) -> Random {
+        // Of each node apart: one that fails more does not change when others fail.
         Random::new(self.seed ^ (0x5704e + node as u64))
     }
 }

@@ -105,6 +105,7 @@ impl Store {
         let key = (*frame.root(), frame.length());
         let partial = self.partials.entry(key).or_default();
         let (group, leaf) = (frame.group(), frame.leaf());
+        // A chunk group that comes twice takes room once.
         if partial.groups.insert(group, leaf.to_vec()).is_none() {
             self.used += leaf.len() as u64;
         }
@@ -156,6 +157,8 @@ impl Store {
             assert!(whole, "a segment was to be adopted that is not whole");
             let partial = self.partials.remove(&(root, length)).ok_or(Refusal::Now)?;
             let payload: Vec<u8> = partial.groups.into_values().flatten().collect();
+            // Hashed as a whole once more: the core had it adopted by what was proven piece by
+            // piece.
             let sealed = seal(&payload);
             assert!(sealed.root == root && payload.len() as u64 == length);
             let outboard = sealed.outboard;
@@ -167,6 +170,7 @@ impl Store {
 
     fn insert(&mut self, record: Verified<SegmentRecord>, proof: Proof) {
         assert!(
+            // A day ahead is taken; a second one is more than a run lasts.
             record.created.since(BEGUN) <= EARLY_MAX * 2,
             "it is of the far future"
         );
@@ -188,6 +192,8 @@ impl Store {
             let signed = record.clone().sign(&film.publisher).expect("it is its own");
             let (root, length) = (record.root, record.length);
             if !self.blobs.contains_key(&root) {
+                // The liar has the film from the start, so parts of it may have come before it is
+                // published.
                 let came = self.partials.remove(&(root, length)).unwrap_or_default();
                 let came: usize = came.groups.values().map(Vec::len).sum();
                 self.used += length - came as u64;
@@ -203,6 +209,7 @@ impl Store {
             let manifest = film.manifest();
             let signature = manifest.sign(&film.publisher).expect("it is its own");
             let content = self.contents.entry(film.key.clone()).or_default();
+            // From the manifest on it vouches for all records, as in a node.
             for (_, proof) in content.known.values_mut() {
                 *proof = Proof::Manifest;
             }
@@ -268,6 +275,8 @@ impl Store {
                 let blob = self.blobs.get(root).ok_or("a payload is not there")?;
                 let (record, proof) = content.known.get(place).ok_or("a record is not there")?;
                 let claim = Unverified::new(SegmentRecord::clone(record));
+                // Nothing that was noted at the time is believed: keys, leaves and hashes are
+                // looked at again.
                 let is_signed = match (proof, &content.sheet) {
                     (Proof::Signature(signature), _) => claim.verify(signature).is_ok(),
                     (Proof::Manifest, Some(sheet)) => {

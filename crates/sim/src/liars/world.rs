@@ -97,6 +97,7 @@ pub(super) struct World {
     timers: Vec<Time>,
     script: Option<Script>,
     links: Vec<Link>,
+    /// What is due at one time happens in the order in which it was planned.
     queue: BTreeMap<(Time, u64), Event>,
     order: u64,
     now: Time,
@@ -170,6 +171,8 @@ impl World {
         while let Some(((at, _), event)) = self.queue.pop_first() {
             let last = self.seen.arrived.values().max().copied();
             let all = self.seen.arrived.len() + 1 == self.nodes.len();
+            // The world goes on for a while: whoever is slowed down or left is seen afterwards,
+            // too.
             if all && at > last.unwrap_or(BEGUN).after(AFTER) {
                 break;
             }
@@ -201,6 +204,7 @@ impl World {
                 self.down(link, node);
             }
             Event::Timer(node) => {
+                // Another time may have been set since.
                 if self.timers[node] <= self.now {
                     self.timers[node] = Time::MAX;
                     self.input(node, Input::Tick);
@@ -259,6 +263,7 @@ impl World {
                 script.down(link);
             }
             // It dials again, from its side.
+            // Under a new number, as a driver gives to each link.
             let ends = self.links[link as usize].ends;
             let other = ends[0] + ends[1] - node;
             self.connect([node, other], self.now.after(BACK));
@@ -276,6 +281,7 @@ impl World {
             return;
         }
         let side = usize::from(it.ends[0] == by);
+        // What is on the way is lost with the link.
         it.directions = [Direction::default(), Direction::default()];
         let at = self.now.after(self.plan.delay);
         self.at(at, Event::Down(link, side));
@@ -297,6 +303,7 @@ impl World {
                     let link = &mut self.links[contact.0 as usize];
                     let side = usize::from(link.ends[1] == node);
                     let paused = &mut link.directions[1 - side].paused;
+                    // A shorter pause does not end a longer one.
                     *paused = until.max(*paused);
                     let until = *paused;
                     self.at(until, Event::Resume(contact.0, side));
@@ -317,6 +324,7 @@ impl World {
 
     fn closed(&mut self, link: u32, by: usize, why: String) {
         let liar = self.plan.honest;
+        // Nothing that a liar does may part honest nodes.
         if self.links[link as usize].ends.contains(&liar) {
             *self.seen.left.entry(why).or_default() += 1;
         } else {
@@ -328,6 +336,7 @@ impl World {
     fn break_rule(&mut self, what: String) {
         let at = self.now.since(BEGUN).as_secs_f64();
         self.broken
+            // The first rule that breaks is the cause of others.
             .get_or_insert(format!("after {at:.3} s: {what}"));
     }
 
@@ -349,10 +358,12 @@ impl World {
             self.break_rule(format!("node {node} knows {contents} contents"));
         }
         let it = &self.nodes[node];
+        // A publisher has its own film, whatever the limit is.
         if it.store.used > self.plan.limit.max(self.film.bytes()) {
             let used = it.store.used;
             self.break_rule(format!("the store of node {node} has {used} bytes"));
         }
+        // Each payload may be looked at again once in ten minutes.
         if self.nodes[node].hashed > 2 * self.film.bytes() {
             self.break_rule(format!("node {node} hashes the same again and again"));
         }
@@ -377,6 +388,7 @@ impl World {
         if here != Some(self.film.records.len()) {
             return;
         }
+        // Byte by byte, beside all that the core and the store have checked.
         for (record, blob) in self.film.records.iter().zip(&self.film.blobs) {
             let stored = store.blob(&record.root, record.length);
             if stored.is_none_or(|stored| stored.payload != blob.payload) {
@@ -404,6 +416,7 @@ impl World {
     /// Puts the next frame onto a link that has nothing to do and whose other side reads.
     fn transmit(&mut self, link: u32, side: usize) {
         let direction = &mut self.links[link as usize].directions[side];
+        // Like the windows of a transport: who is read slowly waits on its own side.
         if direction.busy || direction.unread_bytes > UNREAD_MAX {
             return;
         }
@@ -424,6 +437,7 @@ impl World {
         }
         it.directions[side].busy = false;
         let node = it.ends[side];
+        // A frame has one chunk group, and the core counts by those.
         if matches!(frame, Frame::Data { .. }) && node != self.plan.honest {
             let contact = ContactNo(link);
             let bytes = Delivery::serving_bytes(&Run::new(0, 1));
@@ -440,6 +454,7 @@ impl World {
             return;
         }
         let direction = &mut it.directions[side];
+        // What came before is read first, also once the pause is over.
         if self.now < direction.paused || !direction.unread.is_empty() {
             direction.unread_bytes += frame.bytes();
             direction.unread.push_back(frame);
@@ -453,6 +468,7 @@ impl World {
         loop {
             let it = &mut self.links[link as usize];
             let direction = &mut it.directions[1 - side];
+            // What is read may slow it down again.
             if !it.up || self.now < direction.paused {
                 break;
             }
@@ -473,6 +489,7 @@ impl World {
     fn deliver(&mut self, link: u32, side: usize, frame: Frame) {
         let ends = self.links[link as usize].ends;
         let (to, contact) = (ends[1 - side], ContactNo(link));
+        // All that crosses a link counts: a run that repeats itself does so to the byte.
         self.hasher
             .update(&self.now.0.to_le_bytes())
             .update(&[to as u8]);
@@ -486,6 +503,7 @@ impl World {
                     }
                     return self.liar_speaks();
                 }
+                // As a node does: what cannot be decoded is a lie.
                 let input = match message {
                     Ok(message) => Input::Message {
                         contact,
@@ -525,6 +543,7 @@ impl World {
         let mut ready = BTreeSet::new();
         for (number, link) in self.links.iter().enumerate() {
             let side = usize::from(link.ends[1] == liar);
+            // It says no more than its links take, or its side would take all memory.
             let takes_more = link.directions[side].waiting < UNSENT_MAX;
             if link.up && link.ends[side] == liar && takes_more {
                 ready.insert(number as u32);
