@@ -49,8 +49,8 @@ pub const MANIFEST_BYTES_MAX: usize = 16 * 1024;
 /// (65,536 groups of 16 KiB).
 pub const HAVE_INTERVALS_MAX: usize = 32_768;
 
-/// Longest message between nodes: a manifest with its signature, or 512 rows of 60 bytes, fit three
-/// times.
+/// Longest message between nodes: a manifest with its signature fits three times, 512 rows of 60
+/// bytes twice.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Most nodes that a finished content is for.

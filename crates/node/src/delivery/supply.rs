@@ -24,7 +24,10 @@ impl Driver {
             return;
         };
         let now = self.store.settings().clock.now();
-        match self.assemblies.manifest(at, &key, manifest, signature, now) {
+        match self
+            .assemblies
+            .manifest(no, (at, &key), (manifest, signature), now)
+        {
             Ok(Progress { total, known }) => {
                 self.input(Input::Manifest {
                     content: at,
@@ -34,6 +37,10 @@ impl Driver {
                 self.complete(at);
             }
             Err(Wrong::Lie(why)) => self.lied(no, why),
+            Err(Wrong::Over) => self.input(Input::RefusedContent {
+                content: at,
+                forever: false,
+            }),
             Err(Wrong::Early) => {
                 tracing::warn!(
                     content = %key.content_id.as_str(),
@@ -59,7 +66,11 @@ impl Driver {
                 self.input(Input::Rows { content: at, known });
                 self.complete(at);
             }
-            Ok(None) => {}
+            // There was no room for it any more: all of it is asked for again later.
+            Ok(None) => self.input(Input::RefusedContent {
+                content: at,
+                forever: false,
+            }),
             Err(why) => self.lied(no, why),
         }
     }

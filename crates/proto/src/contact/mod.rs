@@ -341,6 +341,8 @@ impl Contacts {
         if !arrival.dialled {
             let full = "too many nodes that have not said hello are waiting".to_owned();
             let oldest = self.oldest_unproven(arrival.source);
+            // One that goes is counted once, or there would be one contact more than may be.
+            let oldest = oldest.filter(|oldest| ends.iter().all(|(no, _)| no != oldest));
             ends.extend(oldest.map(|oldest| (oldest, full)));
         }
         // Those that go are still counted among all.

@@ -208,9 +208,10 @@ pub fn clean_title(title: &str) -> String {
         .map(|c| if is_hidden(c) { ' ' } else { c })
         .collect::<String>();
     let mut clean = visible.split_whitespace().collect::<Vec<_>>().join(" ");
-    while clean.len() > TITLE_BYTES_MAX {
-        clean.pop();
-    }
+    clean.truncate(clean.floor_char_boundary(TITLE_BYTES_MAX));
+    // The cut may leave a space at the end, and what is clean stays the same when it is cleaned
+    // again: a decoder refuses all else.
+    clean.truncate(clean.trim_end().len());
     clean
 }
 

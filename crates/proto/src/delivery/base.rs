@@ -291,7 +291,7 @@ impl Base {
             return;
         }
         let unsent = self.uplink.close(no);
-        self.pieces.close_contact(no);
+        self.pieces.close_contact(no, self.now);
         self.work.remove(&no);
         // What was asked of it may be asked of the others now.
         self.work_for_all();

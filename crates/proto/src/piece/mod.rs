@@ -202,11 +202,14 @@ impl Pieces {
     }
 
     /// Forgets what was asked of a contact; it may be asked of others.
-    pub(crate) fn close_contact(&mut self, contact: ContactNo) {
+    pub(crate) fn close_contact(&mut self, contact: ContactNo, now: Time) {
         let Some(fetch) = self.fetches.remove(&contact) else {
             return;
         };
         for request in fetch.requests.values() {
+            // Whoever comes, is asked and goes takes nothing of what may be fetched of others.
+            let cost = request.groups.count() * crate::uplink::GROUP_ON_LINK;
+            self.limit.give_back(now, cost);
             self.land(request);
         }
         if self.fetches.is_empty() {
@@ -665,7 +668,7 @@ mod tests {
         assert_eq!(pieces.open(piece).runs(), [Run::new(0, 4)]);
         assert!(!pieces.withheld(ContactNo(0)));
         ask(&mut pieces, 1, piece, Run::new(0, 4));
-        pieces.close_contact(ContactNo(1));
+        pieces.close_contact(ContactNo(1), Time(0));
         assert_eq!(pieces.open(piece).count(), 4);
     }
 

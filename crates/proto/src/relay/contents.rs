@@ -33,8 +33,13 @@ impl Relay {
     }
 
     fn insert(&mut self, entry: Entry) -> ContentNo {
+        // Told and forgotten contents use up numbers: whoever does that for weeks finds that they
+        // begin anew, and one that is in use is passed over.
+        while self.entries.contains_key(&ContentNo(self.next_no)) {
+            self.next_no = self.next_no.wrapping_add(1);
+        }
         let no = ContentNo(self.next_no);
-        self.next_no += 1;
+        self.next_no = self.next_no.wrapping_add(1);
         self.keys.insert(entry.key.clone(), no);
         self.entries.insert(no, entry);
         no

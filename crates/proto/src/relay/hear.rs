@@ -292,7 +292,7 @@ impl Relay {
         if let Some(before) = before {
             // A new summary does not end a rest, or who never answers would be asked without a
             // pause.
-            remote.rests = before.rests;
+            (remote.rests, remote.failures) = (before.rests, before.failures);
         }
         // Paid before it is kept: what finds no room leaves nothing behind.
         if !self.charge(base, no, remote.weight, less) {
@@ -354,9 +354,13 @@ impl Relay {
         // Runs that were joined give nothing back: it counts for too much rather than for too
         // little.
         if after > before {
-            remote.weight += RUN_BYTES;
             if !self.charge(base, no, RUN_BYTES, 0) {
                 return self.turn_away(base, no, at);
+            }
+            // Counted once it is paid for: what is forgotten gives back what it weighs.
+            let session = self.sessions.get_mut(&no);
+            if let Some(remote) = session.and_then(|it| it.remote.get_mut(&at)) {
+                remote.weight += RUN_BYTES;
             }
         }
         base.work.insert(no);

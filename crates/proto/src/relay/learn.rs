@@ -9,7 +9,7 @@ use crate::content::{
 };
 use crate::ids::{ContentKey, Signature};
 use crate::limits::MANIFEST_RECORDS_MAX;
-use crate::numbers::ContentNo;
+use crate::numbers::{ContactNo, ContentNo};
 use crate::runs::SequenceRun;
 use crate::time::Time;
 
@@ -30,6 +30,8 @@ pub enum Wrong {
     Lie(String),
     /// It cannot be taken now; one of the two clocks may be wrong.
     Early,
+    /// Its time is over here: it passed on the way, or one of the two clocks is wrong.
+    Over,
 }
 
 impl From<String> for Wrong {
@@ -53,6 +55,7 @@ pub fn is_early(created: Time, now: Time) -> bool {
 /// A manifest of which the rows are coming.
 #[derive(Debug)]
 pub struct Assembly {
+    from: ContactNo,
     manifest: Verified<Manifest>,
     signature: Signature,
     hash: [u8; 32],
@@ -133,10 +136,9 @@ impl Assemblies {
     /// A manifest came. Rows that are here of the same one stay.
     pub fn manifest(
         &mut self,
-        no: ContentNo,
-        key: &ContentKey,
-        bytes: &[u8],
-        signature: Signature,
+        from: ContactNo,
+        (no, key): (ContentNo, &ContentKey),
+        (bytes, signature): (&[u8], Signature),
         now: Time,
     ) -> Result<Progress, Wrong> {
         let claim: Unverified<Manifest> =
@@ -149,7 +151,7 @@ impl Assemblies {
             .verify_signature(&signature)
             .map_err(|_| "a manifest is not signed by its publisher".to_owned())?;
         if manifest.expires() <= now {
-            return Err("it sent a manifest whose time is over".into());
+            return Err(Wrong::Over);
         }
         if is_early(manifest.created, now) {
             return Err(Wrong::Early);
@@ -162,6 +164,7 @@ impl Assemblies {
             _ => {
                 self.make_room();
                 let assembly = Assembly {
+                    from,
                     manifest,
                     signature,
                     hash,
@@ -180,11 +183,23 @@ impl Assemblies {
         let rows: usize = self.0.values().map(|held| held.rows.len()).sum();
         if rows >= ROWS_MAX || self.0.len() >= ASSEMBLIES_MAX {
             // The one that has the fewest rows loses the least work.
-            let least = self.0.iter().min_by_key(|(_, held)| held.rows.len());
-            if let Some((no, _)) = least.map(|(no, held)| (*no, held)) {
-                self.0.remove(&no);
-            }
+            self.let_one_go(None);
         }
+    }
+
+    /// Lets the shortest one go of the contact that has most of them: else one contact with many
+    /// manifests, of each a few rows, would keep all others from ever getting their first row.
+    fn let_one_go(&mut self, keep: Option<ContentNo>) -> bool {
+        let others = || self.0.iter().filter(|(no, _)| Some(**no) != keep);
+        let mut counts: BTreeMap<ContactNo, usize> = BTreeMap::new();
+        for (_, held) in others() {
+            *counts.entry(held.from).or_default() += 1;
+        }
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        let of_most = others().filter(|(_, held)| most.is_some_and(|(no, _)| held.from == no));
+        let least = of_most.min_by_key(|(_, held)| held.rows.len());
+        let least = least.map(|(no, _)| *no);
+        least.is_some_and(|no| self.0.remove(&no).is_some())
     }
 
     /// Rows came. Returns how many are known then, out of how many.
@@ -225,20 +240,13 @@ impl Assemblies {
         Ok(Some(Progress { total, known }))
     }
 
-    /// Lets others go, the shortest first, while there are more rows than there may be.
+    /// Lets others go while there are more rows than there may be.
     fn keep_below(&mut self, no: ContentNo) {
         let rows = |all: &BTreeMap<ContentNo, Assembly>| -> usize {
             all.values().map(|held| held.rows.len()).sum()
         };
-        while rows(&self.0) > ROWS_MAX {
-            // Not the one that grows: it would begin anew each time.
-            let others = self.0.iter().filter(|(other, _)| **other != no);
-            let least = others.min_by_key(|(_, held)| held.rows.len());
-            let Some(least) = least.map(|(other, _)| *other) else {
-                return;
-            };
-            self.0.remove(&least);
-        }
+        // Not the one that grows: it would begin anew each time.
+        while rows(&self.0) > ROWS_MAX && self.let_one_go(Some(no)) {}
     }
 
     /// Takes a manifest out of which every row is known.
@@ -311,7 +319,7 @@ pub fn position(manifest: &Manifest, name: &TrackName, sequence: u64) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{MimeType, Priority};
+    use crate::content::{MimeType, Priority, RenditionInfo, merkle_root};
     use crate::ids::{ContentId, Rendition, Root, SigningKey};
     use crate::runs::Run;
 
@@ -391,5 +399,94 @@ mod tests {
         };
         assert!(asked(&media, Run::new(0, 4)).is_err());
         assert!(asked(&media, Run::new(4, 5)).is_ok());
+    }
+
+    /// A manifest of a publisher's content with one segment, and what proves its row.
+    fn manifest(seed: u8, id: &str, created: Time) -> (ContentKey, Vec<u8>, Signature, Row) {
+        let signer = SigningKey::from_seed(&[seed; 32]);
+        let key = ContentKey {
+            publisher: signer.publisher(),
+            content_id: ContentId::new(id).unwrap(),
+            version: 1,
+        };
+        let row = Row {
+            length: 1000,
+            duration: 540_000,
+            root: Root([1; 32]),
+            discontinuity: false,
+            init: None,
+            created,
+            ttl: 3600,
+        };
+        let mut manifest = Manifest {
+            content: key.clone(),
+            title: "A film".into(),
+            priority: Priority::Vod,
+            created,
+            ttl: Duration::from_secs(3600),
+            target_duration: 6,
+            to: Vec::new(),
+            renditions: vec![RenditionInfo {
+                name: Rendition::main(),
+                mime: MimeType::TransportStream,
+                bandwidth: 1000,
+                average_bandwidth: 1000,
+                codecs: String::new(),
+                width: 0,
+                height: 0,
+                frame_rate_milli: 0,
+                inits: 0,
+                first: 0,
+                segments: 1,
+                duration: 540_000,
+                bytes: 1000,
+            }],
+            records_root: [0; 32],
+        };
+        let claim: Unverified<Manifest> = Unverified::new(manifest.clone());
+        let signature = manifest.sign(&signer).unwrap();
+        let verified = claim.verify_signature(&signature).unwrap();
+        let leaf = row.record(&verified, 0).unwrap().leaf();
+        manifest.records_root = merkle_root(&[leaf]);
+        let signature = manifest.sign(&signer).unwrap();
+        (key, manifest.encode(), signature, row)
+    }
+
+    #[test]
+    fn many_manifests_of_one_contact_take_no_room_of_another() {
+        let mut all = Assemblies::default();
+        let take = |all: &mut Assemblies, from: u32, no: u32, seed, id: &str| {
+            let (key, bytes, signature, row) = manifest(seed, id, NOW);
+            let no = ContentNo(no);
+            let came = (&bytes[..], signature);
+            let progress = all.manifest(ContactNo(from), (no, &key), came, NOW);
+            assert_eq!(progress, Ok(Progress { total: 1, known: 0 }));
+            row
+        };
+        let row = take(&mut all, 1, 0, 3, "film");
+        for no in 1..2 * ASSEMBLIES_MAX as u32 {
+            take(&mut all, 2, no, 4, &format!("f{no}"));
+            assert!(all.0.len() <= ASSEMBLIES_MAX);
+        }
+        let known = all.rows(ContentNo(0), 0, vec![row], &[]).unwrap();
+        assert_eq!(known, Some(Progress { total: 1, known: 1 }));
+        assert!(all.complete(ContentNo(0)).is_some());
+    }
+
+    #[test]
+    fn a_manifest_whose_time_is_over_here_is_no_lie() {
+        let (key, bytes, signature, _) = manifest(3, "film", NOW);
+        let mut all = Assemblies::default();
+        let mut at = |now| {
+            let came = (&bytes[..], signature);
+            all.manifest(ContactNo(1), (ContentNo(1), &key), came, now)
+        };
+        let hour = Duration::from_secs(3600);
+        assert_eq!(at(NOW.after(hour)), Err(Wrong::Over));
+        assert_eq!(
+            at(Time(NOW.0 - 25 * hour.as_micros() as u64)),
+            Err(Wrong::Early)
+        );
+        assert!(at(NOW).is_ok());
     }
 }

@@ -72,7 +72,7 @@ impl Relay {
     /// A contact has proven what is asked of it.
     pub(crate) fn ready(&mut self, base: &mut Base, no: ContactNo) {
         self.sessions.insert(no, Session::default());
-        self.meetings += 1;
+        self.meetings = self.meetings.saturating_add(1);
         // One side begins, or both would ask the same of each other.
         if base.contacts.get(no).is_some_and(|it| it.dialled) {
             self.begin_reconciling(base, no);

@@ -41,10 +41,13 @@ impl Relay {
         let mut rest = SequenceRuns::of(run.start, run.end);
         for known in known {
             rest.remove(known.sequence, known.sequence + 1);
-            // It may have come another way meanwhile. An empty payload has no chunk group that
-            // could be asked for.
-            let useless = ours.here.contains(known.sequence) || group_count(known.length) == 0;
-            if useless
+            // An empty payload has no chunk group that could be asked for, now or later.
+            if group_count(known.length) == 0 {
+                ours.refused.insert(known.sequence, known.sequence + 1);
+                continue;
+            }
+            // It may have come another way meanwhile.
+            if ours.here.contains(known.sequence)
                 || !run.contains(known.sequence)
                 || ours.pending.contains_key(&known.sequence)
             {

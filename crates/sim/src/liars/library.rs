@@ -69,9 +69,9 @@ impl Node {
                     return;
                 };
                 let now = self.now;
-                let read = self
-                    .assemblies
-                    .manifest(at, &key, &manifest, signature, now);
+                let read =
+                    self.assemblies
+                        .manifest(contact, (at, &key), (&manifest, signature), now);
                 self.learned_manifest(contact, at, read);
             }
             Output::LearnRows {
@@ -124,7 +124,7 @@ impl Node {
                 self.complete(content);
             }
             Err(Wrong::Lie(why)) => self.handle(Input::Lied { contact, why }),
-            Err(Wrong::Early) => self.refuse(content, &Refusal::Now),
+            Err(Wrong::Early | Wrong::Over) => self.refuse(content, &Refusal::Now),
         }
     }
 
@@ -140,7 +140,7 @@ impl Node {
                 self.handle(Input::Rows { content, known });
                 self.complete(content);
             }
-            Ok(None) => {}
+            Ok(None) => self.refuse(content, &Refusal::Now),
             Err(why) => self.handle(Input::Lied { contact, why }),
         }
     }
