@@ -79,6 +79,7 @@ struct Answer {
 #[derive(Default)]
 pub(super) struct Answers {
     open: BTreeMap<RequestNo, Answer>,
+    // A list: it is as short as that is searched faster than any map.
     files: Vec<(Root, Arc<SliceFile>)>,
     /// Buffers of frames that were sent, once nobody holds them any more.
     buffers: Vec<Bytes>,
@@ -87,6 +88,7 @@ pub(super) struct Answers {
 impl Answers {
     /// Reads what is to be sent, on a thread that may block.
     pub(super) async fn read(&mut self, store: &AsyncStore, serves: Vec<Serve>) -> Read {
+        // The thread needs them as its own; they come back with what was read.
         let mut answers = std::mem::take(self);
         let requests: Vec<RequestNo> = serves.iter().map(|it| it.serving.request).collect();
         let read = store.run(move |store| {
@@ -94,6 +96,8 @@ impl Answers {
             for serve in &serves {
                 match answers.frames(store, serve) {
                     Ok(Ok(more)) => data.extend(more),
+                    // The frames of other requests still go out; the contact ends by the core's
+                    // word.
                     Ok(Err(lie)) => read.lie = Some(lie.to_owned()),
                     Err(error) => {
                         tracing::warn!(%error, "a segment cannot be served");
@@ -109,6 +113,7 @@ impl Answers {
                 *self = answers;
                 read
             }
+            // The asker is told, or it would wait until each of these is overdue.
             Err(_) => Read {
                 frames: requests.into_iter().map(gone).collect(),
                 lie: None,
@@ -119,11 +124,13 @@ impl Answers {
     /// A buffer of at least so many bytes, whatever they are: one that was used before, if there
     /// is one, for the system is slow to give out memory.
     fn buffer(&mut self, length: usize) -> BytesMut {
+        // Frames are slices of a buffer: it is free when the link has let go of all of them.
         let free = self.buffers.iter().position(Bytes::is_unique);
         let used = free.map(|at| self.buffers.swap_remove(at));
         let mut buffer = used
             .and_then(|used| used.try_into_mut().ok())
             .unwrap_or_default();
+        // Only grown, never cleared: what is left of an old answer is overwritten or not sent.
         if buffer.len() < length {
             buffer.resize(length, 0);
         }
@@ -143,6 +150,8 @@ impl Answers {
             last,
             ..
         } = serve.serving;
+        // Put back only when its frames were read: the writer does not go back to those that
+        // failed.
         let mut answer = match self.open.remove(&request) {
             Some(answer) => answer,
             None => match begin(store, serve)? {
@@ -153,6 +162,8 @@ impl Answers {
         let file = self.file(store, answer.root, answer.length)?;
         let count = groups.count() as usize;
         let mut buffer = self.buffer(count * FRAME_BYTES_MAX);
+        // First the proofs, with gaps for the chunk groups; then these are read by one call into
+        // the gaps.
         let mut leaves = Vec::with_capacity(count);
         let mut ends = Vec::with_capacity(count);
         let (mut rest, mut end, mut from) = (&mut buffer[..], 0, None);
@@ -172,6 +183,7 @@ impl Answers {
         file.read(from.unwrap_or(0), &mut leaves).map_err(unread)?;
         let done = answer.writer.is_done();
         let bytes = buffer.freeze();
+        // Kept already now, while the frames hold it; `is_unique` tells when it is free.
         if self.buffers.len() < BUFFERS_MAX {
             self.buffers.push(bytes.clone());
         }
@@ -187,6 +199,8 @@ impl Answers {
         });
         let frames = frames.collect();
         if !last && !done {
+            // All of these are for one contact: whoever breaks off thousands of answers harms
+            // itself alone.
             if self.open.len() >= ANSWERS_MAX {
                 self.open.clear();
             }
@@ -222,6 +236,7 @@ fn begin(store: &Store, serve: &Serve) -> Result<Option<Answer>, StoreError> {
     let gone = || StoreError::NotFound("the segment".into());
     let (root, length) = found.ok_or_else(gone)??;
     let asked = serve.serving.asked;
+    // The length is told in the record, so no honest node asks beyond it.
     let fits = asked.end <= group_count(length);
     Ok(fits.then(|| Answer {
         root,

@@ -24,6 +24,8 @@ use crate::link::{Frame, LinkReceiver, LinkSender, Urgency};
 use crate::store::{AsyncStore, Partial};
 
 /// Bytes of frames that go out in one batch.
+/// Each batch is a hop to a thread that may block, so it is to be worth it. What is urgent does not
+/// wait for it: it overtakes in the link.
 const BATCH_BYTES: u64 = 1 << 20;
 /// Bytes of chunk groups that are gathered before they are written, and for how long at most.
 const GATHER_BYTES: usize = 1 << 20;
@@ -59,6 +61,8 @@ pub(super) struct Queue {
 
 impl Outbox {
     pub(super) fn new() -> (Self, Queue) {
+        // Without a bound, as the driver must not wait for one contact. The core bounds what is
+        // served, and the driver looks at `waiting` for the rest.
         let (sender, commands) = unbounded_channel();
         let queue = Queue {
             commands,
@@ -92,6 +96,7 @@ impl Outbox {
     }
 
     pub(super) fn waiting(&self) -> usize {
+        // A value that is a moment old does: it is compared with megabytes.
         self.waiting.load(Ordering::Relaxed)
     }
 }
@@ -111,7 +116,8 @@ impl Expected {
     }
 }
 
-/// The answers that a contact owes, by request.
+/// The answers that a contact owes, by request: shared by the driver, which adds and removes, and
+/// the reading task, which works through them.
 #[derive(Clone, Default)]
 pub(super) struct Expectations(Arc<Mutex<BTreeMap<RequestNo, Expected>>>);
 
@@ -144,8 +150,11 @@ pub(super) async fn send(
     receiving: AbortHandle,
 ) {
     let (mut answers, mut desk) = (Answers::default(), Desk::default());
+    // One turn for each command or each batch that the link took: what is most urgent is chosen
+    // anew.
     while desk.take_from(&mut queue).await {
         let mut frames = std::mem::take(&mut desk.messages);
+        // What was said before goes first; segments that wait are of no use any more.
         if let Some(why) = desk.close {
             let last_words = link.send(&mut frames, Urgency::Live);
             let _ = timeout(LAST_WORDS, last_words).await;
@@ -157,6 +166,8 @@ pub(super) async fn send(
             }
             return;
         }
+        // Nothing less urgent is read while this is on its way, so that a slow disk cannot hold it
+        // up.
         let urgency = desk.urgency();
         let serves = desk.batch(urgency);
         if !serves.is_empty() {
@@ -168,7 +179,10 @@ pub(super) async fn send(
                 return;
             }
         }
+        // The send is dropped when something more is to be said. Nothing is lost: the link has
+        // taken the frames and goes on with them, in its own order, at the next call.
         let sent = tokio::select! {
+            // What the link takes at once is not put off by a command that came just then.
             biased;
             sent = link.send(&mut frames, urgency) => sent,
             command = queue.commands.recv() => match command {
@@ -179,6 +193,7 @@ pub(super) async fn send(
                 None => break,
             },
         };
+        // `waiting` and `in_link` fall only now: before that, the bytes still take memory here.
         queue
             .waiting
             .fetch_sub(std::mem::take(&mut desk.said), Ordering::Relaxed);
@@ -291,11 +306,14 @@ pub(super) async fn receive(
     mut slow: watch::Receiver<Option<Instant>>,
 ) {
     let mut frames = Vec::new();
+    // Set while chunk groups are gathered: the time at which they are written at the latest.
     let mut until = None;
     loop {
+        // Not while something is gathered: what came before the pause is worked through first.
         if until.is_none() && !pause(&mut slow).await {
             return;
         }
+        // When the time is over, the call is dropped without loss, and what came is written.
         let came = link.receive(&mut frames);
         let ended = match until {
             None => came.await.err(),
@@ -305,11 +323,13 @@ pub(super) async fn receive(
             },
         };
         let now = Instant::now();
+        // Counted from the first of them, so that a steady trickle is not put off without end.
         let limit = *until.get_or_insert(now + GATHER_TIME);
         if ended.is_none() && now < limit && is_worth_gathering(&frames, expected.len()) {
             continue;
         }
         until = None;
+        // Messages alone need neither hash nor file, and are spared the hop.
         let happened = if frames.iter().any(|it| matches!(it, Frame::Data { .. })) {
             let (came, expected) = (std::mem::take(&mut frames), expected.clone());
             // Hashing and writing take their time.
@@ -331,6 +351,7 @@ pub(super) async fn receive(
         for happened in happened {
             let event = match happened {
                 Happened::Event(event) => event,
+                // Meanwhile nothing is read of this contact alone: its sender has to wait.
                 Happened::Said(bytes) => match room.hold(bytes.len()).await {
                     Some(held) => heard(no, &bytes, held),
                     None => return,
@@ -340,6 +361,7 @@ pub(super) async fn receive(
                 return;
             }
         }
+        // After all that came before the end, which counts.
         if let Some(error) = ended {
             let _ = events.send(Event::Down(no, error.to_string())).await;
             return;
@@ -350,6 +372,7 @@ pub(super) async fn receive(
 /// Waits for as long as the contact is slowed down. False when the contact has ended.
 async fn pause(slow: &mut watch::Receiver<Option<Instant>>) -> bool {
     loop {
+        // Looked at again after each wait: the pause may have become longer meanwhile.
         let until = *slow.borrow_and_update();
         match until {
             Some(until) if until > Instant::now() => tokio::time::sleep_until(until).await,
@@ -372,6 +395,7 @@ fn is_worth_gathering(frames: &[Frame], expected: usize) -> bool {
         }
         Frame::Control(_) | Frame::Pushed { .. } => false,
     };
+    // A message that came is not kept waiting for data.
     frames.iter().all(is_data) && bytes < GATHER_BYTES && whole < expected
 }
 
@@ -427,7 +451,9 @@ impl ReadingRoom {
 
     /// Waits for room for a message of so many bytes.
     async fn hold(&self, bytes: usize) -> Option<Held> {
+        // More permits than there are would never be given. A message has 64 KiB at most.
         let bytes = u32::try_from(bytes.min(READ_MAX)).unwrap_or(u32::MAX);
+        // Its own room first: while a contact waits for that, it holds nothing of what is for all.
         let own = Arc::clone(&self.own).acquire_many_owned(bytes).await.ok()?;
         let all = Arc::clone(&self.all).acquire_many_owned(bytes).await.ok()?;
         Some(Held {
@@ -451,6 +477,7 @@ fn take(no: ContactNo, frames: &[Frame], expected: &Expectations) -> Vec<Happene
                 happened.push(Happened::Event(Event::Pushed(no, PushNo(*push))));
             }
             Frame::Control(bytes) => {
+                // A message may speak of what came before it, as *gone* does.
                 for (request, answer) in std::mem::take(&mut answers) {
                     keep(no, request, &answer, expected, &mut happened);
                 }
@@ -472,9 +499,11 @@ fn keep(
     happened: &mut Vec<Happened>,
 ) {
     // An answer to a request that was given up is of no use.
+    // Taken out, so that hashing and writing do not hold the lock that the driver waits for.
     let Some(mut answer) = expected.remove(request) else {
         return;
     };
+    // They borrow the link's buffers: a payload is not copied before it is written.
     let mut verified: Vec<VerifiedFrame<'_>> = Vec::new();
     let mut damaged = false;
     for bytes in frames {
@@ -487,7 +516,9 @@ fn keep(
             }
         }
     }
+    // Frames before a wrong one are good: they were verified by themselves.
     if let (Some(first), Some(last)) = (verified.first(), verified.last()) {
+        // The reader takes them only in order, so they are one run.
         let groups = Run::new(first.group(), last.group() + 1);
         match answer.partial.write_all(&verified) {
             Ok(()) => happened.push(Happened::Event(Event::Arrived(no, request, groups))),

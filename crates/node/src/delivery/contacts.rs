@@ -26,6 +26,7 @@ impl Driver {
         match sighting {
             Sighting::Found { key, addresses } => {
                 // Both find each other; the smaller key dials first.
+                // Two links at once would cost both sides a handshake, of which one is thrown away.
                 let soon = if self.links.key() < key {
                     now
                 } else {
@@ -54,6 +55,7 @@ impl Driver {
 
     pub(super) fn up(&mut self, peer: Option<u32>, link: Box<dyn Link>) {
         let no = ContactNo(self.next_contact);
+        // They begin anew after 2^32 contacts, when no event of the old ones waits any more.
         self.next_contact = self.next_contact.wrapping_add(1);
         let (node, kind, remote) = (link.peer(), link.kind(), link.remote());
         let (source, meter) = (link.source(), link.meter());
@@ -65,6 +67,8 @@ impl Driver {
         let (slow, pace) = watch::channel(None);
         let tools = (events.clone(), store.clone(), self.room.of_contact());
         let receiving = contact::receive(no, receiver, expected.clone(), tools, pace);
+        // A panic there would leave a contact that is up and says nothing: it is watched and
+        // reported.
         let receiving = tokio::spawn(receiving);
         let abort = receiving.abort_handle();
         let failed = events.clone();
@@ -84,6 +88,7 @@ impl Driver {
             slow,
             slow_until: None,
         };
+        // Before the core hears of it, as its outputs are looked up here.
         self.contacts.insert(no, live);
         let now = self.now();
         self.peers.up(peer, node, no, (kind, remote), now);
@@ -103,8 +108,11 @@ impl Driver {
         if let Some(live) = self.contacts.remove(&no) {
             tracing::debug!(node = %live.node, why, "a link is down");
             self.forget_contact(no);
+            // The last counts, while the core still has them: they decide whether the contact was
+            // of use.
             self.count();
             let now = self.now();
+            // The other direction may still be open, and the sending task waits for commands.
             live.outbox.close(why.clone());
             self.peers.down(no, why, now);
             self.input(Input::Down { contact: no });
@@ -124,6 +132,7 @@ impl Driver {
         tracing::debug!(node = %live.node, why, "a link is closed");
         self.forget_contact(no);
         let now = self.now();
+        // Before `down`, after which nothing leads from the contact to its peer.
         if let Some(shunned) = self.core.shunned(&live.node) {
             let until = shunned.until;
             self.peers.leave(no, until);
@@ -134,6 +143,7 @@ impl Driver {
 
     /// Ends a contact for a reason of the driver's.
     pub(super) fn end(&mut self, no: ContactNo, why: String) {
+        // The core asks for nothing to be closed when it hears of an end, so that it is done here.
         self.close(no, why);
         self.input(Input::Down { contact: no });
     }
@@ -152,6 +162,7 @@ impl Driver {
     /// A contact has used up its budget: nothing is read of it, or for it, until then.
     pub(super) fn slow_down(&mut self, no: ContactNo, until: Time) {
         let wait = until.since(self.now());
+        // This holds back what it asked already; `read_later` what it has not said yet.
         if let Some(live) = self.contacts.get_mut(&no) {
             live.slow_until = Some(Instant::now() + wait);
         }
@@ -162,6 +173,7 @@ impl Driver {
     pub(super) fn read_later(&self, no: ContactNo, until: Time) {
         let until = Instant::now() + until.since(self.now());
         if let Some(live) = self.contacts.get(&no) {
+            // A shorter pause never ends a longer one.
             live.slow
                 .send_modify(|slow| *slow = (*slow).max(Some(until)));
         }

@@ -32,6 +32,8 @@ use crate::store::{AsyncStore, Partial, StoreError};
 pub(super) use super::segments::Pending;
 
 /// Most events that are worked through before time and links are looked at again.
+/// Many, as the core works out what follows only once for all of them; not all, as a crowd of
+/// contacts that never pause would keep dials and time-outs waiting.
 const EVENTS_AT_ONCE: usize = 256;
 /// How often copies elsewhere are written to the store.
 const COPIES_EVERY: Duration = Duration::from_secs(2);
@@ -73,6 +75,7 @@ pub(super) struct Live {
     pub(super) sending: JoinHandle<()>,
     /// What the link has measured.
     pub(super) meter: LinkMeter,
+    // The reading task sees only the latest: pauses do not queue up.
     pub(super) slow: watch::Sender<Option<Instant>>,
     /// Until when nothing is read of it.
     pub(super) slow_until: Option<Instant>,
@@ -109,6 +112,7 @@ impl Driver {
         let store = parts.store.clone();
         let now = store.settings().clock.now();
         let mut peers = Peers::new(parts.seed);
+        // Not those of the settings: the operator may have added and removed peers since the start.
         for target in &parts.named {
             peers.name(target.clone(), now);
         }
@@ -147,6 +151,7 @@ impl Driver {
             .core
             .deadline()
             .min(self.peers.next().unwrap_or(Time::MAX));
+        // An `Instant` cannot be as far ahead as `Time::MAX`, so the wait has an end.
         let wait = due.since(self.now()).min(Duration::from_secs(3600));
         let copies = if self.copies.is_empty() {
             Duration::MAX
@@ -160,6 +165,7 @@ impl Driver {
     pub(super) async fn run(mut self, mut events: Receiver<Event>, parts: &mut Parts) {
         let links = Arc::clone(&self.links);
         loop {
+            // Whoever is met before the core knows what is here would be asked for all of it again.
             if self.begun {
                 self.dial_due();
             }
@@ -167,6 +173,9 @@ impl Driver {
             let deadline = self.deadline();
             tokio::select! {
                 event = events.recv() => {
+                    // The first one is waited for, the rest is taken as far as it is there. One
+                    // that is left when the count is reached has left the channel already, so it is
+                    // worked through, too.
                     let mut next = event;
                     for _ in 0..EVENTS_AT_ONCE {
                         let Some(event) = next else { break };
@@ -188,10 +197,14 @@ impl Driver {
                 }
                 sighting = next_sighting(&mut parts.discovery) => match sighting {
                     Some(sighting) => self.sighted(sighting),
+                    // A search that has ended would be ready at each turn, and this loop would
+                    // never rest.
                     None => parts.discovery = None,
                 },
                 () = tokio::time::sleep_until(deadline) => {
                     self.input(Input::Tick);
+                    // Contacts may have paid off their debt of work, and nothing else tells of
+                    // that.
                     self.read_next();
                     self.write_copies();
                 }
@@ -215,10 +228,14 @@ impl Driver {
             }),
             Event::Pushed(contact, push) => self.input(Input::Pushed { contact, push }),
             Event::Damaged(contact, request) => {
+                // Nothing more of this answer is used: what follows a wrong frame cannot be
+                // verified.
                 self.forget_request(contact, request);
                 self.input(Input::Damaged { contact, request });
             }
             Event::Unwritten(no, request) => {
+                // The disk is full or broken, so the contact is not blamed. The partial payload is
+                // let go, and the store decides anew when the segment is asked for again.
                 if let Some(place) = self.forget_request(no, request) {
                     self.pending.remove(&place);
                     let forever = false;
@@ -257,9 +274,12 @@ impl Driver {
     }
 
     fn message(&mut self, contact: ContactNo, message: Box<Message>) {
+        // No data will come for it, so what was kept for its answer is free.
         if let Message::Piece(PieceMessage::Gone(request)) = &*message {
             self.forget_request(contact, *request);
         }
+        // An outbox has no bound of its own, as the driver waits for no contact. It is looked at
+        // here, where a contact asks for more.
         let unread = |live: &Live| live.outbox.waiting() > WAITING_MAX;
         if self.contacts.get(&contact).is_some_and(unread) {
             self.end(contact, "it does not read what it asked for".into());
@@ -269,6 +289,8 @@ impl Driver {
     }
 
     pub(super) fn lied(&mut self, contact: ContactNo, why: String) {
+        // The core may have ended the contact already, and reports come from several tasks: one
+        // line of the log is enough for a liar.
         if let Some(live) = self.contacts.get(&contact) {
             tracing::warn!(node = %live.node, why, "a peer is left alone");
         }
@@ -293,6 +315,7 @@ impl Driver {
                     }
                 }
                 Told::Removed(content_no) => {
+                    // Before `tell`, which forgets the numbers by which it is found.
                     if let Some(at) = self.holdings.relayed(*content_no) {
                         self.pending.retain(|place, _| place.content != at);
                     }
@@ -320,6 +343,7 @@ impl Driver {
             Ask::Name(target, answer) => {
                 let added = self.peers.name(target.clone(), now);
                 if added {
+                    // A driver that is started again has to know it, too.
                     parts.named.push(target);
                 }
                 let _ = answer.send(added);
@@ -328,11 +352,13 @@ impl Driver {
                 parts.named.retain(|named| *named != target);
                 let known = self.peers.forget(&target);
                 let _ = answer.send(known.is_some());
+                // Two, where both sides dialled at once.
                 for contact in known.into_iter().flatten() {
                     self.end(contact, "the operator removed this peer".into());
                 }
             }
             Ask::Watched(content_no, sequence) => {
+                // A content that was superseded is watched, too, and not relayed.
                 if let Some(content) = self.holdings.relayed(content_no) {
                     self.input(Input::Watched { content, sequence });
                 }
@@ -386,6 +412,7 @@ impl Driver {
                 run,
             } => self.recall(content, track, run),
             Output::Adopt { place, start } => self.adopt(place, start),
+            // It holds an open file; what came of it stays in `partial/`.
             Output::Forget { place } => drop(self.pending.remove(&place)),
             Output::Doubt { place } => self.doubt(place),
             Output::Forgotten { content } => {
@@ -397,6 +424,8 @@ impl Driver {
                 track,
                 copies,
             } => {
+                // Copies change with each segment that moves anywhere, and the store needs them
+                // only when it is full: the last word of a while is written.
                 self.copies.insert((content, track), copies);
             }
             other => self.about_contents(other),
@@ -438,6 +467,7 @@ impl Driver {
         self.copies_at = Instant::now();
         let mut known = Vec::new();
         for ((at, track), copies) in std::mem::take(&mut self.copies) {
+            // It may have gone since the core told of it.
             let Some(content) = self.holdings.stored(&self.store, at) else {
                 continue;
             };
@@ -451,6 +481,8 @@ impl Driver {
             }
         }
         let store = self.store.clone();
+        // Nobody waits for it: copies decide only what goes first from a full store, and are told
+        // again.
         tokio::spawn(async move {
             let written = store.run(move |store| {
                 for (content_no, within, copies) in known {
@@ -467,6 +499,7 @@ impl Driver {
 async fn next_sighting(discovery: &mut Option<Discovery>) -> Option<Sighting> {
     match discovery {
         Some(discovery) => discovery.next().await,
+        // `None` would end the search at each turn; here the branch is never ready.
         None => std::future::pending().await,
     }
 }

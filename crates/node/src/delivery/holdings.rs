@@ -20,6 +20,7 @@ use super::driver::Event;
 use crate::store::{AsyncStore, Catalog, Change, Content, State, Store, StoreError};
 
 /// Contents that are told of in one go at the start.
+/// Between two goes the driver does other work, and the thread that may block is free for others.
 const CONTENTS_AT_ONCE: usize = 256;
 
 /// Something that the store says.
@@ -49,6 +50,8 @@ impl Verdict {
     /// Looks up what is here. Blocks.
     pub(super) fn of(store: &Store, record: Verified<SegmentRecord>, proof: Proof) -> Self {
         let have = store.have(&record.root, record.length);
+        // What cannot be read counts as missing: it is fetched again, which costs time and harms
+        // nobody.
         let have = have.unwrap_or(None).unwrap_or_default();
         Self {
             record,
@@ -58,12 +61,14 @@ impl Verdict {
     }
 }
 
-/// Hash and time of manifests that were read, and for whom they are, by the store's numbers.
+/// Hash and time of manifests that were read, and for whom they are, by the store's numbers: a
+/// manifest never changes, and these are told again with each commit.
 type Manifests = BTreeMap<u64, (([u8; 32], Time), Vec<PublisherKey>)>;
 
 /// Tells the driver of everything that is in the store, then of what every commit changes, until
 /// nobody listens.
 pub(super) async fn feed(store: AsyncStore, events: Sender<Event>) {
+    // Before the catalogue is read: a commit between the two is told twice, and never missed.
     let mut changes = store.subscribe();
     let catalog = store.catalog();
     let mut numbers: Vec<u64> = catalog.all().map(|content| content.no).collect();
@@ -86,6 +91,7 @@ pub(super) async fn feed(store: AsyncStore, events: Sender<Event>) {
             return;
         }
     }
+    // Only after all of it: until then the driver meets nobody.
     if events.send(Event::Told(vec![Told::Begun])).await.is_err() {
         return;
     }
@@ -101,6 +107,7 @@ pub(super) async fn feed(store: AsyncStore, events: Sender<Event>) {
 
 /// All that is here of a content.
 fn begin(store: &Store, content: &Content, manifests: &mut Manifests, told: &mut Vec<Told>) {
+    // The facts come before the segments, as the core knows a track only with its content.
     if !tell_content(store, content, manifests, told) {
         return;
     }
@@ -116,6 +123,7 @@ fn begin(store: &Store, content: &Content, manifests: &mut Manifests, told: &mut
             continue;
         };
         for run in runs {
+            // The store's runs name their last segment, those of the core what follows it.
             let run = Run::new(*run.start(), *run.end() + 1);
             told.push(Told::Stored(content.no, name.clone(), run));
         }
@@ -133,8 +141,10 @@ fn tell_content(
     if content.superseded {
         return false;
     }
+    // The catalogue holds no manifests, so a file is read, once for each content.
     if content.state == State::Finished && !manifests.contains_key(&content.no) {
         let head = store.manifest_head(content);
+        // Without its manifest nothing of it can be proven to others.
         let Some((manifest, signature)) = head else {
             return false;
         };
@@ -149,6 +159,7 @@ fn tell_content(
     let known = manifests.get(&content.no);
     let facts = Facts {
         priority: content.priority,
+        // What is pinned does not expire here, so it is offered for as long.
         expires: if content.pinned {
             Time::MAX
         } else {
@@ -165,8 +176,10 @@ fn tell_content(
 
 /// What a commit changed.
 fn resolve(store: &Store, changes: Vec<Change>, manifests: &mut Manifests) -> Vec<Told> {
+    // It may be newer than these changes: what a later one took away is told with that one.
     let catalog = store.catalog();
     let mut told = Vec::new();
+    // A commit may hold thousands of segments of one content: its facts are told once for them.
     let mut latest = None;
     for change in changes {
         match change {
@@ -202,6 +215,8 @@ fn resolve(store: &Store, changes: Vec<Change>, manifests: &mut Manifests) -> Ve
                 kind,
                 sequence,
             } => {
+                // The content itself may have gone in the same commit, which tells of all its
+                // segments at once.
                 let content = catalog.get(content_no);
                 let name = content.and_then(|it| track_name(it, rendition_no, kind));
                 if let Some(name) = name {
@@ -244,6 +259,7 @@ pub(super) fn rendition_no(content: &Content, name: &TrackName) -> Option<u16> {
 /// The contents of the store that the core knows, by both numbers.
 #[derive(Default)]
 pub(super) struct Holdings {
+    // Both always hold the same pairs.
     by_store: BTreeMap<u64, ContentNo>,
     by_core: BTreeMap<ContentNo, u64>,
 }
@@ -295,6 +311,7 @@ impl Holdings {
         content_no: u64,
         name: &TrackName,
     ) -> Option<(ContentNo, TrackNo)> {
+        // A superseded version has no number here, so that what changes of it is passed over.
         let content = *self.by_store.get(&content_no)?;
         Some((content, core.track(content, name)?))
     }

@@ -52,12 +52,15 @@ impl Sheets {
 
     /// The manifest of a content. Blocks.
     pub(super) fn get(&self, store: &Store, content: &Content) -> Option<Arc<Sheet>> {
+        // A block of its own, so that the lock is not held while a file is read and hashed. Two
+        // that read the same manifest at once both keep it, which costs memory for a while.
         let kept = {
             let mut sheets = self.lock();
             let at = sheets.iter().position(|(no, _)| *no == content.no);
             at.map(|at| {
                 let sheet = sheets.remove(at);
                 let kept = Arc::clone(&sheet.1);
+                // To the end, away from where room is made.
                 sheets.push(sheet);
                 kept
             })
@@ -75,6 +78,7 @@ impl Sheets {
         let size = |sheets: &[Kept]| -> usize {
             sheets.iter().map(|(_, it)| it.tree.leaves().len()).sum()
         };
+        // The one that is needed now stays, even if it is more than all may take.
         while sheets.len() > 1 && size(&sheets) > LEAVES_MAX {
             sheets.remove(0);
         }
@@ -90,6 +94,8 @@ impl Sheets {
 /// The questions that wait, and how many are being read.
 #[derive(Default)]
 pub(super) struct Library {
+    // The question that is being read stays in front until it was read: a queue that is not empty
+    // is in `turn`, or is being read, and never both.
     waiting: BTreeMap<ContactNo, VecDeque<Question>>,
     /// Contacts of which a question may be read next, in turn.
     turn: VecDeque<ContactNo>,
@@ -107,6 +113,7 @@ impl Library {
 impl Driver {
     /// A contact asks something.
     pub(super) fn query(&mut self, no: ContactNo, question: Question) {
+        // The driver may have ended it while the core's outputs waited.
         if !self.contacts.contains_key(&no) {
             return;
         }
@@ -116,9 +123,12 @@ impl Driver {
         }
         waiting.push_back(question);
         let many = waiting.len() > WAITING_MANY;
+        // The only one: with more, the contact is in turn already, or being read.
         if waiting.len() == 1 {
             self.library.turn.push_back(no);
         }
+        // The questions that came in one go are all taken; what follows waits in the contact's own
+        // link.
         if many {
             let until = self.now().after(MOMENT);
             self.read_later(no, until);
@@ -128,6 +138,7 @@ impl Driver {
 
     /// A question was read: the next one of the same contact waits behind those of others.
     pub(super) fn was_read(&mut self, no: ContactNo) {
+        // Also for a contact that has ended: its question was read to its end.
         self.library.reading -= 1;
         if let Some(waiting) = self.library.waiting.get_mut(&no) {
             waiting.pop_front();
@@ -143,6 +154,7 @@ impl Driver {
     /// Reads questions of contacts that have not used up their budget.
     pub(super) fn read_next(&mut self) {
         let now = Instant::now();
+        // Each is looked at once: when all have used up their budget, the loop ends all the same.
         let mut looked = self.library.turn.len();
         while self.library.reading < AT_ONCE && looked > 0 {
             looked -= 1;
@@ -169,6 +181,8 @@ impl Driver {
             Question::Records(_, track, _) => self.core.track_name(at, track).cloned(),
             _ => None,
         };
+        // Taken along, as the answer is sent from the task; an outbox of a contact that ended is
+        // silent.
         let outbox = self.contacts.get(&no).map(|live| live.outbox.clone());
         let (store, sheets, events) =
             (self.store.clone(), self.sheets.clone(), self.events.clone());
@@ -184,6 +198,7 @@ impl Driver {
                 });
                 (answer, begun.elapsed())
             });
+            // A read that failed counts as read: `reading` would never fall again otherwise.
             let (answer, took) = answer.await.unwrap_or_default();
             if let (Some(outbox), Some(answer)) = (outbox, answer) {
                 outbox.control(&Message::Relay(answer));
@@ -229,6 +244,7 @@ fn rows(
 ) -> Option<RelayMessage> {
     let sheet = sheets.get(store, content)?;
     let total = sheet.tree.leaves().len() as u64;
+    // Honest nodes ask for no more than this, which bounds what one question costs.
     let end = run.end.min(run.start + ROWS_MAX).min(total);
     if run.start >= end {
         return None;
@@ -273,14 +289,17 @@ fn records(
     let no = rendition_no(content, name)?;
     let mut records = Vec::new();
     for sequence in run.start..run.end {
+        // It went after the core told of it.
         let Ok(Some(segment)) = store.segment(content, no, name.kind, sequence) else {
             continue;
         };
+        // Those for which only a manifest vouches have none; they are told as its rows.
         if let Some(signature) = segment.row.signature {
             let record = store.record(content, &segment);
             records.push((record.encode(), signature));
         }
     }
+    // With the run as it was asked, or the asker takes it for something that it did not ask.
     Some(RelayMessage::Records(at.told(), track, asked, records))
 }
 
@@ -305,6 +324,7 @@ fn recalled(
         let (Some(record), Some(leaf)) = (record, leaf) else {
             continue;
         };
+        // The index is no proof: only what the publisher signed may become a partial payload.
         if let Some(record) = Unverified::new(record).verify_leaf(leaf) {
             let proof = lavant_proto::content::Proof::Manifest;
             records.push(Verdict::of(store, record, proof));

@@ -43,7 +43,8 @@ use crate::health::Part;
 use crate::link::{BindError, Discovery, LinkConfig, LinkProfile, Links, Target};
 use crate::store::AsyncStore;
 
-/// Reports of tasks that wait for the driver.
+/// Reports of tasks that wait for the driver. A full queue makes the tasks of the contacts wait,
+/// and by that their links: a flood is held up at its sender, and not in the memory of this node.
 const EVENTS_MAX: usize = 1024;
 /// Questions that wait for the driver.
 const ASKS_MAX: usize = 256;
@@ -124,6 +125,8 @@ pub async fn start(
 ) -> Result<Running, BindError> {
     let links = Arc::new(Links::bind(links).await?);
     let mut warnings = Vec::new();
+    // Without multicast the node goes on: named peers are met all the same, and the operator is
+    // told.
     let discovery = if settings.discovery {
         match Discovery::start(&links).await {
             Ok(discovery) => Some(discovery),
@@ -142,11 +145,15 @@ pub async fn start(
         warnings: Arc::new(warnings),
         pulse: Pulse::default(),
     };
+    // With one seed for all, nodes that lost each other would dial in step. Nothing secret hangs on
+    // it.
     let mut seed = [0; 8];
     if getrandom::fill(&mut seed).is_err() {
         tracing::warn!("the system gives no random numbers; pauses are not spread");
     }
     let wanted = settings.relay.interest.contents.clone();
+    // An operator who names a content to be fetched wants it back, although it was removed once.
+    // Before the feed begins, so that the store refuses nothing that the core asks for.
     let lifted = store.attempt(move |store| store.forget_removals(&wanted));
     if let Err(error) = lifted.await {
         tracing::error!(%error, "what was removed and is wanted now stays away");
@@ -171,12 +178,18 @@ async fn supervise(mut parts: Parts, pulse: Pulse, part: Part) {
     let mut pause = PAUSE_MIN;
     loop {
         let begun = Instant::now();
+        // Each run has its own channel and feed: late reports to a driver that failed would fit
+        // contacts of the next one, whose numbers begin anew, and a new core has to hear of all
+        // contents.
         let (events, reports) = mpsc::channel(EVENTS_MAX);
         let feed = tokio::spawn(holdings::feed(parts.store.clone(), events.clone()));
         let driver = driver::Driver::new(&parts, events);
         part.ok();
+        // What a panic leaves half done ends with the driver. `parts` is changed in whole steps
+        // only.
         let run = AssertUnwindSafe(driver.run(reports, &mut parts)).catch_unwind();
         let ended = pulse.watch(Box::pin(run)).await;
+        // It would read all of a large store for nobody.
         feed.abort();
         let Err(panic) = ended else {
             return;
@@ -186,11 +199,15 @@ async fn supervise(mut parts: Parts, pulse: Pulse, part: Part) {
         part.fail(format!(
             "the relay failed and is being started again: {why}"
         ));
+        // A fault that comes back at once must not keep a core busy; a rare one is to cost little
+        // time.
         if begun.elapsed() > PAUSE_MAX {
             pause = PAUSE_MIN;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
+        // A search tells of each node once, and the new driver knows none. Without one the node
+        // goes on.
         parts.discovery = match parts.settings.discovery {
             true => Discovery::start(&parts.links).await.ok(),
             false => None,
@@ -214,6 +231,7 @@ impl Running {
 
     /// Says good-bye to all peers and ends.
     pub async fn stop(self) {
+        // These fail only when the task has ended already, which is what is wanted.
         let _ = self.handle.asks.send(Ask::Stop).await;
         let _ = self.task.await;
     }
@@ -240,6 +258,8 @@ impl Handle {
 
     /// How much the core holds; nothing when the relay has ended.
     pub async fn load(&self) -> Load {
+        // A send that fails drops the question with `answer` in it, so that the wait after it ends
+        // at once. The same holds for all that is asked here.
         let (answer, load) = oneshot::channel();
         let _ = self.asks.send(Ask::Load(answer)).await;
         load.await.unwrap_or_default()

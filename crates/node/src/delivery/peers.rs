@@ -147,6 +147,8 @@ impl Peer {
         if self.failures == 0 {
             return Duration::ZERO;
         }
+        // First: a node that takes each contact and ends it at once must not be dialled each
+        // second.
         let longest = if self.useless > 0 {
             PAUSE_MAX
         } else if now < self.soon_until {
@@ -156,6 +158,7 @@ impl Peer {
         } else {
             PAUSE_MAX
         };
+        // 100 ms doubled 16 times is far above the longest pause, and does not overflow.
         let doublings = (self.failures - 1).min(16);
         (PAUSE_MIN * 2u32.saturating_pow(doublings)).min(longest)
     }
@@ -164,6 +167,8 @@ impl Peer {
     fn hurry(&mut self, now: Time) {
         (self.failures, self.useless) = (0, 0);
         self.soon_until = now.after(SOON);
+        // One that is being dialled is left: the dial itself begins anew when the network changes.
+        // A node that lied is left alone all the same.
         if self.state == PeerState::Waiting {
             self.next = Some(now.max(self.not_before));
         }
@@ -259,6 +264,7 @@ impl Peers {
         if let Some(at) = at {
             let peer = &mut self.all[at];
             peer.addresses = addresses;
+            // One that is being dialled gets the new addresses with its next dial.
             if peer.live.is_empty() && peer.state != PeerState::Dialling {
                 (peer.state, peer.next) = (PeerState::Waiting, Some(soon));
                 (peer.failures, peer.useless) = (0, 0);
@@ -279,6 +285,7 @@ impl Peers {
 
     /// A node is not heard of any more on the network.
     pub(super) fn lost(&mut self, node: &PublisherKey) {
+        // Named ones are dialled on, and contacts that are up need no announcement.
         self.all.retain(|peer| {
             peer.node != Some(*node) || peer.source != Source::Found || !peer.live.is_empty()
         });
@@ -293,7 +300,9 @@ impl Peers {
         link: (LinkKind, SocketAddr),
         now: Time,
     ) {
+        // A node that dialled in may be one that was named or found.
         let known = || self.all.iter().position(|peer| peer.node == Some(node));
+        // The operator may have removed the peer while it was dialled.
         let at = id.and_then(|id| self.at(id)).or_else(known);
         let at = at.unwrap_or_else(|| {
             self.forget_strangers();
@@ -308,6 +317,7 @@ impl Peers {
         });
         (peer.link, peer.last_seen) = (Some(link), Some(now));
         (peer.state, peer.next) = (PeerState::Connected, None);
+        // Only now is it known which node a target without a key is.
         self.merge(at);
     }
 
@@ -315,6 +325,8 @@ impl Peers {
     /// a while only, so that a flood of them shows and takes nobody's place.
     fn forget_strangers(&mut self) {
         let gone = |peer: &Peer| peer.source == Source::Incoming && peer.live.is_empty();
+        // Only a hello brings a name. Strangers have a small part of the list, so that nodes which
+        // were met stay in it.
         let stranger = |peer: &Peer| gone(peer) && peer.name.is_empty();
         let oldest = if self.all.iter().filter(|peer| stranger(peer)).count() >= STRANGERS_MAX {
             self.all.iter().position(stranger)
@@ -337,6 +349,7 @@ impl Peers {
         };
         let other = self.all.remove(other);
         if let Some(peer) = self.all.iter_mut().find(|peer| peer.id == id) {
+            // In front, as the newest is at the end.
             peer.live.splice(..0, other.live);
             peer.before = sum(peer.before, other.before);
             peer.stats = sum(peer.stats, other.stats);
@@ -359,12 +372,14 @@ impl Peers {
 
     /// A contact ended.
     pub(super) fn down(&mut self, contact: ContactNo, why: String, now: Time) {
+        // Spread, or two nodes that lost each other would dial at the same moment, again and again.
         let pause = PAUSE_AFTER_CONTACT + self.jitter(PAUSE_AFTER_CONTACT);
         let Some((peer, at)) = self.of(contact) else {
             return;
         };
         let ended = peer.live.remove(at);
         peer.before = sum(peer.before, ended.stats);
+        // The twin of two links that were made at once has ended: the contact goes on.
         if let Some(live) = peer.live.last() {
             peer.link = Some(live.link);
             return;
@@ -408,6 +423,7 @@ impl Peers {
 
     /// Takes a peer that is due out for dialling.
     pub(super) fn due(&mut self, now: Time) -> Option<(u32, Dial)> {
+        // Two targets may lead to the same node, and one contact with it is enough.
         let connected: Vec<PublisherKey> = self
             .all
             .iter()
@@ -420,6 +436,7 @@ impl Peers {
                 continue;
             }
             if peer.node.is_some_and(|node| connected.contains(&node)) {
+                // Looked at again after 30 s: that contact may have ended by then.
                 peer.next = Some(now.after(PAUSE_MAX / 10));
                 continue;
             }
@@ -451,6 +468,7 @@ impl Peers {
         peer.live[at].stats = info.stats;
         let live = peer.live.iter().map(|live| live.stats);
         peer.stats = live.fold(peer.before, sum);
+        // What a contact says before it has proven the token is not shown.
         if info.ready {
             peer.name.clone_from(&info.name);
             peer.round_trip = info.round_trip;
@@ -470,6 +488,7 @@ impl Peers {
 }
 
 fn wait(peer: &mut Peer, until: Time) {
+    // Nobody knows where a node listens that only dialled in.
     let dialled = peer.target.is_some() || !peer.addresses.is_empty();
     if dialled {
         (peer.state, peer.next) = (

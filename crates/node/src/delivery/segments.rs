@@ -19,9 +19,11 @@ use super::driver::{Driver, Event};
 use super::holdings::rendition_no;
 use crate::store::{Partial, StoreError};
 
-/// Segments that peers called damaged and that wait to be looked at.
+/// Segments that peers called damaged and that wait to be looked at. What is beyond that is passed
+/// over: a doubt is not signed, so no more than a hint.
 const DOUBTS_MAX: usize = 64;
-/// Payloads that were looked at of late, and for how long they are not looked at again.
+/// Payloads that were looked at of late, and for how long they are not looked at again: a contact
+/// can call any segment damaged for a few bytes, and each look hashes a whole payload.
 const LOOKED_MAX: usize = 1024;
 const LOOKED_FOR: Duration = Duration::from_secs(600);
 
@@ -70,6 +72,7 @@ pub(super) struct Doubts {
 
 impl Doubts {
     fn is_fresh(&mut self, root: &Root, now: Instant) -> bool {
+        // In the order of time, so the oldest is in front. Both hold the same roots.
         while let Some((old, at)) = self.looked.front().copied()
             && (now.duration_since(at) > LOOKED_FOR || self.looked.len() >= LOOKED_MAX)
         {
@@ -87,6 +90,7 @@ impl Doubts {
 impl Driver {
     pub(super) fn serve(&mut self, serving: Serving) {
         let Serving { place, .. } = serving;
+        // What is still coming is in no index yet; its chunk groups are given on as they come.
         let payload = match self.pending.get(&place) {
             Some(pending) => Some(Payload::Partial {
                 root: pending.record.root,
@@ -94,6 +98,7 @@ impl Driver {
             }),
             None => self.stored_payload(place),
         };
+        // It has ended since, and the core knows.
         let Some(live) = self.contacts.get(&serving.contact) else {
             return;
         };
@@ -113,6 +118,8 @@ impl Driver {
 
     /// Asks for chunk groups, once the store has made room for their segment.
     pub(super) fn ask_for(&mut self, place: Place, asking: Asking) {
+        // Its record is gone, as after a write that failed: the core learns it again before it
+        // asks.
         let Some(pending) = self.pending.get_mut(&place) else {
             let forever = false;
             return self.input(Input::Refused { place, forever });
@@ -123,6 +130,7 @@ impl Driver {
                 let (root, length) = (pending.record.root, pending.record.length);
                 self.expect(place, asking, (root, length), partial);
             }
+            // Room is made once, however many chunk groups are asked for meanwhile.
             Room::Opening(waiting) => waiting.push(asking),
             Room::None => {
                 pending.room = Room::Opening(vec![asking]);
@@ -142,8 +150,11 @@ impl Driver {
         let Some(pending) = self.pending.get_mut(&place) else {
             return;
         };
+        // Taken out, to work through it while `self` is used for other things.
         let before = std::mem::replace(&mut pending.room, Room::None);
         let Room::Opening(waiting) = before else {
+            // Two answers can come when a segment was given up and asked for again: the first one
+            // counts.
             pending.room = before;
             return;
         };
@@ -175,6 +186,7 @@ impl Driver {
             return;
         };
         let expected = contact::Expected::new(root, length, asking.groups, partial);
+        // Before the question goes out: on a fast link the answer comes before the next line.
         live.expected.insert(asking.request, expected);
         live.outbox.control(&asking.message);
         self.requests
@@ -195,6 +207,7 @@ impl Driver {
     }
 
     pub(super) fn adopt(&mut self, place: Place, start: u64) {
+        // Out of `pending` at once, so that nothing more is written to it while it gets its footer.
         let Some(pending) = self.pending.remove(&place) else {
             let forever = false;
             return self.input(Input::Refused { place, forever });
@@ -212,6 +225,7 @@ impl Driver {
         match outcome {
             // The store's feed tells of it.
             Ok(true) => {}
+            // It was here already, so that no commit follows of which the feed could tell.
             Ok(false) => self.input(Input::Stored {
                 content: place.content,
                 track: place.track,
@@ -243,9 +257,12 @@ impl Driver {
         while !self.doubts.looking
             && let Some(place) = self.doubts.waiting.pop_front()
         {
+            // It went meanwhile, and with it the doubt.
             let Some(payload) = self.stored_payload(place) else {
                 continue;
             };
+            // One look at a time: peers decide how many there are, not how much of the disk they
+            // take.
             self.doubts.looking = true;
             let (store, events) = (self.store.clone(), self.events.clone());
             tokio::spawn(async move {
@@ -259,6 +276,7 @@ impl Driver {
     /// The payload of a segment that was doubted is known: it is hashed again.
     pub(super) fn doubted(&mut self, root: Option<Root>) {
         let now = Instant::now();
+        // By root, and not by place: many contents may name one payload.
         let Some(root) = root.filter(|root| self.doubts.is_fresh(root, now)) else {
             return self.looked();
         };

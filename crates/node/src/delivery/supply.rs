@@ -20,9 +20,11 @@ impl Driver {
         manifest: &[u8],
         signature: Signature,
     ) {
+        // The core may have forgotten the content since it put the answer out.
         let Some(key) = self.core.key(at).cloned() else {
             return;
         };
+        // The clock, and not the time of the core: it may have been set right since the start.
         let now = self.store.settings().clock.now();
         match self
             .assemblies
@@ -34,6 +36,7 @@ impl Driver {
                     total,
                     known,
                 });
+                // Rows may be here already, of the same manifest that another contact sent.
                 self.complete(at);
             }
             Err(Wrong::Lie(why)) => self.lied(no, why),
@@ -42,6 +45,7 @@ impl Driver {
                 forever: false,
             }),
             Err(Wrong::Early) => {
+                // No contact is blamed for a date: this node's own clock may be the wrong one.
                 tracing::warn!(
                     content = %key.content_id.as_str(),
                     "a content is dated more than a day in the future; is a clock wrong?"
@@ -66,6 +70,7 @@ impl Driver {
                 self.input(Input::Rows { content: at, known });
                 self.complete(at);
             }
+            // The manifest was let go for others in the meantime, which is no fault of the contact.
             // There was no room for it any more: all of it is asked for again later.
             Ok(None) => self.input(Input::RefusedContent {
                 content: at,
@@ -81,6 +86,7 @@ impl Driver {
             return;
         };
         let (store, events) = (self.store.clone(), self.events.clone());
+        // To check and enter 100,000 records takes time and waits for the writer of the store.
         tokio::spawn(async move {
             let admitting = store.attempt(move |store| {
                 let complete = assembly.finish();
@@ -145,6 +151,8 @@ impl Driver {
             Ok(known) => known,
             Err(error) => {
                 tracing::error!(%error, "records of a content cannot be read");
+                // The fault is on this side: the core asks again later, instead of waiting for what
+                // was asked.
                 return self.input(Input::RefusedContent {
                     content,
                     forever: false,
@@ -169,9 +177,11 @@ impl Driver {
                 length: record.length,
                 have,
             });
+            // What is on its way already keeps its partial payload and its questions.
             let pending = self.pending.entry(place);
             pending.or_insert_with(|| Pending::new(record, proof));
         }
+        // After the records are kept: the core may ask for these segments at once.
         self.input(Input::Learned {
             from,
             content,
