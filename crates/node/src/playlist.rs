@@ -66,6 +66,7 @@ impl Ready {
         content: &Content,
         rendition_no: Option<u16>,
     ) -> Result<Rendered, Unplayable> {
+        // Whoever asked at the same time may have made it while this one waited for a thread.
         if let Some(rendered) = self.held(content, rendition_no) {
             return Ok(rendered);
         }
@@ -74,6 +75,7 @@ impl Ready {
             Some(no) => media(store, catalog, content, no)?,
             None => master(catalog, content)?,
         };
+        // Of the text, so that a playlist that is made again without a change keeps its tag.
         let hash = blake3::hash(text.as_bytes()).to_hex();
         let etag = format!("\"{}\"", &hash[..32]);
         let rendered = Rendered {
@@ -85,6 +87,7 @@ impl Ready {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let held: usize = ready.values().map(|(_, other)| other.text.len()).sum();
+        // All go, without a note of who used what: those in use are made again in a moment.
         if held + rendered.text.len() > READY_BYTES_MAX {
             ready.clear();
         }
@@ -129,12 +132,15 @@ fn master(catalog: &Catalog, content: &Content) -> Result<String, Unplayable> {
     let variants = content
         .renditions
         .iter()
+        // A player that picks a rendition without segments would stall.
         .filter(|state| state.present > 0)
         .map(|state| {
             let info = &state.info;
             let rate = f64::from(info.frame_rate_milli) / 1000.0;
             Variant {
                 uri: format!("/play/{reference}/{}.m3u8", info.name),
+                // The attribute has to be there, also where the rate is not known (RFC 8216bis
+                // section 4.4.6.2).
                 bandwidth: info.bandwidth.max(1),
                 average_bandwidth: (info.average_bandwidth > 0).then_some(info.average_bandwidth),
                 codecs: (!info.codecs.is_empty()).then(|| info.codecs.clone()),
@@ -182,6 +188,7 @@ fn media(
     let playlist = MediaPlaylist {
         target_duration: u64::from(content.target_duration),
         media_sequence: state.first,
+        // Kept by the store as segments go, as the rows that are gone cannot be counted any more.
         discontinuity_sequence: state.discontinuities_gone,
         kind: match (complete, arriving) {
             (true, _) => Some(PlaylistType::Vod),
@@ -217,6 +224,7 @@ fn entries(
     let mut rows = rows.into_iter().peekable();
     let mut segments = Vec::new();
     for sequence in state.first..state.reached {
+        // The index may be newer than `state`; rows from before the first one are passed over.
         while rows.next_if(|(at, _)| *at < sequence).is_some() {}
         let row = rows.next_if(|(at, _)| *at == sequence).map(|(_, row)| row);
         if let Some(row) = &row {
@@ -225,6 +233,8 @@ fn entries(
         let ceiling = u64::from(content.target_duration) * TICKS_PER_SECOND;
         segments.push(MediaSegment {
             uri: uri(Kind::Media, sequence),
+            // Rounded to whole seconds, a duration must not exceed the target (RFC 8216bis section
+            // 4.4.3.1).
             duration: nominal.min(ceiling + TICKS_PER_SECOND / 2 - 1),
             discontinuity: row.as_ref().is_some_and(|row| row.discontinuity),
             gap: !row.is_some_and(|row| row.present),

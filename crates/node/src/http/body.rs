@@ -83,8 +83,10 @@ impl Memory {
         match permit {
             Some(permit) if bytes <= self.small_max || is_large(permit) => {
                 let lane = permit.semaphore().clone();
+                // Added to what it holds, which never falls below the bytes that are here.
                 permit.merge(share(&lane, STEP).await?);
             }
+            // The small lane gets its part back once this share is there.
             permit => *permit = Some(share(&self.large, bytes).await?),
         }
         Ok(())
@@ -114,12 +116,14 @@ pub(super) async fn receive(
         None => None,
     };
     let mut shared = announced.unwrap_or(STEP);
+    // The share was given for all of it, so one buffer does and nothing is copied as it grows.
     let capacity = usize::try_from(announced.unwrap_or(64 * 1024)).unwrap_or_default();
     let pool = memory.map(|memory| memory.pool.clone()).unwrap_or_default();
     let mut bytes = pool.take(capacity);
     let mut body = body;
     let mut begun = Instant::now();
     loop {
+        // A pause ends it, and a trickle, too: one byte each 19 s would hold memory for days.
         let due = PAUSE_MAX + Duration::from_secs(bytes.len() as u64 / RATE_MIN);
         let pause = (Instant::now() + PAUSE_MAX).min(begun + due.min(BODY_TIME_MAX));
         let frame = tokio::time::timeout_at(pause, body.frame())
@@ -132,9 +136,11 @@ pub(super) async fn receive(
             })?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| ApiError::bad_request("the body was cut off"))?;
+        // Trailers say nothing here.
         let Ok(data) = frame.into_data() else {
             continue;
         };
+        // A body that announces no length is bounded as it comes.
         if bytes.len() as u64 + data.len() as u64 > limit {
             return Err(too_large(limit));
         }
@@ -144,6 +150,7 @@ pub(super) async fn receive(
             // A frame is shorter than a step: a connection reads 64 KiB at once.
             shared += STEP;
             memory.grow(&mut permit, shared).await?;
+            // The time that this node makes it wait is not counted against the sender.
             begun += waits.elapsed();
         }
         bytes.extend_from_slice(&data);
@@ -165,6 +172,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 async fn share(memory: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit, ApiError> {
     let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    // Shares are given in turn, so that small ones do not keep a large one waiting for ever.
     let wait = tokio::time::timeout(WAIT_MAX, memory.clone().acquire_many_owned(kib)).await;
     match wait {
         Ok(Ok(permit)) => Ok(permit),

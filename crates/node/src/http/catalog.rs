@@ -22,6 +22,7 @@ pub(super) fn entries(app: &App) -> Vec<CatalogEntry> {
     let catalog = app.store.catalog();
     let shown = catalog
         .current()
+        // Of a content that was only announced nothing can be played yet.
         .filter(|content| content.segment_count() > 0);
     let mut entries: Vec<_> = shown
         .map(|content| CatalogEntry::of(&catalog, content))
@@ -44,6 +45,7 @@ pub(super) async fn show(
     reference.end()?;
     let content = reference.find(&catalog, None)?;
     let mut entry = CatalogEntry::of(&catalog, &content);
+    // These walk over all of its segments, which is too much for a list of all contents.
     let (ticks, copies) = app
         .blocking(move |store| Ok((store.ready_ticks(&content)?, store.copies(&content)?)))
         .await?;
@@ -68,6 +70,7 @@ pub(super) async fn remove(
     method: Method,
     Path(path): Path<String>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
+    // The router cannot tell the two, as an id is followed by a path of any length.
     if path.ends_with("/pin") {
         return pin(state, method, Path(path)).await;
     }

@@ -70,6 +70,7 @@ impl From<StoreError> for ApiError {
             StoreError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::Io { .. } | StoreError::Index(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
+        // Only faults of this node; what a caller does wrong is no line of its log.
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(%error, "a request failed");
         }
@@ -119,6 +120,7 @@ pub(super) async fn in_json(response: Response) -> Response {
         return response;
     }
     let (head, body) = response.into_parts();
+    // It may repeat a long path of the caller's; what is longer is left out altogether.
     let text = to_bytes(body, REFUSAL_MAX).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&text).replace('\n', " ");
     ApiError::new(head.status, text).into_response()

@@ -52,6 +52,7 @@ pub(super) async fn events(
             "too many event streams are open; close some pages, or ask for /status and /catalog",
         ));
     };
+    // The first event comes at once, and not with the next change.
     let mut changes = app.store.changes();
     changes.mark_changed();
     let feed = Feed {
@@ -76,16 +77,21 @@ async fn step(mut feed: Feed) -> Option<(Result<Event, Infallible>, Feed)> {
     if Instant::now() >= feed.end {
         return None;
     }
+    // However often the store changes: what happens meanwhile is told by one event.
     sleep_until(feed.next).await;
     tokio::select! {
         _ = feed.stopping.wait_for(|stop| *stop) => return None,
+        // Without a change the status still goes out: free space and uploads move without one.
         _ = timeout(BEAT - PAUSE, feed.changes.changed()) => {}
     }
+    // Before anything is read: a change that comes during that wakes the next turn.
     feed.changes.mark_unchanged();
     feed.next = Instant::now() + PAUSE;
     let status = json(&status::of(&feed.app, feed.sees_all).await.ok()?);
     let status = Event::default().event("status").data(status);
     let catalog = json(&catalog::entries(&feed.app));
+    // Most changes are of segments and uploads; the catalogue, which may be long, often stays the
+    // same.
     let hash = Some(blake3::hash(catalog.as_bytes()));
     if hash == feed.catalog {
         return Some((Ok(status), feed));

@@ -21,6 +21,8 @@ pub(super) struct Guard {
 impl Guard {
     /// The rules for a configuration; `token` when one is asked for.
     pub(super) fn new(config: &Config, token: Option<&str>) -> Self {
+        // Names are compared in lower case, as hosts and origins are the same however they are
+        // written.
         let host = crate::config::host_name().to_ascii_lowercase();
         let mut names = vec!["localhost".to_owned(), format!("{host}.local"), host];
         names.extend(
@@ -47,7 +49,10 @@ impl Guard {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<(), ApiError> {
+        // For reads, too: a page whose name was bound to this address could read the catalogue.
         let host = self.check_host(uri, headers)?;
+        // None of these changes anything. Their answers stay unread by pages of other origins,
+        // which get no CORS header.
         if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
             return Ok(());
         }
@@ -57,6 +62,9 @@ impl Guard {
 
     fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<String, ApiError> {
         let mut given = headers.get_all(header::HOST).iter();
+        // An absolute request line goes before the Host header (RFC 9112 section 3.2.2); two
+        // headers are refused (section 3.2), as whoever stands between may have looked at the other
+        // one.
         let host = match (uri.authority(), given.next(), given.next()) {
             (_, _, Some(_)) => return Err(ApiError::bad_request("two Host headers were sent")),
             (Some(authority), ..) => authority.as_str(),
@@ -68,6 +76,8 @@ impl Guard {
             let text = format!("{host:?} is no host name with or without a port");
             return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, text));
         };
+        // Rebinding needs a name that others control: an address is none, and `.localhost` is this
+        // machine.
         let known = name.parse::<IpAddr>().is_ok()
             || name.ends_with(".localhost")
             || self.names.iter().any(|known| known == name);
@@ -90,6 +100,8 @@ impl Guard {
                 "a page of another origin may not change anything here; --allow-origin permits one",
             ))
         };
+        // Programs send no Origin. A browser that leaves it out says in Sec-Fetch-Site where the
+        // page is from.
         let Some(origin) = headers.get(header::ORIGIN) else {
             let site = headers
                 .get("sec-fetch-site")
@@ -101,6 +113,8 @@ impl Guard {
             };
         };
         let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
+        // `host` was checked before, so an origin that equals it is the node's own. A reverse proxy
+        // may speak HTTPS in front of it, so the scheme is left out.
         let own = origin
             .strip_prefix("http://")
             .or_else(|| origin.strip_prefix("https://"));
@@ -151,6 +165,7 @@ impl Guard {
         let Some(origin) = headers.get(header::ORIGIN) else {
             return Vec::new();
         };
+        // Never `*`: only origins that the operator named.
         let text = origin.to_str().unwrap_or_default().to_ascii_lowercase();
         if !self.origins.contains(&text) {
             return Vec::new();

@@ -58,14 +58,17 @@ pub(super) async fn ingest(
     let raw = mime
         .as_deref()
         .is_some_and(|mime| MimeType::from_str(mime).is_ok());
+    // Base64 and the fields around it make a third more of a segment; it is measured again below.
     let limit = if raw {
         limit
     } else {
         body::json_with_segment(limit)
     };
     let received = body::receive(Some(&app.ingest_memory), &headers, request, limit).await?;
+    // `received` lives on until the segment is stored: its share of memory is held for as long.
     let bytes = received.bytes.clone();
     let work = app.clone();
+    // Base64, hashing and waiting for the commit all take their time.
     let done = app.store.run(move |store| {
         let sent = match mime.filter(|_| raw) {
             Some(mime) => from_query(query.as_deref().unwrap_or_default(), &mime, bytes)?,
@@ -92,6 +95,7 @@ fn keep(app: &App, store: &Store, sent: Sent) -> Result<IngestReply, ApiError> {
             ),
         ));
     }
+    // Before the segment is signed, as its record says how long it is.
     describe(store, &mut segment, measure)?;
     let bundle_id = format!("{}/{:05}", segment.content_id, segment.sequence);
     let (id, length) = (segment.content_id.clone(), segment.payload.len() as u64);
@@ -201,6 +205,7 @@ pub(super) fn from_query(query: &str, mime: &str, payload: Bytes) -> Result<Sent
 }
 
 fn serde_urlencoded<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+    // axum reads a query only out of a whole URI.
     let uri = format!("/ingest?{query}")
         .parse()
         .map_err(|_| ApiError::bad_request("the query is not a query"))?;

@@ -39,6 +39,7 @@ pub(super) struct Counters {
 
 impl Counters {
     pub(super) fn responses(&self, status: StatusCode) {
+        // A status beyond five classes must not leave the array.
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         self.by_status[class].add(1);
     }
@@ -62,6 +63,7 @@ fn text(app: &App, stored: Vec<Metric>, relayed: Vec<Metric>) -> String {
         .chain(stored)
         .chain(relayed);
     for (name, kind, help, value) in all {
+        // Writing to a string does not fail.
         let _ = write!(
             out,
             "# HELP lavant_{name} {help}\n# TYPE lavant_{name} {kind}\nlavant_{name} {value}\n"

@@ -37,6 +37,7 @@ pub(super) async fn play(
         }
         _ => return Err(ApiError::not_found("a playlist is /play/REF/index.m3u8")),
     };
+    // What is ready is answered without a thread that may block, as it is for almost every request.
     let playlist = match app.ready.held(&content, rendition_no) {
         Some(playlist) => playlist,
         None => {
@@ -53,6 +54,7 @@ pub(super) async fn play(
     let mut response = playlist.text.into_response();
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, PLAYLIST_TYPE);
+    // It may change with the next segment; the entity tag makes asking again cheap.
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Ok(etag) = HeaderValue::from_str(&playlist.etag) {
         fields.insert(header::ETAG, etag);

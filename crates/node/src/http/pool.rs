@@ -59,6 +59,7 @@ struct Limits {
 
 impl Limits {
     fn of(all: usize) -> Self {
+        // With few connections in all, one browser must still work.
         let least = all.min(SOURCE_MIN);
         Self {
             all,
@@ -95,6 +96,7 @@ impl Activity {
 
     /// It moved: it is the youngest of the quiet ones.
     pub(super) fn touch(&self) {
+        // Milliseconds since one common start fit an atomic, and no clock can set them back.
         let since = self.begun.elapsed().as_millis();
         let since = u64::try_from(since).unwrap_or(u64::MAX);
         self.quiet_since.store(since, Ordering::Relaxed);
@@ -102,6 +104,7 @@ impl Activity {
 
     /// A whole head came; the request is in work until the value is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
+        // The socket tells by this number whether the head that it waits for has come.
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.is_busy.store(true, Ordering::Release);
         Busy(self.clone())
@@ -132,6 +135,7 @@ pub(super) struct Busy(Arc<Activity>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        // First, or it would count as quiet for as long as the request took.
         self.0.touch();
         self.0.is_busy.store(false, Ordering::Release);
     }
@@ -161,6 +165,7 @@ impl Table {
 
     /// Ends the quiet connection that has been so for longest.
     fn end_oldest(&mut self, among: impl Fn(Source) -> bool) -> bool {
+        // All slots are looked at, some thousands, and only when a limit is reached.
         let quiet = self
             .slots
             .iter()
@@ -170,6 +175,7 @@ impl Table {
         let Some(id) = oldest.map(|(id, _)| *id) else {
             return false;
         };
+        // Its place is free at once, and not only when its task has ended.
         if let Some(slot) = self.remove(id) {
             slot.end.notify_one();
         }
@@ -231,6 +237,8 @@ impl Pool {
         } else {
             limits.each
         };
+        // The narrowest limit first: whoever has its share gives up one of its own, and nobody
+        // else's.
         let made_room = if own >= most {
             Some(table.end_oldest(|other| other == source))
         } else if !is_local && all - local >= limits.outside {
@@ -241,6 +249,7 @@ impl Pool {
             None
         };
         match made_room {
+            // All of them have a request in work, and none of those is cut.
             Some(false) => {
                 self.refused.add(1);
                 return None;
@@ -284,6 +293,8 @@ impl Pool {
             _ => STREAMS_EACH,
         };
         if all >= STREAMS_MAX || *own >= most {
+            // `entry` may have made it just now: many sources that are refused must leave nothing
+            // behind.
             if *own == 0 {
                 table.streams.remove(&source);
             }
@@ -341,6 +352,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // Nothing is there to remove when it gave way already.
         self.pool.table().remove(self.id);
     }
 }

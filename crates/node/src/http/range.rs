@@ -18,6 +18,8 @@ pub(super) fn parse(header: Option<&str>, length: u64) -> Wanted {
     let Some(spec) = header.and_then(|header| header.trim().strip_prefix("bytes=")) else {
         return Wanted::Whole;
     };
+    // What is not understood is answered with everything, which RFC 9110 (section 14.2) always
+    // allows.
     let Some((first, last)) = spec.split_once('-') else {
         return Wanted::Whole;
     };
@@ -25,7 +27,9 @@ pub(super) fn parse(header: Option<&str>, length: u64) -> Wanted {
     let range = match (first.trim().is_empty(), last.trim().is_empty()) {
         (true, true) => return Wanted::Whole,
         (true, false) => match number(last) {
+            // The last 0 bytes are none.
             Some(0) => return Wanted::Unsatisfiable,
+            // A suffix longer than the whole is the whole.
             Some(suffix) => length.saturating_sub(suffix)..length,
             None => return Wanted::Whole,
         },
@@ -34,6 +38,7 @@ pub(super) fn parse(header: Option<&str>, length: u64) -> Wanted {
             None => return Wanted::Whole,
         },
         (false, false) => match (number(first), number(last)) {
+            // A last byte may lie beyond the end, up to 2^64 - 1.
             (Some(first), Some(last)) if first <= last => first..last.saturating_add(1).min(length),
             _ => return Wanted::Whole,
         },

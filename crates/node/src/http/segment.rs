@@ -38,6 +38,7 @@ pub(super) async fn segment(
     Path(path): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    // Everything that needs no file is refused first: only then is a thread taken that may block.
     let named = named(&app, &path)?;
     let (content, immutable) = (named.content.clone(), named.immutable);
     let found = app.blocking(move |store| Ok(named.find(store))).await??;
@@ -52,6 +53,7 @@ pub(super) async fn segment(
         Wanted::Part(part) => (StatusCode::PARTIAL_CONTENT, part.start, part.end),
         Wanted::Unsatisfiable => return Ok(unsatisfiable(length)),
     };
+    // The newest live segments, which most viewers ask for at once, need no file.
     let hot = app.store.hot(&found.row.root);
     let head = *request.method() == Method::HEAD;
     let queue = request.extensions().get::<Arc<FileQueue>>().cloned();
@@ -66,6 +68,7 @@ pub(super) async fn segment(
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let mime = found.mime.as_str();
+    // No cache may keep it for longer than this node does.
     let left = content
         .expires
         .since(app.store.settings().clock.now())
@@ -90,6 +93,8 @@ pub(super) async fn segment(
 
 fn wanted(headers: &HeaderMap, etag: &str, length: u64) -> Wanted {
     let matches = |tag: &HeaderValue| tag.as_bytes() == etag.as_bytes();
+    // A part of what the caller has of other bytes would not fit: it gets all (RFC 9110 section
+    // 13.1.5).
     if !headers.get(header::IF_RANGE).is_none_or(matches) {
         return Wanted::Whole;
     }
@@ -168,6 +173,7 @@ fn named(app: &App, path: &str) -> Result<Named, ApiError> {
         None => Some(0),
         Some(rendition) => content.rendition_no(rendition),
     };
+    // Also for a segment that is not here: it is then fetched next.
     if kind == Kind::Media
         && let Some(relay) = &app.relay
     {
@@ -191,12 +197,14 @@ async fn cold(
     head: bool,
 ) -> Result<Body, ApiError> {
     let found = found.clone();
+    // Opened for HEAD, too: it tells whether a GET would succeed.
     let file = app
         .blocking(move |store| store.open_payload(&found))
         .await?;
     if head {
         return Ok(Body::empty());
     }
+    // On any other connection the placeholder would be sent as it is, all zeros.
     if let Some(queue) = queue {
         return Ok(Body::new(FileBody::new(file.file, range, queue)));
     }
@@ -227,6 +235,7 @@ fn fields(headers: &mut HeaderMap, mime: &'static str, etag: &str, left: Option<
                 &format!("public, max-age={age}, immutable"),
             );
         }
+        // A path without a version means other bytes after the next version.
         None => set(headers, header::CACHE_CONTROL, "no-cache"),
     }
 }

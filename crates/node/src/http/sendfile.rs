@@ -81,6 +81,8 @@ impl FileQueue {
     /// Appends a range of at most [`FRAME`] bytes; returns what stands for it.
     fn push(&self, file: Arc<File>, offset: u64, length: usize) -> &'static [u8] {
         let mut ranges = self.lock();
+        // The next place at each frame, so that two frames that wait never stand at the same
+        // address.
         ranges.place = (ranges.place + 1) % PLACES;
         let stands = ranges.place..ranges.place + length;
         ranges.waiting.push_back(FileRange {
@@ -94,6 +96,8 @@ impl FileQueue {
     /// The first range, which these bytes have to stand for.
     fn first(&self, bytes: &[u8]) -> io::Result<FileRange> {
         let ranges = self.lock();
+        // The address says which frame it is; hyper hands on the rest of a frame that was sent in
+        // part, which begins where `advance` has moved the range to.
         let first = ranges.waiting.front().filter(|range| {
             let stands = &PLACEHOLDER[range.stands.clone()];
             stands.as_ptr() == bytes.as_ptr() && bytes.len() <= stands.len()
@@ -104,6 +108,7 @@ impl FileQueue {
     /// Takes `sent` bytes off the first range.
     fn advance(&self, sent: usize) {
         let mut ranges = self.lock();
+        // `first` was asked just before, so there is one.
         let Some(first) = ranges.waiting.front_mut() else {
             return;
         };
@@ -156,6 +161,8 @@ impl Body for FileBody {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        // Frames are bounded, so that a body of any length needs no more placeholder than one
+        // frame.
         let length = self.remaining().min(FRAME as u64) as usize;
         if length == 0 {
             return Poll::Ready(None);
@@ -211,6 +218,7 @@ impl Connection {
     /// Whether the head that is awaited has taken too long.
     fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
         let number = self.activity.requests();
+        // The head has come, whole, or another one after it: its time does not count any more.
         if self.activity.is_busy() || self.head.as_ref().is_some_and(|(of, _)| *of != number) {
             self.head = None;
         }
@@ -227,11 +235,14 @@ impl Connection {
         outcome: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let is_stream = self.activity.is_stream();
+        // Once, at the first write: a handler says that it is a stream only when its request is in
+        // work.
         if is_stream && !self.is_narrow {
             self.is_narrow = true;
             // A system that cannot do it holds more.
             let _ = SockRef::from(&self.stream).set_send_buffer_size(STREAM_BUFFER);
         }
+        // Each write that moves something begins the time anew: slow readers are welcome.
         if outcome.is_ready() {
             self.stall = None;
             self.activity.touch();
@@ -254,11 +265,14 @@ impl Connection {
     fn poll_sendfile(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let range = self.queue.first(bytes)?;
         let sent = ready!(self.poll_socket(cx, || {
+            // An offset of our own: the file is shared, and its position with it.
             let mut offset = range.offset;
             let sent =
                 rustix::fs::sendfile(&self.stream, &*range.file, Some(&mut offset), bytes.len())?;
             Ok(sent)
         }))?;
+        // The file is shorter than the index says: the length was promised, so the connection must
+        // end.
         if sent == 0 {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -288,6 +302,8 @@ impl Connection {
         mut write: impl FnMut() -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
+            // `try_io` clears the readiness when the socket takes nothing, so the next turn waits
+            // for it.
             ready!(self.stream.poll_write_ready(cx))?;
             match self.stream.try_io(Interest::WRITABLE, &mut write) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -311,9 +327,11 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        // Bytes that come between requests begin a head; those of a body come while it is busy.
         if outcome.is_ready() && buffer.filled().len() > before && !self.activity.is_busy() {
             self.await_head();
         }
+        // Polled while nothing comes, which also registers the wake-up at the deadline.
         if outcome.is_pending() && self.is_late(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -342,6 +360,8 @@ impl AsyncWrite for Connection {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let filled = |slice: &&IoSlice<'_>| !slice.is_empty();
+        // What is written goes in order, so the first bytes alone decide; hyper asks again for the
+        // rest.
         let outcome = match slices.iter().find(filled) {
             None => Poll::Ready(Ok(0)),
             Some(first) if is_placeholder(first) => self.poll_sendfile(cx, first),

@@ -84,6 +84,7 @@ impl Server {
             })?;
         let token = match &config.api_token {
             Some(token) => Some(token.clone()),
+            // Only this machine can ask, and pages of others are kept off by the origin.
             None if address.ip().is_loopback() => None,
             None => Some(identity::token_at(&store.settings().layout.api_token())?),
         };
@@ -127,6 +128,7 @@ impl Server {
             let accepted = tokio::select! {
                 () = &mut stop => break,
                 accepted = self.listener.accept() => accepted,
+                // A task that has ended is taken out, or the set would grow with each connection.
                 Some(_) = connections.join_next() => continue,
             };
             match accepted {
@@ -140,11 +142,14 @@ impl Server {
                         tracing::warn!(%error, "connections cannot be accepted");
                         logged = Some(Instant::now());
                     }
+                    // The system has no file left, so a quiet connection gives its own to the
+                    // newcomer.
                     pool.shed();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+        // In this order: no newcomers, then the word to those that are here, then the time to end.
         drop(self.listener);
         let _ = self.stop.send(true);
         let ended = async { while connections.join_next().await.is_some() {} };
@@ -166,6 +171,7 @@ impl Server {
             let activity = caller.activity.clone();
             let io = TokioIo::new(Connection::new(stream, queue.clone(), activity));
             let service = service_fn(move |mut request: Request<Incoming>| {
+                // Before anything is awaited: from here on the connection is not cut to make room.
                 let busy = caller.activity.begin();
                 let sees_all = SeesAll(guard.trusts(&caller, request.headers()));
                 request.extensions_mut().insert(sees_all);
@@ -173,6 +179,7 @@ impl Server {
                 request.extensions_mut().insert(queue.clone());
                 let answer = answer(router.clone(), guard.clone(), app.clone(), request);
                 async move {
+                    // Busy until the body is sent, and not only until it is made.
                     let answer = answer.await.map(|body| InWork::body(body, busy));
                     Ok::<_, Infallible>(answer)
                 }
@@ -181,9 +188,11 @@ impl Server {
             builder
                 .timer(TokioTimer::new())
                 .header_read_timeout(IDLE_MAX)
+                // Of each connection: 4,096 of them have 256 MB at most.
                 .max_buf_size(64 * 1024);
             let connection = builder.serve_connection(io, service);
             tokio::pin!(connection);
+            // Dropping the connection closes it at once, which costs a quiet one nothing.
             let told = tokio::select! {
                 _ = connection.as_mut() => return,
                 () = place.ended() => return,
@@ -204,10 +213,12 @@ async fn answer(
     app: App,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    // First, as a refusal has to be readable by the page that gets it, too.
     let cors = guard.cors(request.headers());
     let checked = guard.check(request.method(), request.uri(), request.headers());
     let mut response = match checked {
         Err(refused) => refused.into_response(),
+        // A question of a browser before the real request: the CORS headers are the answer.
         Ok(()) if *request.method() == Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => {
             let Ok(response) = router.oneshot(request.map(Body::new)).await;

@@ -21,6 +21,7 @@ use crate::store::Store;
     )
 )]
 pub(super) async fn health(State(app): State<App>) -> Response {
+    // From memory alone: this must answer when the disk or the index does not.
     let failures = app.health.failures();
     let mut body = serde_json::json!({
         "ok": failures.is_empty(),

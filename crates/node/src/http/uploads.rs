@@ -37,6 +37,7 @@ pub(super) async fn begin(
 ) -> Result<(StatusCode, Json<UploadReply>), ApiError> {
     let received = body::receive(None, &headers, request, JSON_MAX).await?;
     let new = new_upload(body::json(&received.bytes)?)?;
+    // Nobody guesses it: whoever knows an upload's name can add to it.
     let id = random_id()
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let info = app
