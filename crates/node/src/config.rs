@@ -111,6 +111,7 @@ fn split_number(text: &str) -> Option<(&str, &str)> {
 
 /// A decimal number of units, without going through floating point for whole ones.
 fn scale(digits: &str, unit: u64) -> Option<u64> {
+    // A float has 53 bits, which a whole number of bytes may exceed.
     if let Ok(whole) = digits.parse::<u64>() {
         return whole.checked_mul(unit);
     }
@@ -392,6 +393,7 @@ impl Config {
         {
             return wrong("segment_limit must be between 1 byte and 1 GiB".into());
         }
+        // A segment that may come but never fits would wait for its share in vain.
         if self.ingest_memory < self.segment_limit {
             return wrong("ingest_memory must be at least segment_limit".into());
         }
@@ -422,6 +424,7 @@ fn is_origin(text: &str) -> bool {
     let rest = text
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"));
+    // A browser sends an origin without a path; `*` would open the node to every page.
     rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*']))
 }
 
@@ -432,6 +435,7 @@ pub fn host_name() -> String {
         .nodename()
         .to_string_lossy()
         .into_owned();
+    // The default of `node_id`, which has 1 to 64 bytes.
     if name.is_empty() || name.len() > 64 {
         "lavant-node".into()
     } else {

@@ -111,6 +111,7 @@ fn player() -> Finding {
 
 fn store(folder: &Path) -> Finding {
     let name = folder.display();
+    // Nothing is made here: the folder that would hold it is asked.
     let existing = folder
         .ancestors()
         .find(|path| path.exists())
@@ -152,9 +153,11 @@ fn disk(config: &Config) -> Finding {
 
 fn port(config: &Config) -> Finding {
     let address = config.listen;
+    // The surest test is to do it; the port is free again when the listener is dropped.
     if TcpListener::bind(address).is_ok() {
         return finding("port", true, false, format!("{address} is free"));
     }
+    // A port that is taken by a node is as it should be.
     let client = Client::new(&format!("http://{address}"), None);
     match client.get::<serde_json::Value>("/health") {
         Ok(health) => {

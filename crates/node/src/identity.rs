@@ -56,6 +56,7 @@ fn read_secret(path: &Path) -> Result<String, IdentityError> {
         source,
     };
     let mut file = File::open(path).map_err(failed)?;
+    // Of the open file, and not of its path, which may lead to another one by now.
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(IdentityError::Exposed {
@@ -97,6 +98,7 @@ pub fn key_at(path: &Path) -> Result<SigningKey, IdentityError> {
         Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
+    // The folder of keys is for its owner alone, too.
     if let Some(folder) = path.parent() {
         let mut builder = DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(folder);
@@ -107,6 +109,7 @@ pub fn key_at(path: &Path) -> Result<SigningKey, IdentityError> {
     }
     let key = new_key()?;
     match write_key(path, &key) {
+        // Another process was faster: both must go on with one key.
         Err(IdentityError::Exists(_)) => read_key(path),
         written => written.map(|()| key),
     }
@@ -152,10 +155,13 @@ fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
     let written = (|| {
         let mut file = File::options()
             .write(true)
+            // A key that exists is never overwritten: what it signed could not be continued.
             .create_new(true)
+            // From the start, and not by a change afterwards: nobody can open it in between.
             .mode(0o600)
             .open(path)?;
         writeln!(file, "{text}")?;
+        // A key that is used before it is on the disk could be another one after a power cut.
         file.sync_all()
     })();
     written.map_err(|source| match source.kind() {

@@ -91,11 +91,13 @@ pub async fn run(
     ready: impl FnOnce(&Ready),
     stop: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
+    // Opening may take a while, as after a crash, and blocks.
     let opening = config.clone();
     let store = tokio::task::spawn_blocking(move || open_store(&opening))
         .await
         .map_err(std::io::Error::other)??;
     let health = Health::default();
+    // Before the API, which answers for the relay; a port that is taken ends the start early.
     let relay = start_relay(&config, &store, &health).await?;
     let handle = relay.as_ref().map(delivery::Running::handle);
     let mut warnings = store.warnings();
@@ -129,6 +131,7 @@ pub async fn run(
     });
     let keeper = tokio::spawn(keep_house(store, health.part("housekeeping")));
     server.run(stop).await;
+    // Nothing is half done by that: its work is on a thread, which goes on to its end.
     keeper.abort();
     if let Some(relay) = relay {
         relay.stop().await;
@@ -161,6 +164,7 @@ async fn start_relay(
         copies: wanted.copies,
         group: wanted.group.clone(),
         signer: Some(store.signing_key().clone()),
+        // They decide only what a full store lets go first.
         count_copies: config.store_limit.is_some(),
         ..lavant_proto::delivery::Config::new(own)
     };
@@ -193,10 +197,12 @@ async fn start_relay(
 
 async fn keep_house(store: Store, part: Part) {
     let mut beat = tokio::time::interval(HOUSEKEEPING);
+    // After a sleep of the machine one round is enough.
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
         let store = store.clone();
+        // A panic in it comes back as an error, so that the next beat tries again.
         let work = tokio::task::spawn_blocking(move || {
             if !store.is_read_only() {
                 store.abort_idle_uploads();

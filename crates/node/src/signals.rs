@@ -10,6 +10,7 @@ pub async fn stop() {
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
     ) else {
+        // A process that cannot listen for signals still gets their default, which ends it.
         return std::future::pending().await;
     };
     tokio::select! {
@@ -20,6 +21,7 @@ pub async fn stop() {
 
 /// Sets `flag` at the first Ctrl-C or SIGTERM, for work that looks at it now and then.
 pub fn set_on_stop(flag: &'static AtomicBool) -> std::io::Result<()> {
+    // Of its own, on a thread of its own: the work that looks at the flag may block.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -70,6 +70,7 @@ fn keys(name: &str, texts: Option<&[String]>) -> Result<BTreeSet<PublisherKey>, 
 }
 
 fn group(nodes: BTreeSet<PublisherKey>) -> Result<BTreeSet<PublisherKey>, ConfigError> {
+    // A summary has room for one receipt of each of them.
     if nodes.len() as u64 > RECEIPTS_MAX {
         return Err(wrong(
             "group",
@@ -101,6 +102,7 @@ impl Layer {
             Some(text) => Some(token::of_text(text).map_err(|error| wrong("relay_token", error))?),
         };
         let any = vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        // 0 stands for no limit.
         let limit = |size: Option<super::Size>| size.map(|size| size.0).filter(|rate| *rate > 0);
         Ok(Some(RelayConfig {
             addresses: self.relay_bind.clone().unwrap_or(any),
@@ -142,6 +144,7 @@ impl Layer {
         let mut interest = Interest::default();
         let carry = self.carry.as_deref().unwrap_or(&[]);
         match carry {
+            // A node carries what it meets unless its operator says otherwise.
             [] => interest.all = true,
             [one] if one == "all" => interest.all = true,
             [one] if one == "none" => {}

@@ -48,6 +48,7 @@ pub fn new_token() -> Result<String, getrandom::Error> {
 /// Five bits of each byte.
 fn spelt(random: &[u8; GROUPS * GROUP_CHARS]) -> String {
     let group = |bytes: &[u8]| -> String {
+        // 256 is a multiple of 32, so that each letter is as likely as all others.
         let chars = bytes.iter().map(|byte| ALPHABET[usize::from(byte % 32)]);
         chars.map(char::from).collect()
     };
