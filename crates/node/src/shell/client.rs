@@ -68,6 +68,7 @@ impl Client {
         let config = Agent::config_builder()
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_recv_response(Some(ANSWER_TIME))
+            // The node's own sentence is in the body, which an error of the library does not hold.
             .http_status_as_error(false)
             .build();
         let base = base.trim_end_matches('/').to_owned();
@@ -169,6 +170,7 @@ impl Client {
             .with_config()
             .limit(64 * 1024)
             .read_to_string();
+        // Whatever else listens at that port answers without such a sentence.
         let message = body.ok().and_then(|text| {
             let json: serde_json::Value = serde_json::from_str(&text).ok()?;
             Some(json.get("error")?.as_str()?.to_owned())
@@ -197,6 +199,7 @@ impl Client {
         output: &mut dyn Write,
         progress: &mut dyn FnMut(usize, usize, u64),
     ) -> Result<u64, ClientError> {
+        // One reading: a content that still grows is written as far as it has come.
         let playlist = self.playlist(reference, rendition)?;
         let total = playlist.segments.len();
         let mut init = None;
@@ -209,6 +212,7 @@ impl Client {
                 }
                 return Err(ClientError::Gap(segment.uri.clone()));
             }
+            // Written once before the segments that need it, as a player of the file expects.
             if segment.init != init {
                 init.clone_from(&segment.init);
                 if let Some(uri) = &init {
@@ -259,6 +263,7 @@ impl Client {
             .headers()
             .get("etag")
             .and_then(|tag| tag.to_str().ok());
+        // The entity tag of a segment is its root, so nothing else has to be asked.
         let root = etag.unwrap_or_default().trim_matches('"').to_owned();
         let limit = lavant_proto::limits::SEGMENT_BYTES_MAX;
         let mut bytes = Vec::new();
@@ -266,6 +271,7 @@ impl Client {
         reader
             .read_to_end(&mut bytes)
             .map_err(|error| self.strange(error.to_string()))?;
+        // Before a byte goes out: whatever reads the output plays only what is verified.
         if blake3::hash(&bytes).to_hex().as_str() != root {
             return Err(ClientError::Damaged(uri.to_owned()));
         }

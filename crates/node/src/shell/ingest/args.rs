@@ -37,7 +37,9 @@ pub(super) fn arguments(plan: &Plan, segment_seconds: u32, ends: &Ends<'_>) -> V
         "-progress",
         &format!("pipe:{}", ends.progress),
     ]);
+    // Some containers give pictures no time of presentation, which a segment must have.
     add(&["-fflags", "+genpts"]);
+    // Before `-i`: options hold for the input that follows them.
     args.extend(ends.reach.iter().map(OsString::from));
     args.push("-i".into());
     args.push(ends.input.clone());
@@ -60,6 +62,7 @@ fn filter_graph(plan: &Plan) -> Option<String> {
     let encodes: Vec<&Encode> = plan.renditions.iter().filter_map(encode).collect();
     let first = encodes.first()?;
     let mut graph = format!("[0:{index}]");
+    // Once, before the picture is split for all renditions.
     if first.deinterlace {
         graph.push_str("yadif=deint=interlaced,");
     }
@@ -137,6 +140,8 @@ fn encoder_arguments(encode: &Encode, number: usize, segment_seconds: u32) -> Ve
     words.extend(strings(&[
         "-preset", "veryfast", "-crf", "23", "-pix_fmt", "yuv420p",
     ]));
+    // Key frames at the same times in all renditions, so that they are cut alike; `-sc_threshold 0`
+    // adds no others.
     let keys = format!("expr:gte(t,n_forced*{segment_seconds})");
     words.extend(strings(&["-force_key_frames", &keys, "-sc_threshold", "0"]));
     words.extend(match encode.uneven {
@@ -144,6 +149,7 @@ fn encoder_arguments(encode: &Encode, number: usize, segment_seconds: u32) -> Ve
         // Pictures keep their own times; the rate that the stream tells is the average, not that
         // of the clock.
         Some((pictures, seconds)) => {
+            // H.264 counts two ticks for each picture.
             let ticks = u64::from(pictures) * 2;
             let told = format!("h264_metadata=tick_rate={ticks}/{seconds}");
             strings(&[
@@ -157,6 +163,7 @@ fn encoder_arguments(encode: &Encode, number: usize, segment_seconds: u32) -> Ve
         }
     });
     if let Some((_, rate)) = encode.scale {
+        // Two seconds of the highest rate.
         let buffer = (u64::from(rate) * 2).to_string();
         words.extend(strings(&[
             "-maxrate",
@@ -176,13 +183,17 @@ fn muxer_arguments(plan: &Plan) -> Vec<String> {
     let mut words = vec!["-f".to_owned()];
     match plan.container {
         Container::Ts => {
+            // Without the delay that a broadcast needs, which would only shift all times.
             words.extend(["mpegts", "-muxdelay", "0", "-muxpreload", "0"].map(str::to_owned));
         }
         Container::Cmaf => {
+            // The header goes first and never changes: what is written to a socket cannot be gone
+            // back to.
             let mut flags = "+empty_moov+default_base_moof".to_owned();
             if plan.video_index.is_some() {
                 flags.push_str("+frag_keyframe");
             }
+            // The box of AC-3 is filled in from its first frame.
             if plan.delay_moov {
                 flags.push_str("+delay_moov");
             }

@@ -35,6 +35,7 @@ impl Guarded {
 
     /// Waits for it to end by itself; `None` when it still runs after `limit` or is cancelled.
     pub(super) fn wait(&mut self, limit: Duration, cancel: &AtomicBool) -> Option<ExitStatus> {
+        // The standard library has no wait with a time limit, so it is asked again and again.
         let deadline = Instant::now() + limit;
         loop {
             if let Ok(Some(status)) = self.0.try_wait() {
@@ -51,6 +52,7 @@ impl Guarded {
     pub(super) fn kill(&mut self) {
         // A child that has ended already cannot be killed: that is what is wanted.
         let _ = self.0.kill();
+        // Reaped, or it stays as a zombie for as long as this process runs.
         let _ = self.0.wait();
     }
 }
@@ -129,10 +131,13 @@ pub(super) fn run(
     let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
         return Ok(None);
     };
+    // By a thread of its own: a program that writes before it has read all would wait for us for
+    // ever.
     if let (Some(mut pipe), Some(bytes)) = (child.stdin.take(), input) {
         // The program may close its input early: what it read is enough for it.
         std::thread::spawn(move || std::io::Write::write_all(&mut pipe, &bytes));
     }
+    // Read all the time, as a program whose error output is full stops.
     let (tail, errors) = Tail::follow(err);
     let limit = bounds.output as u64;
     let output = std::thread::spawn(move || {
@@ -179,6 +184,7 @@ pub(super) fn reason(stderr: &str) -> String {
     {
         line = rest;
     }
+    // What a source says of itself may be in it, and it goes to a terminal.
     let text: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
     text.trim_end_matches('.').to_owned()
 }

@@ -77,6 +77,7 @@ impl Ffmpeg {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut readers = Vec::new();
         let mut mappings = Vec::new();
+        // The first pair is for the progress.
         for number in 0..=plan.renditions.len() {
             let pair = UnixStream::pair().map_err(IngestError::io(PAIR))?;
             readers.push(pair.0);
@@ -122,6 +123,7 @@ impl Ffmpeg {
         cancel: &AtomicBool,
     ) -> Result<Option<String>, IngestError> {
         let status = self.child.wait(limit, cancel);
+        // Before its error output is read to the end, which comes only when it has ended.
         if status.is_none() {
             self.kill();
         }
@@ -170,6 +172,7 @@ pub(super) fn follow(from: impl Read, mut report: impl FnMut(Report) -> bool) {
     let mut line = Vec::new();
     loop {
         line.clear();
+        // Bounded, as a line without end would fill the memory.
         match (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line) {
             Ok(1..) => {}
             _ => return,

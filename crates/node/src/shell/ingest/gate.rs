@@ -38,6 +38,8 @@ impl Origin {
         }
         let authority = rest.split(['/', '?', '#']).next()?;
         let place = authority
+            // The last `@`, as in all programs that dial: what stands before it must not pass for a
+            // host.
             .rsplit_once('@')
             .map_or(authority, |(_, place)| place);
         Self::at(is_tls, place)
@@ -127,6 +129,7 @@ impl Gate {
             origin,
             is_inner: OnceLock::new(),
         });
+        // ffmpeg's own variables are set to this gate, so the user's proxy is asked from here.
         let variable = |name| std::env::var(name).unwrap_or_default();
         let shared = Arc::new(Shared {
             known: known.collect(),
@@ -141,6 +144,8 @@ impl Gate {
                 if own.closed.load(Ordering::SeqCst) {
                     return;
                 }
+                // Dropped: a playlist that names thousands of parts must not take a thread for
+                // each.
                 if own.open.load(Ordering::SeqCst) >= CONNECTIONS_MAX {
                     continue;
                 }
@@ -194,6 +199,7 @@ impl Shared {
             .find(|known| known.origin == request.origin);
         let Some(known) = known else {
             let mut refused = self.lock_refused();
+            // The first one, which is what the user has to decide about.
             refused.get_or_insert_with(|| request.origin.to_string());
             drop(refused);
             return refuse(stream, "403 Forbidden");
@@ -208,6 +214,7 @@ impl Shared {
         for timeout in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
             timeout(&upstream, Some(SILENCE_MAX))?;
         }
+        // The user's proxy answers itself, and its answer is handed on as it is.
         if request.is_tunnel && !is_proxied {
             (&stream).write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
         } else {
@@ -256,6 +263,7 @@ impl Known {
     fn connect(&self) -> io::Result<TcpStream> {
         let addresses = self.origin.addresses()?;
         let is_inner = addresses.iter().any(|address| is_inner(address.ip()));
+        // Decided by the first look-up: a user may name a host of the own network.
         let may_be_inner = *self.is_inner.get_or_init(|| is_inner);
         let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses {
@@ -312,6 +320,7 @@ const HOP_HEADERS: [&str; 5] = [
 impl Request {
     /// Reads a head; `None` when it is none that ffmpeg sends.
     fn read(from: &mut impl BufRead) -> io::Result<Option<Self>> {
+        // A head without end ends here, as one that is cut off.
         let mut from = from.take(HEAD_MAX);
         let mut line = String::new();
         from.read_line(&mut line)?;
@@ -324,6 +333,8 @@ impl Request {
             let Some((name, value)) = header.split_once(':') else {
                 break;
             };
+            // `Host` is written from the origin that was checked: two names in one request could
+            // differ.
             if !HOP_HEADERS.iter().any(|hop| name.eq_ignore_ascii_case(hop)) {
                 headers.push_str(&format!("{name}: {}\r\n", value.trim()));
             }
@@ -362,6 +373,7 @@ impl Request {
         let Self {
             method, headers, ..
         } = self;
+        // One request for each connection: a second one on it would not be checked.
         let close = if self.is_tunnel {
             ""
         } else {

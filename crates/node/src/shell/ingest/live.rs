@@ -50,6 +50,7 @@ impl Stream {
         let status = client.get("/status")?;
         let publisher = status.get("publisher").and_then(Value::as_str);
         let publisher = publisher.ok_or_else(|| client.bad_answer("it names no key"))?;
+        // With its publisher: the plain id could mean a content of somebody else.
         let reference = format!("{publisher}/{}", id.to_url());
         let mut starts = HashMap::new();
         match client.content(&reference) {
@@ -63,6 +64,7 @@ impl Stream {
                 )));
             }
             Ok(_) => {
+                // A stream that broke off goes on under the numbers that its viewers expect next.
                 for rendition in &plan.renditions {
                     let path = format!("/play/{reference}/{}.m3u8", rendition.name);
                     let start = client
@@ -103,6 +105,7 @@ impl Stream {
             query.push(("sequence", (start.init + fact.sequence).to_string()));
             return query;
         }
+        // The time stamps of what comes now have nothing to do with those before.
         let goes_on = start.segment > 0 && fact.sequence == 0;
         query.push(("sequence", (start.segment + fact.sequence).to_string()));
         query.push((
@@ -135,6 +138,7 @@ fn after(playlist: &str) -> Start {
         name.split('.').next()?.parse::<u64>().ok()
     });
     Start {
+        // Gaps are listed too, so that the count leads to the number after the last.
         segment: playlist.media_sequence + playlist.segments.len() as u64,
         init: init.map_or(0, |last| last + 1),
     }

@@ -94,6 +94,7 @@ pub fn ingest_from(
         let text = "segments last 1 to 60 seconds: give another --segment-seconds";
         return Err(IngestError::Usage(text.to_owned()));
     }
+    // Wrong options are told before ffmpeg runs for an hour.
     if let Some(id) = &options.content_id {
         ContentId::new(id).map_err(|e| IngestError::Usage(e.to_string()))?;
     }
@@ -108,6 +109,7 @@ pub fn ingest_from(
         on_progress,
         cancel,
     };
+    // As asked at first; each error that shows another way leads to a new attempt from the start.
     let mut way = Way {
         segment_seconds: options.segment_seconds,
         encode_video: None,
@@ -121,6 +123,7 @@ pub fn ingest_from(
         let Some(other) = way.other(&error, prepared.copies_video, options.mode) else {
             return Err(error);
         };
+        // What was read of standard input is gone.
         if !session.source.can_restart() {
             return Err(match error {
                 IngestError::Media(gap) => IngestError::GapOnStdin(gap),
@@ -147,6 +150,7 @@ impl Way {
         let IngestError::Media(error) = error else {
             return None;
         };
+        // Shorter segments cost little, so they are tried before the video is encoded.
         if matches!(error, SegmentTooLarge { .. }) && self.segment_seconds > DENSE_SECONDS {
             return Some(Self {
                 segment_seconds: DENSE_SECONDS,
@@ -159,6 +163,7 @@ impl Way {
             NoKeyFrame => "it has no key frames",
             _ => return None,
         };
+        // Once only, and never against what the user asked for.
         let may_encode = mode == Mode::Auto && copies_video && self.encode_video.is_none();
         may_encode.then_some(Self {
             encode_video: Some(reason),
@@ -279,8 +284,11 @@ impl Session<'_> {
             size: self.source.size,
             resumed: upload.segments.len(),
         });
+        // `transfer` takes the upload, and the rollback needs its name.
         let id = upload.upload_id.clone();
         let result = self.transfer(prepared, upload, &title);
+        // A rollback that fails is no second error for the user: the node drops idle uploads by
+        // itself.
         if result.is_err()
             && let Err(error) = self.client.delete(&id)
         {
@@ -313,12 +321,14 @@ impl Session<'_> {
         let job = self.job(prepared, Arc::new(stream.clone()));
         let feed = self.feed(prepared)?;
         let moved = pipeline::run(&job, feed, &mut *self.on_progress, self.cancel);
+        // Also after an error: what was published is a content that has its end there.
         let finished = stream.finish(&self.options.to);
         match moved {
             Ok(_) | Err(IngestError::Cancelled) => {}
             Err(error) => return Err(error),
         }
         let entry = match finished {
+            // Nothing was published before the end, so there is no content to finish.
             Err(IngestError::Refused { status: 404, .. }) => return Err(IngestError::Cancelled),
             other => other?,
         };
@@ -342,6 +352,8 @@ impl Session<'_> {
         let Prepared {
             plan, is_native, ..
         } = prepared;
+        // All that changes the bytes or what is signed: an upload is resumed only by the same
+        // ingest.
         let named = format!(
             "{plan:?} {} {:?} {is_native} {:?}",
             options.segment_seconds, options.mode, options.to
@@ -356,6 +368,7 @@ impl Session<'_> {
                 .publish_as
                 .as_ref()
                 .map(|key| key.publisher().to_string()),
+            // A name that is never equal to another one: what cannot be read again is not resumed.
             source: self.source.fingerprint(&named).unwrap_or_else(unique),
             expected_seconds: prepared.duration,
             renditions: renditions
@@ -386,6 +399,7 @@ impl Session<'_> {
             on_progress(progress);
         };
         let summaries = pipeline::run(&job, feed, &mut count, self.cancel)?;
+        // The last word before it becomes visible.
         if self.cancel.load(Ordering::Relaxed) {
             return Err(IngestError::Cancelled);
         }
@@ -419,6 +433,7 @@ impl Session<'_> {
             patience: match self.options.input {
                 Input::Url(_) => Some(PATIENCE.0),
                 Input::File(_) => Some(PATIENCE.1),
+                // Whoever writes into the pipe may pause for as long as it likes.
                 Input::Stdin => None,
             },
         }
@@ -452,6 +467,7 @@ impl Session<'_> {
         title: &str,
     ) -> Result<Commit, IngestError> {
         let rows = prepared.plan.renditions.iter().zip(summaries);
+        // One for all renditions, as a player may change between them.
         let target_duration = summaries.iter().map(Summary::target_duration).max();
         let mut commit = Commit {
             target_duration: target_duration.unwrap_or(1),

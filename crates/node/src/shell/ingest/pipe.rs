@@ -27,6 +27,7 @@ pub(super) struct Pipe {
 impl Pipe {
     /// Starts to read.
     pub(super) fn start(mut source: Box<dyn Read + Send>) -> Self {
+        // Bounded, so that a fast source waits for what is behind it.
         let (give, chunks) = sync_channel(CHUNKS);
         std::thread::spawn(move || {
             loop {
@@ -43,6 +44,7 @@ impl Pipe {
                         return;
                     }
                 };
+                // Nobody takes it any more. A read that hangs is left behind with its thread.
                 if given.is_err() {
                     return;
                 }
@@ -75,10 +77,12 @@ impl Pipe {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            // Without a byte it is waited for: a camera may start much later than this.
             if !self.head.is_empty() && begun.elapsed() > patience {
                 break;
             }
         }
+        // What came before a failure is used first; the failure is met again by `read`.
         match self.failed.take_if(|_| self.head.is_empty()) {
             Some(error) => Err(IngestError::io("standard input cannot be read")(error)),
             None => Ok(&self.head),

@@ -102,8 +102,10 @@ pub(super) fn run(
         messages,
         ..
     } = shared;
+    // With the last sender of the threads the inbox ends: a thread that is lost is noticed.
     drop(messages);
     let result = watch(job, &inbox, on_progress, cancel);
+    // Threads that still send meet an error and end, instead of waiting for room.
     drop(inbox);
     match (result, &mut ffmpeg) {
         (Ok(summaries), None) => Ok(summaries),
@@ -115,6 +117,8 @@ pub(super) fn run(
             Ok(summaries)
         }
         (Err(error), ffmpeg) => {
+            // In this order: nothing new is sent, ffmpeg ends, and what is being sent is waited
+            // for.
             stop.store(true, Ordering::Relaxed);
             let error = explain(error, ffmpeg.as_mut(), cancel);
             settle(&sending);
@@ -173,7 +177,10 @@ fn send(
 ) -> Result<Summary, IngestError> {
     let mut summary = Summary::default();
     while let Ok(piece) = pieces.recv() {
+        // By this thread, while the other one cuts on.
         let piece = piece?.hashed();
+        // Counted before `stop` is read, so that `settle` waits for a piece that did not see the
+        // stop.
         shared.sending.fetch_add(1, Ordering::SeqCst);
         let stopped = shared.stop.load(Ordering::SeqCst);
         let sent = match stopped {
@@ -214,6 +221,7 @@ fn watch(
         if cancel.load(Ordering::Relaxed) {
             return Err(IngestError::Cancelled);
         }
+        // At once, and not at the end: ffmpeg passes over a part that it may not fetch.
         job.reach.check()?;
         let message = match inbox.recv_timeout(WATCH) {
             Ok(message) => message,
@@ -244,6 +252,7 @@ fn watch(
                 });
             }
             Message::Report(report) => {
+                // ffmpeg reports twice a second, also when its source gives nothing.
                 has_moved = report.media_seconds > latest.media_seconds;
                 latest = report;
                 let Report {
@@ -276,6 +285,7 @@ fn explain(error: IngestError, ffmpeg: Option<&mut Ffmpeg>, cancel: &AtomicBool)
         error,
         IngestError::Media(KeyFrameGap { .. } | SegmentTooLarge { .. })
     );
+    // ffmpeg knows nothing of these, so it is not waited for.
     if is_ours || !matches!(error, IngestError::Media(_)) {
         ffmpeg.kill();
         return error;

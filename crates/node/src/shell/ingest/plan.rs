@@ -263,6 +263,7 @@ fn copy_container(probe: &Probe) -> Result<Container, Refusal> {
 
 /// Why the video has to be encoded, or `None` when every player can take it as it is.
 fn encode_reason(probe: &Probe, wish: &Wish) -> Option<&'static str> {
+    // First: copying was tried, and failed.
     if wish.encode_video.is_some() {
         return wish.encode_video;
     }
@@ -273,6 +274,7 @@ fn encode_reason(probe: &Probe, wish: &Wish) -> Option<&'static str> {
         return Some("for the ladder");
     }
     let track = probe.video.as_ref()?;
+    // A transport stream cannot say that its picture is turned: decoding turns it.
     if track.rotated {
         return Some("the picture is turned");
     }
@@ -314,10 +316,12 @@ fn renditions(
     };
     let copies = wish.mode == Mode::Copy || encode_reason(probe, wish).is_none();
     if copies {
+        // Apple's players take `hvc1` alone, where ffmpeg writes `hev1`.
         let tag = (track.codec == "hevc").then_some("hvc1");
         return Ok(vec![main(Some(Video::Copy { tag }))]);
     }
     let steps = ladder(track, &wish.ladder)?;
+    // Also for a picture that is lower than all steps of the ladder.
     if steps.is_empty() {
         return Ok(vec![main(Some(Video::Encode(encode(track, None))))]);
     }
@@ -332,6 +336,7 @@ fn renditions(
 fn encode(track: &VideoTrack, scale: Option<(u32, u32)>) -> Encode {
     Encode {
         scale,
+        // 4:2:0 has one colour for 2 x 2 pixels; scaling makes even sides by itself.
         pad: scale.is_none() && (track.width % 2 == 1 || track.height % 2 == 1),
         deinterlace: track.interlaced,
         uneven: track.uneven,
@@ -351,6 +356,7 @@ fn ladder(track: &VideoTrack, ladder: &Ladder) -> Result<Vec<(u32, u32)>, Refusa
         Ladder::Heights(heights) => {
             if let Some(height) = heights
                 .iter()
+                // Heights are even, so a source of 719 lines may have 720.
                 .find(|height| **height > lines.next_multiple_of(2))
             {
                 return Err(Refusal::Usage(format!(
@@ -371,6 +377,7 @@ fn bit_rate(height: u32) -> u32 {
         .into_iter()
         .min_by_key(|(lines, _)| lines.abs_diff(height))
         .unwrap_or(LADDER[0]);
+    // In 64 bits: 6,000,000 times 4320 squared is 1.1 * 10^14.
     let (height, lines, rate) = (u64::from(height), u64::from(lines), u64::from(rate));
     u32::try_from(rate * height * height / (lines * lines))
         .unwrap_or(u32::MAX)

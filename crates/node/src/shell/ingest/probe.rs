@@ -139,6 +139,7 @@ pub(super) fn probe(
     if cancel.load(Ordering::Relaxed) {
         return Err(IngestError::Cancelled);
     }
+    // Before ffprobe's own words, which say only that something could not be opened.
     reach.check()?;
     let Some(finished) = finished else {
         return Err(unreadable(format!(
@@ -168,6 +169,7 @@ fn parse(json: &[u8]) -> Result<Probe, serde_json::Error> {
         .streams
         .iter()
         .find(|s| s.codec_type.as_deref() == Some("audio"));
+    // Some containers say it of the tracks alone.
     let own = [&answer.format.duration]
         .into_iter()
         .chain(video.iter().chain(&audio).map(|stream| &stream.duration))

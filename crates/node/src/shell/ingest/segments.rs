@@ -69,6 +69,7 @@ pub(super) struct Cut {
 impl Cut {
     fn config(self) -> Config {
         let target = u64::from(self.target_seconds) * TICKS_PER_SECOND;
+        // Key frames may be as far apart as two targets, where a long target was asked for.
         let longest = Config::default().max_duration.max(target * 2);
         let patient = COPY_SECONDS_MAX * TICKS_PER_SECOND;
         Config {
@@ -102,6 +103,7 @@ pub(super) fn cut(mut from: impl Read, cut: Cut, into: &SyncSender<Result<Piece,
                 return;
             }
         };
+        // Before the error is told: what was whole when it came is good.
         while let Some(event) = segmenter.pop() {
             if into.send(Ok(numbering.take(event))).is_err() {
                 return;
@@ -146,6 +148,7 @@ impl Numbering {
             init: if is_init {
                 None
             } else {
+                // The last one that came; a transport stream has none.
                 self.inits.checked_sub(1)
             },
             length: data.len() as u64,
@@ -176,9 +179,11 @@ impl Summary {
     pub(super) fn add(&mut self, piece: &Piece, cut: Cut) {
         let fact = &piece.fact;
         if fact.is_init {
+            // The first one is enough to read the codecs.
             self.init.get_or_insert_with(|| piece.data.clone());
         } else {
             self.count(fact, cut.target_seconds);
+            // One segment tells it for all of them.
             if self.seen.is_none() {
                 self.seen = self.inspect(piece, cut.container);
             }
@@ -220,6 +225,7 @@ impl Summary {
         } else {
             self.peak
         };
+        // A manifest whose highest rate is below its mean makes no sense.
         (peak.max(average), average)
     }
 
@@ -241,6 +247,7 @@ impl Summary {
             seen.codecs().unwrap_or_default(),
             video.and_then(|video| video.width).unwrap_or(0),
             video.and_then(|video| video.height).unwrap_or(0),
+            // A header may claim any rate; what no video has is left out.
             if (0.0..=1e6).contains(&rate) {
                 rate.round() as u32
             } else {

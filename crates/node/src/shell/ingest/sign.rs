@@ -49,6 +49,7 @@ pub(super) fn sign(
             .facts
             .iter()
             .partition::<Vec<&Fact>, _>(|fact| fact.is_init);
+        // In the manifest's order: of each rendition the init segments first, then the segments.
         leaves.extend(
             inits
                 .into_iter()
@@ -81,6 +82,7 @@ fn common(upload: &Upload, terms: &Terms<'_>, target_duration: u32) -> Result<Co
         .parse()
         .map_err(|_| "no publisher".to_owned())?;
     let content_id = ContentId::new(&upload.content_id).map_err(|e| e.to_string())?;
+    // The node chooses id, version and times. Whatever the user chose must come back as it was.
     if upload.title != clean_title(terms.title) || upload.priority != terms.priority.as_str() {
         return Err("it changed the title or the priority".to_owned());
     }

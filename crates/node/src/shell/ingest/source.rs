@@ -100,6 +100,7 @@ fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
+    // The last `@`, as a password may hold one.
     let authority = rest.split('/').next().unwrap_or_default();
     match authority.rsplit_once('@') {
         Some((user, _)) => format!("{scheme}://{}", &rest[user.len() + 1..]),
@@ -162,6 +163,7 @@ impl Source {
                 reason: e.to_string(),
             },
         };
+        // The name of the file itself, so that each path to it is the same source.
         let whole = std::fs::canonicalize(path).map_err(failed)?;
         let metadata = std::fs::metadata(&whole).map_err(failed)?;
         if metadata.is_dir() {
@@ -172,9 +174,12 @@ impl Source {
             });
         }
         let mut file = File::open(&whole).map_err(failed)?;
+        // A named pipe or a device has no size, and what was read of it for a look would be
+        // missing.
         if metadata.is_file() {
             let changed = metadata.modified().ok();
             let since = changed.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+            // Nanoseconds: a file that is written twice within a second is not the same one.
             let nanos = since.map_or(0, |since| since.as_nanos());
             self.size = Some(metadata.len());
             self.identity = Some(format!("{whole:?} {} {nanos}", metadata.len()));
@@ -266,6 +271,7 @@ fn transport(head: &[u8]) -> Option<Inspection> {
     if lavant_media::sniff(head) != Some(Format::TransportStream) {
         return None;
     }
+    // The look ends in the middle of a packet, which would count as damage.
     let whole = head.len() - head.len() % PACKET;
     ts::inspect(&head[..whole]).ok()
 }

@@ -144,6 +144,7 @@ impl Client {
         } else {
             format!("http://{base}")
         };
+        // This client has no TLS: it would fail with a sentence that helps nobody.
         if !base.starts_with("http://") {
             return Err(IngestError::Usage(format!(
                 "{base} is no address of a node: it begins with http://, as in \
@@ -177,6 +178,8 @@ impl Client {
     pub(super) fn open(&self, opening: &Opening<'_>) -> Result<Opened, IngestError> {
         let request = self.authorized(self.agent.post(self.url("/uploads")));
         let mut response = request.send_json(opening).map_err(|e| self.failed(e))?;
+        // A conflict that names the content says that the same source is here; any other is an
+        // error.
         if response.status() == StatusCode::CONFLICT {
             let refusal = self.refusal(&mut response);
             return match refusal.existing {
@@ -207,6 +210,7 @@ impl Client {
         let request = request.header("Content-Type", "application/octet-stream");
         let response = request.send(&piece.data[..]).map_err(|e| self.failed(e))?;
         let stored: Stored = self.answer(response)?;
+        // What was changed on its way shows here, and not only when somebody plays it.
         if stored.root != piece.fact.root.to_string() {
             return Err(self.bad_answer("it stored other bytes than were sent"));
         }
@@ -383,6 +387,7 @@ impl NodeSink {
         let Some(held) = self.held.get(&(rendition.to_owned(), fact.name())) else {
             return false;
         };
+        // All of it: a segment with the same bytes, but another place in time, has another record.
         held.root.parse::<Root>() == Ok(fact.root)
             && held.length == fact.length
             && held.duration == fact.duration
