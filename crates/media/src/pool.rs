@@ -17,6 +17,7 @@ impl Pool {
     /// An empty buffer with room for `capacity` bytes.
     #[must_use]
     pub fn take(&self, capacity: usize) -> Vec<u8> {
+        // The lock is held for a moment only: memory is reserved after it.
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = kept.unwrap_or_default();
         buffer.reserve(capacity);
@@ -46,9 +47,11 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
+        // Nobody reads it any more: this is the last of those that shared it.
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let mut kept = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A buffer of one large segment would be kept for ever, so it goes.
         if kept.len() < KEPT && (1..=KEPT_BYTES).contains(&buffer.capacity()) {
             kept.push(buffer);
         }

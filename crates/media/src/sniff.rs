@@ -47,6 +47,7 @@ pub fn sniff(data: &[u8]) -> Option<Format> {
 }
 
 fn is_transport_stream(data: &[u8]) -> bool {
+    // One letter `G` proves nothing, so that up to three packets have to begin with it.
     data.len() >= 188 && data.iter().step_by(188).take(3).all(|byte| *byte == 0x47)
 }
 
@@ -55,6 +56,7 @@ fn is_mp4(data: &[u8]) -> bool {
         return false;
     };
     let size = u32::from_be_bytes(*size);
+    // 1 stands for a length of 64 bits behind the type.
     (size >= 8 || size == 1)
         && matches!(
             &[*a, *b, *c, *d],

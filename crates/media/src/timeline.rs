@@ -44,6 +44,7 @@ impl Timeline {
             self.raw = Some(raw);
             return Step::Next;
         };
+        // The distance modulo 2^bits with its sign: a counter that wraps takes a small step.
         let shift = 64 - self.bits;
         let delta = (raw.wrapping_sub(last) << shift).cast_signed() >> shift;
         let limit = if delta < 0 { BACKWARD } else { FORWARD };
@@ -52,6 +53,8 @@ impl Timeline {
         }
         self.raw = Some(raw);
         self.now = self.now.saturating_add_signed(delta);
+        // Pictures without decode times come out of order; a step back is no distance between
+        // frames.
         if delta > 0 {
             self.interval = delta.unsigned_abs();
         }

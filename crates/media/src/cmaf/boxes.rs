@@ -31,6 +31,7 @@ pub(super) fn header(data: &[u8]) -> Result<Option<Header>, Error> {
         },
         size => (8, u64::from(size)),
     };
+    // A size below that of the header would lead backwards, and a loop over boxes would not end.
     let body = size.checked_sub(len as u64).ok_or(SIZE)?;
     Ok(Some(Header {
         kind: *kind,
@@ -75,6 +76,7 @@ impl<'a> Iterator for Children<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let item = self.take().transpose();
+        // Where the next box begins is not known any more.
         if matches!(item, Some(Err(_))) {
             self.rest = &[];
         }

@@ -7,6 +7,7 @@ use crate::{Error, Kind};
 /// Describes a track by its first sample entry.
 pub(super) fn describe(stsd: &[u8], kind: Kind) -> Result<Option<StreamInfo>, Error> {
     let mut reader = Reader::new(stsd);
+    // Version, flags and the number of entries.
     reader.skip(8)?;
     let Some(entry) = Children::of(reader.rest()).next() else {
         return Ok(None);
@@ -20,6 +21,8 @@ pub(super) fn describe(stsd: &[u8], kind: Kind) -> Result<Option<StreamInfo>, Er
 
 fn video(name: &[u8; 4], body: &[u8]) -> Result<StreamInfo, Error> {
     let mut reader = Reader::new(body);
+    // The fixed part has 78 bytes, with the size of the picture after 24 (ISO/IEC 14496-12 section
+    // 12.1.3).
     reader.skip(24)?;
     let (width, height) = (reader.u16()?, reader.u16()?);
     reader.skip(50)?;
@@ -32,6 +35,7 @@ fn video(name: &[u8; 4], body: &[u8]) -> Result<StreamInfo, Error> {
         _ => None,
     };
     let info = info.unwrap_or_else(|| StreamInfo::video(fourcc(name)));
+    // The parameter set says the size after cropping; the entry is for codecs that were not read.
     Ok(match (info.width, width) {
         (Some(_), _) | (None, 0) => info,
         _ => info.size(width.into(), height.into()),
@@ -40,6 +44,7 @@ fn video(name: &[u8; 4], body: &[u8]) -> Result<StreamInfo, Error> {
 
 fn fourcc(name: &[u8; 4]) -> String {
     name.iter()
+        // It becomes part of a quoted string in a playlist.
         .filter(|byte| byte.is_ascii_graphic() && **byte != b'"')
         .map(|b| *b as char)
         .collect()
@@ -60,12 +65,14 @@ fn avc(body: &[u8]) -> Option<StreamInfo> {
 fn hevc(name: &[u8; 4], body: &[u8]) -> Option<StreamInfo> {
     let ptl = body.get(1..)?.first_chunk::<12>()?;
     let mut info = hevc_set(body).unwrap_or_else(|| StreamInfo::video(""));
+    // The name tells where the parameter sets are (`hev1`: also in the stream), which players mind.
     info.codec = hevc::codec(ptl).replacen("hvc1", &fourcc(name), 1);
     Some(info)
 }
 
 /// The sequence parameter set in an HEVC configuration.
 fn hevc_set(body: &[u8]) -> Option<StreamInfo> {
+    // Arrays of units by kind stand behind 22 fixed bytes; 33 is a sequence parameter set.
     let mut reader = Reader::new(body.get(22..)?);
     for _ in 0..reader.u8().ok()? {
         let kind = reader.u8().ok()? & 0x3f;
@@ -156,6 +163,7 @@ fn esds(body: &[u8], rate: u32, channels: u32) -> Option<StreamInfo> {
         0x69 | 0x6b => return Some(info("mp4a.40.34".into())),
         _ => return Some(info(format!("mp4a.{object:02X}"))),
     }
+    // A description without it is of AAC-LC, by far the most common.
     let specific = config
         .get(13..)
         .and_then(|rest| descriptor(rest, 5))
@@ -168,6 +176,7 @@ fn esds(body: &[u8], rate: u32, channels: u32) -> Option<StreamInfo> {
 fn audio_config(bytes: &[u8]) -> Option<(u32, u32, u32)> {
     let mut bits = crate::codec::bits::Bits::new(bytes);
     let mut kind = bits.bits(5)?;
+    // Kinds from 32 on are written with 6 more bits.
     if kind == 31 {
         kind = 32 + bits.bits(6)?;
     }
@@ -176,6 +185,7 @@ fn audio_config(bytes: &[u8]) -> Option<(u32, u32, u32)> {
         index => *audio::AAC_RATES.get(index as usize)?,
     };
     let channels = match bits.bits(4)? {
+        // 7 stands for 7.1.
         7 => 8,
         channels => channels,
     };
@@ -186,6 +196,7 @@ fn audio_config(bytes: &[u8]) -> Option<(u32, u32, u32)> {
 fn descriptor(bytes: &[u8], tag: u8) -> Option<&[u8]> {
     let (found, mut rest) = bytes.split_first()?;
     let mut len = 0usize;
+    // A length has at most four bytes of 7 bits (ISO/IEC 14496-1 section 8.3.3).
     for _ in 0..4 {
         let (byte, after) = rest.split_first()?;
         len = len << 7 | usize::from(byte & 0x7f);
@@ -195,6 +206,7 @@ fn descriptor(bytes: &[u8], tag: u8) -> Option<&[u8]> {
         }
     }
     if *found == tag {
+        // What is there is read, also where the length says more.
         rest.get(..len.min(rest.len()))
     } else {
         None

@@ -28,6 +28,7 @@ struct Defaults {
 
 /// Converts a time of a track to ticks.
 pub(super) fn ticks(time: u64, timescale: u32) -> u64 {
+    // In 128 bits: 64 bits times 90,000 do not fit in fewer.
     let scale = u128::from(timescale.max(1));
     let ticks = (u128::from(time) * u128::from(TICKS_PER_SECOND) + scale / 2) / scale;
     ticks.min(MAX_TICKS) as u64
@@ -49,6 +50,8 @@ pub(super) fn read(moof: &[u8], track: &Track) -> Result<Option<Fragment>, Error
             None => found = fragment,
             Some(all) => {
                 let more = fragment.map_or((0, 0), |more| (more.duration, more.samples));
+                // A track may have several runs of its own box; time and key frame are those of the
+                // first.
                 all.duration = all.duration.saturating_add(more.0);
                 all.samples = all.samples.saturating_add(more.1);
             }
@@ -61,6 +64,8 @@ pub(super) fn read(moof: &[u8], track: &Track) -> Result<Option<Fragment>, Error
 fn header(tfhd: &[u8], track: &Track) -> Result<Option<Defaults>, Error> {
     let mut reader = Reader::new(tfhd);
     let (_, flags) = reader.full()?;
+    // An offset from the start of the file (ISO/IEC 14496-12 section 8.8.7) is wrong once it is
+    // cut.
     if flags & 1 != 0 {
         return Err(Error::AbsoluteOffsets);
     }
@@ -71,6 +76,7 @@ fn header(tfhd: &[u8], track: &Track) -> Result<Option<Defaults>, Error> {
         duration: track.default_duration,
         flags: track.default_flags,
     };
+    // Fields stand in this order, each only where its flag is set.
     if flags & 2 != 0 {
         reader.skip(4)?;
     }
@@ -115,8 +121,10 @@ fn run(trun: &[u8], defaults: &Defaults, fragment: &mut Fragment) -> Result<(), 
         reader.skip(4)?;
     }
     let mut first = (flags & 4 != 0).then(|| reader.u32()).transpose()?;
+    // Four fields of a sample, of 4 bytes each (section 8.8.8).
     let fields = (flags >> 8 & 15).count_ones() as usize;
     let entries = reader.rest();
+    // Before the loop, whose length the input says: it has no more turns than there are bytes.
     if (count as usize)
         .checked_mul(fields * 4)
         .is_none_or(|len| len > entries.len())
@@ -124,6 +132,7 @@ fn run(trun: &[u8], defaults: &Defaults, fragment: &mut Fragment) -> Result<(), 
         return Err(Error::malformed("a track run is longer than its box"));
     }
     let mut duration = u64::from(count).saturating_mul(u64::from(defaults.duration));
+    // Only where samples have durations or flags of their own.
     if flags & 0x500 != 0 {
         let mut sum = 0u64;
         for _ in 0..count {

@@ -36,9 +36,11 @@ pub(super) fn tracks(moov: &[u8]) -> Result<Vec<Track>, Error> {
             _ => {}
         }
     }
+    // A file without this box has all of its samples in tables, and no fragments.
     let Some(defaults) = defaults else {
         return Err(Error::NotFragmented);
     };
+    // After all tracks are known, in whichever order the boxes stand.
     for child in Children::of(defaults) {
         let (kind, body) = child?;
         if kind == *b"trex" {
@@ -73,6 +75,7 @@ fn track(trak: &[u8]) -> Result<Option<Track>, Error> {
     let (version, _) = header.full()?;
     header.skip(if version == 0 { 8 } else { 16 })?;
     let timescale = header.u32()?;
+    // All times are divided by it.
     if timescale == 0 {
         return Err(Error::malformed("a track's time scale is zero"));
     }

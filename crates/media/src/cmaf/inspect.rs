@@ -38,6 +38,7 @@ pub fn inspect(init: Option<&[u8]>, data: &[u8]) -> Result<Inspection, Error> {
         key.get_or_insert(found.key);
         sum = sum.saturating_add(found.duration);
         samples = samples.saturating_add(found.samples);
+        // A fragment without a time follows the one before.
         let time = found.time.or_else(|| span.map(|(_, end)| end)).unwrap_or(0);
         let first = span.map_or(time, |(first, _)| first);
         span = Some((first, time.saturating_add(found.duration)));

@@ -11,6 +11,7 @@ use crate::timeline::{Step, Timeline};
 use crate::{Config, Error, Event, Pool, Segment};
 
 /// The most bytes of a `moov` or `moof` box.
+/// At 16 bytes for a sample this is a million of them.
 const MAX_INDEX: u64 = 16 << 20;
 /// The most bytes of a small box that is kept.
 const MAX_SMALL: u64 = 256 << 10;
@@ -87,6 +88,7 @@ impl Segmenter {
             saw_fragment: false,
             complete: true,
             before: (0, 0),
+            // Decode times of MP4 have up to 64 bits.
             timeline: Timeline::new(64),
             open: None,
             end: 0,
@@ -122,6 +124,7 @@ impl Segmenter {
 
     /// Gathers a box header; gives the bytes after it.
     fn header<'a>(&mut self, data: &'a [u8]) -> Result<&'a [u8], Error> {
+        // The first 8 bytes tell whether a length of 64 bits follows.
         let want = if self.part.len() < 8 { 8 } else { 16 };
         let (head, rest) = data.split_at(data.len().min(want - self.part.len().min(want)));
         self.part.extend_from_slice(head);
@@ -159,6 +162,8 @@ impl Segmenter {
                 | b"pdin"
                 | b"uuid"
         );
+        // A text may begin with letters that look like a type, so the first box has to be a known
+        // one.
         if !self.saw_box && !known {
             return Err(Error::NotMp4);
         }
@@ -169,6 +174,7 @@ impl Segmenter {
             b"mdat" => return self.begin_data(header),
             _ => 0,
         };
+        // What is too large or not needed is passed over as it comes, and never held.
         let Some(body) = header.body.filter(|body| *body <= max) else {
             if matches!(&header.kind, b"moov" | b"moof" | b"ftyp") {
                 return Err(Error::LimitReached {
@@ -181,6 +187,7 @@ impl Segmenter {
         };
         let size = header.len + body as usize;
         self.state = State::Collect(header, size);
+        // A box without a body is whole with its header.
         if self.part.len() >= size {
             self.whole(header)?;
         }
@@ -193,6 +200,7 @@ impl Segmenter {
         }
         let head = std::mem::take(&mut self.part);
         let max = self.config.max_bytes;
+        // At once, and not after so many bytes have been gathered in vain.
         if self.keep && header.body.is_some_and(|body| body > max as u64) {
             return Err(Error::SegmentTooLarge { max });
         }
@@ -228,11 +236,13 @@ impl Segmenter {
             b"ftyp" => self.brand = bytes,
             b"moov" => self.begin_stream(body, &bytes)?,
             b"moof" => {
+                // First, as it may end the segment to which what is held would go.
                 self.begin_fragment(body)?;
                 let prefix = std::mem::take(&mut self.prefix);
                 self.keep_data(&prefix)?;
                 self.keep_data(&bytes)?;
             }
+            // These say something of the next fragment (`emsg`, `prft`), so they go with it.
             _ if self.prefix.len() + bytes.len() <= MAX_PREFIX => self.prefix.extend(bytes),
             _ => {}
         }
@@ -242,9 +252,11 @@ impl Segmenter {
     /// An init segment came: the same again changes nothing, another begins another stream.
     fn begin_stream(&mut self, moov: &[u8], bytes: &[u8]) -> Result<(), Error> {
         let init = [self.brand.as_slice(), bytes].concat();
+        // Live encoders repeat it; to cut there would break the stream for nothing.
         if init == self.init {
             return Ok(());
         }
+        // All is read before anything is changed.
         let tracks = init::tracks(moov)?;
         let reference = init::reference(&tracks).cloned().ok_or(Error::NoMedia)?;
         self.end_segment();
@@ -266,6 +278,7 @@ impl Segmenter {
         let found = fragment::read(moof, track)?;
         self.saw_fragment = true;
         self.complete = false;
+        // To here the segment is cut back when the stream ends within this fragment.
         self.before = (self.buffer.len(), self.end);
         let Some(found) = found else {
             // Fragments of other tracks before the first one of the reference belong to it.
@@ -280,9 +293,11 @@ impl Segmenter {
         }
         let now = self.timeline.now();
         self.next_time = time.saturating_add(found.duration);
+        // The difference of two rounded times, so that rounding does not add up over the stream.
         let lasts = fragment::ticks(self.next_time, timescale)
             .saturating_sub(fragment::ticks(time, timescale));
         self.place(found, now);
+        // Again, as `place` may have given the buffer out.
         self.before.0 = self.buffer.len();
         self.end = now.saturating_add(lasts);
         let start = self.open.unwrap_or(self.end);
@@ -300,6 +315,7 @@ impl Segmenter {
     /// Cuts before a fragment of the reference track where a cut is due.
     fn place(&mut self, found: Fragment, now: u64) {
         match self.open {
+            // Nothing can be decoded before the first key frame.
             None if !found.key => {
                 self.buffer.clear();
                 self.keep = false;
@@ -339,10 +355,12 @@ impl Segmenter {
 
     fn break_timeline(&mut self) {
         self.timeline.restart();
+        // Before the first segment there is nothing that breaks.
         self.discontinuity = self.given;
     }
 
     fn give(&mut self, duration: u64) {
+        // The next segment will be about as large, so that its buffer seldom has to grow.
         let room = (self.buffer.len() + self.buffer.len() / 8).min(self.config.max_bytes);
         let data = std::mem::replace(&mut self.buffer, self.pool.take(room));
         let discontinuity = std::mem::take(&mut self.discontinuity);
@@ -360,6 +378,7 @@ impl Segmenter {
 
     /// Ends the stream. A fragment that is not whole is left out of the last segment.
     fn end(&mut self) -> Result<(), Error> {
+        // A box without a length reaches to the end of the stream, so that any end of it is right.
         let (boundary, complete) = match self.state {
             State::Header => (self.part.is_empty(), self.complete),
             State::Data(left) => (left.is_none(), left.is_none()),
@@ -367,6 +386,7 @@ impl Segmenter {
             State::Collect(..) => (false, self.complete),
         };
         if !complete && self.open.is_some() {
+            // Half a fragment cannot be played, and its index names data that is not there.
             (_, self.end) = self.before;
             self.buffer.truncate(self.before.0);
             self.open = self.open.filter(|_| !self.buffer.is_empty());
@@ -429,6 +449,7 @@ impl crate::Segmenter for Segmenter {
     fn finish(&mut self) -> Result<(), Error> {
         self.check()?;
         let result = self.end();
+        // Also after success: more input would begin in the middle of nothing.
         self.refused = Some(result.err().unwrap_or(Error::Finished));
         result
     }

@@ -36,6 +36,7 @@ pub(crate) fn span(header: Header, mut stream: &[u8]) -> Option<u64> {
     while let Some(frame) = header(stream) {
         samples += u64::from(frame.samples);
         rate = frame.rate;
+        // At least one byte, or a header that says 0 would keep it here for ever.
         stream = stream.get(frame.len.max(1)..).unwrap_or_default();
     }
     if rate == 0 || samples == 0 {
@@ -49,6 +50,7 @@ pub(crate) fn adts(data: &[u8]) -> Option<Frame> {
     let [0xff, b1, b2, b3, b4, b5, b6, ..] = *data else {
         return None;
     };
+    // The layer is always 0, by which it is told from MPEG audio.
     if b1 & 0xf6 != 0xf0 {
         return None;
     }
@@ -86,6 +88,7 @@ pub(crate) fn mpeg(data: &[u8]) -> Option<Frame> {
         return None;
     };
     let (version, layer) = (b1 >> 3 & 3, 4 - (b1 >> 1 & 3));
+    // Both values are reserved.
     if b1 & 0xe0 != 0xe0 || version == 1 || layer == 4 {
         return None;
     }
@@ -112,6 +115,7 @@ pub(crate) fn mpeg(data: &[u8]) -> Option<Frame> {
         1 => (12 * bits / rate + padding) * 4,
         _ => samples / 8 * bits / rate + padding,
     };
+    // Index 0 is a free rate, whose length no header tells.
     (bits > 0).then(|| Frame {
         len: len as usize,
         samples,
@@ -127,6 +131,7 @@ pub(crate) fn ac3(data: &[u8]) -> Option<Frame> {
     let [0x0b, 0x77, b2, b3, b4, b5, b6, ..] = *data else {
         return None;
     };
+    // Up to 10 it is AC-3, up to 16 E-AC-3; above there is nothing.
     if b5 >> 3 > 16 {
         return None;
     }
@@ -135,6 +140,7 @@ pub(crate) fn ac3(data: &[u8]) -> Option<Frame> {
         let mode = b6 >> 5;
         let mut at = 3 + 2 * u32::from(mode & 1 == 1 && mode != 1) + 2 * u32::from(mode & 4 != 0);
         at += 2 * u32::from(mode == 2);
+        // The flag for the low frequencies stands behind fields that only some modes have.
         let low = u32::from(b6) << 8 | u32::from(data.get(7).copied().unwrap_or(0));
         return Some(Frame {
             len: ac3_len(rate, b4 & 0x3f)?,
@@ -148,6 +154,7 @@ pub(crate) fn ac3(data: &[u8]) -> Option<Frame> {
     let blocks = [1, 2, 3, 6][usize::from(b4 >> 4 & 3)];
     let (rate, blocks) = match RATES.get(code) {
         Some(rate) => (*rate, blocks),
+        // Half rates have no field for blocks: it holds the rate, and there are six.
         None => (RATES.get(usize::from(b4 >> 4 & 3))? / 2, 6),
     };
     let dependent = b2 >> 6 == 1;

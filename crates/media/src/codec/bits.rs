@@ -55,6 +55,7 @@ impl<'a> Bits<'a> {
         let mut zeros = 0;
         while !self.bit()? {
             zeros += 1;
+            // Numbers have 32 bits at most; a unit of zeros must not be read to its end.
             if zeros > 31 {
                 return None;
             }

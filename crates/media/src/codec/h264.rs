@@ -54,6 +54,8 @@ fn picture(profile: u8, bits: &mut Bits<'_>) -> Option<(u32, u32, Option<f64>)> 
     bits.bit()?;
     let (mut width, mut height) = (across, down);
     if bits.bit()? {
+        // Cropping is counted in samples of colour, which lie further apart than those of
+        // brightness.
         let unit_x = if matches!(chroma, 1 | 2) { 2 } else { 1 };
         let unit_y = if chroma == 1 { 2 * fields } else { fields };
         let x = bits.ue()?.checked_add(bits.ue()?)?.checked_mul(unit_x)?;
@@ -83,6 +85,7 @@ fn chroma(bits: &mut Bits<'_>) -> Option<u32> {
 }
 
 fn scaling_list(bits: &mut Bits<'_>, size: u32) -> Option<()> {
+    // Read only to get past it.
     let (mut last, mut next) = (8i64, 8i64);
     for _ in 0..size {
         if next != 0 {
@@ -105,6 +108,7 @@ fn order(bits: &mut Bits<'_>) -> Option<()> {
             bits.bit()?;
             bits.se()?;
             bits.se()?;
+            // 255 by the standard; more would be a loop that the input lengthens.
             for _ in 0..bits.ue()?.min(255) {
                 bits.se()?;
             }
@@ -116,6 +120,7 @@ fn order(bits: &mut Bits<'_>) -> Option<()> {
 
 /// Pictures a second, from the usability information.
 fn timing(bits: &mut Bits<'_>) -> Option<f64> {
+    // 255 stands for a ratio of pixels that is written out.
     if bits.bit()? && bits.bits(8)? == 255 {
         bits.skip(32)?;
     }
@@ -137,6 +142,7 @@ fn timing(bits: &mut Bits<'_>) -> Option<f64> {
     }
     let units = bits.bits(32)?;
     let scale = bits.bits(32)?;
+    // Two ticks for each picture, one for each field.
     let rate = f64::from(scale) / (2.0 * f64::from(units));
     (rate.is_finite() && rate > 0.0 && rate <= 1000.0).then_some(rate)
 }

@@ -9,6 +9,7 @@ pub(crate) fn codec(ptl: &[u8; 12]) -> String {
     let space = ["", "A", "B", "C"][usize::from(head >> 6)];
     let tier = if head & 0x20 == 0 { 'L' } else { 'H' };
     let profile = head & 0x1f;
+    // Reversed and without trailing zeros, as ISO/IEC 14496-15 (annex E) writes it.
     let compatible = u32::from_be_bytes([c0, c1, c2, c3]).reverse_bits();
     let mut codec = format!("hvc1.{space}{profile}.{compatible:X}.{tier}{level}");
     let used = constraints
@@ -44,11 +45,13 @@ pub(crate) fn parse(unit: &[u8]) -> Option<StreamInfo> {
 }
 
 fn size(layers: usize, bits: &mut Bits<'_>) -> Option<(u32, u32)> {
+    // Each layer below the top has 88 bits of profile and 8 of level, where its flags say so.
     let mut skip = 0;
     for _ in 0..layers {
         skip += if bits.bit()? { 88 } else { 0 };
         skip += if bits.bit()? { 8 } else { 0 };
     }
+    // The flags are filled up to eight pairs.
     if layers > 0 {
         bits.skip(2 * (8 - layers))?;
     }

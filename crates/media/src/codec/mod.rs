@@ -93,6 +93,7 @@ impl Inspection {
     pub fn codecs(&self) -> Option<String> {
         let mut codecs: Vec<&str> = Vec::new();
         for stream in &self.streams {
+            // Two tracks of one codec need it once.
             if !codecs.contains(&stream.codec.as_str()) {
                 codecs.push(&stream.codec);
             }
@@ -107,6 +108,8 @@ pub(crate) fn units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let unit = rest?;
         rest = after_start_code(unit);
+        // `next` is the end of `unit` behind a start code of three bytes, so this cannot go below
+        // 0.
         let end = rest.map_or(unit.len(), |next| unit.len() - next.len() - 3);
         unit.get(..end)
     })

@@ -74,6 +74,7 @@ impl MasterPlaylist {
             } else if line.starts_with("#EXTINF:") || line.starts_with("#EXT-X-TARGETDURATION:") {
                 return Err(PlaylistError::OtherKind);
             } else if !line.is_empty() && !line.starts_with('#') {
+                // A URI without the tag before it says nothing of what it leads to.
                 let mut variant = next.take().ok_or_else(bad)?;
                 if list.variants.len() >= MAX_ENTRIES {
                     return Err(PlaylistError::TooLarge);

@@ -74,10 +74,12 @@ impl MediaPlaylist {
             if segment.discontinuity {
                 out.push_str("#EXT-X-DISCONTINUITY\n");
             }
+            // Only where it changes: a tag holds for all segments that follow it.
             if segment.init.as_deref() != init {
                 let uri = segment
                     .init
                     .as_deref()
+                    // No tag takes an init segment back.
                     .ok_or(PlaylistError::InitEnds { index })?;
                 put(&mut out, format_args!("#EXT-X-MAP:URI=\"{uri}\"\n"));
                 init = Some(uri);
@@ -132,6 +134,7 @@ impl MediaPlaylist {
 
     /// The lowest protocol version that has all tags in use.
     fn version(&self) -> u32 {
+        // By RFC 8216bis section 8: 8 for gaps, 6 for init segments, 3 for fractions of a second.
         if self.segments.iter().any(|segment| segment.gap) {
             8
         } else if self.segments.iter().any(|segment| segment.init.is_some()) {
@@ -227,6 +230,7 @@ impl Parser {
             }
             "#EXT-X-STREAM-INF" => return Err(PlaylistError::OtherKind),
             "#EXT-X-BYTERANGE" => return Err(unsupported("EXT-X-BYTERANGE")),
+            // `NONE` ends an encryption, and is all that is understood of it.
             "#EXT-X-KEY" if !text::attributes(value).any(|pair| pair == ("METHOD", "NONE")) => {
                 return Err(unsupported("EXT-X-KEY"));
             }
@@ -248,6 +252,7 @@ impl Parser {
             duration,
             discontinuity: std::mem::take(&mut self.discontinuity),
             gap: std::mem::take(&mut self.gap),
+            // Kept, as it holds until another one comes; the other tags are for one segment.
             init: self.init.clone(),
         });
         Ok(())

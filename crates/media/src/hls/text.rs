@@ -21,6 +21,7 @@ pub(super) fn ticks(text: &str) -> Option<u64> {
     if whole.is_empty() || !digits(whole) || !digits(part) {
         return None;
     }
+    // By whole numbers: a float would not give back each tick that was written.
     let nanos: String = part.chars().chain("000000000".chars()).take(9).collect();
     let nanos: u64 = nanos.parse().ok()?;
     let part = (nanos * TICKS_PER_SECOND + 500_000_000) / 1_000_000_000;

@@ -12,6 +12,7 @@ use crate::{Config, Error, Event, Pool, Segment};
 /// Bits of a time stamp.
 pub(super) const TIME_BITS: u32 = 33;
 /// The length of a frame in ticks when there was only one.
+/// 40 ms: one of 25 pictures a second.
 const LONE_FRAME: u64 = 3_600;
 
 /// A unit of the reference stream at which a segment may begin, once it proves a key frame.
@@ -87,6 +88,7 @@ impl Cutter {
 
     /// Adds packets to the open segment; drops them while no segment is open.
     pub(super) fn append(&mut self, packets: &[u8]) -> Result<(), Error> {
+        // Before the first key frame there is nothing that could be decoded.
         if self.open.is_none() && self.candidate.is_none() {
             return Ok(());
         }
@@ -100,6 +102,7 @@ impl Cutter {
 
     /// The program's tables came again: they are put where they were.
     pub(super) fn repeat(&mut self, tables: &Tables) {
+        // Not into the middle of a unit that may have to go into the next segment.
         if self.candidate.is_some() {
             self.tables_due = true;
         } else if self.open.is_some() {
@@ -109,6 +112,7 @@ impl Cutter {
 
     /// The program has other streams: the segment ends, another timeline begins.
     pub(super) fn replace(&mut self, reference: Option<Stream>) {
+        // Before the reference changes: the length of its last frame is still asked for.
         self.end_segment();
         self.reference = reference;
         self.break_timeline();
@@ -122,8 +126,11 @@ impl Cutter {
         let Some(pes) = packet::pes(packet::payload(packet)) else {
             return Ok(());
         };
+        // A cut needs a time; a unit without one goes on in the segment.
         let Some(time) = pes.time else { return Ok(()) };
+        // The unit before has ended without a sign of a key frame.
         self.settle(Verdict::Plain, tables);
+        // The segment ends here whether or not a key frame follows: its durations would be wrong.
         if self.timeline.advance(time) == Step::Jump {
             self.end_segment();
             self.break_timeline();
@@ -135,6 +142,7 @@ impl Cutter {
         let coding = self.reference.map_or(Coding::Other, |stream| stream.coding);
         if due {
             let mut scan = KeyScan::new(coding);
+            // What the sender marks need not be searched for.
             let marked = packet::is_random_access(packet);
             let verdict = if marked {
                 Verdict::Key
@@ -166,6 +174,7 @@ impl Cutter {
 
     /// True when a key frame at `now` begins a segment.
     fn is_due(&mut self, now: u64) -> Result<bool, Error> {
+        // Without an open segment it is counted from the first unit that was no key frame.
         let since = self
             .open
             .unwrap_or_else(|| *self.waiting.get_or_insert(now));
@@ -189,9 +198,12 @@ impl Cutter {
         let Some(candidate) = self.candidate.take() else {
             return;
         };
+        // A segment that begins has its tables anyhow, so that they are written only where none
+        // begins.
         let due = std::mem::take(&mut self.tables_due);
         if verdict == Verdict::Key {
             self.cut(&candidate, tables);
+        // Kept only while it could have been the first key frame.
         } else if self.open.is_none() {
             self.buffer.clear();
         } else if due {
@@ -201,11 +213,13 @@ impl Cutter {
 
     /// Ends the open segment before the candidate and begins the next with it.
     fn cut(&mut self, candidate: &Candidate, tables: &Tables) {
+        // What came while the candidate was looked at belongs to the next segment.
         let tail = self.buffer.split_off(candidate.at.min(self.buffer.len()));
         let len = self.buffer.len();
         if let Some(start) = self.open {
             self.give(candidate.now.saturating_sub(start));
         }
+        // The next segment will be about as large, so that its buffer seldom has to grow.
         let mut next = self.pool.take((len + len / 8).min(self.config.max_bytes));
         self.writer.write(tables, &mut next);
         self.latest = next.len();
@@ -233,6 +247,7 @@ impl Cutter {
             0 => LONE_FRAME,
             interval => interval,
         };
+        // A unit of audio holds several frames, and the last one may hold fewer than those before.
         let Some(stream) = self.reference.filter(|stream| stream.coding.is_audio()) else {
             return interval;
         };
@@ -244,6 +259,7 @@ impl Cutter {
     fn break_timeline(&mut self) {
         self.timeline.restart();
         self.waiting = None;
+        // Before the first segment there is nothing that breaks.
         self.discontinuity = self.given;
     }
 

@@ -44,6 +44,7 @@ struct Reference {
 /// video or audio that has a time stamp.
 pub fn inspect(data: &[u8]) -> Result<Inspection, Error> {
     let (packets, rest) = data.as_chunks::<LEN>();
+    // Strict, unlike the segmenter: a segment is whole packets from its first byte on.
     if packets.is_empty() || packets.iter().any(|packet| packet[0] != SYNC) {
         return Err(Error::NotTransportStream);
     }
@@ -60,6 +61,7 @@ pub fn inspect(data: &[u8]) -> Result<Inspection, Error> {
     {
         let pid = packet::pid(packet);
         if pid == PAT_PID || Some(pid) == tables.pmt_pid() {
+            // Only the first table: a segment with a second set of streams would be two segments.
             if tables.push(packet) == Update::Changed && reference.is_none() {
                 probes = tables
                     .streams()
@@ -148,6 +150,7 @@ impl Reference {
                     self.scan.feed(body)
                 });
             }
+            // The first unit has ended without a sign of a key frame.
             Some(Verdict::Open) if pes.is_some() => self.key = Some(Verdict::Plain),
             Some(Verdict::Open) => self.key = Some(self.scan.feed(body)),
             _ => {}
@@ -183,6 +186,7 @@ impl Reference {
             return Err(Error::NoKeyFrame);
         }
         let tail = data.get(self.latest..).unwrap_or_default();
+        // No unit follows the last one, so that its length is counted by its frames.
         let frame = match self.stream.coding.is_audio() {
             true => last_unit_span(tail, self.stream),
             false => None,

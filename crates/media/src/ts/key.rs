@@ -3,6 +3,7 @@
 use super::Coding;
 
 /// How many bytes of a picture are searched before it is taken as no key frame.
+/// The units that decide come before those of the picture itself.
 const LIMIT: usize = 64 << 10;
 
 /// What is known of a picture.
@@ -29,6 +30,7 @@ impl KeyScan {
     pub(super) fn new(coding: Coding) -> Self {
         Self {
             coding,
+            // No start code can be seen in it before three bytes have come.
             window: u32::MAX,
             seen: 0,
         }
@@ -36,6 +38,7 @@ impl KeyScan {
 
     /// Takes the next bytes of the picture.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Verdict {
+        // Each frame of audio can be decoded by itself.
         if self.coding.is_audio() {
             return Verdict::Key;
         }
@@ -59,16 +62,21 @@ impl KeyScan {
     /// Judges by the first byte after a start code.
     fn judge(&self, byte: u8) -> Verdict {
         match self.coding {
+            // 5 is an IDR picture, 7 a parameter set, which stands before pictures to begin with:
+            // streams of open groups of pictures have no 5. 1 to 4 are slices of other pictures.
             Coding::H264 => match byte & 0x1f {
                 5 | 7 => Verdict::Key,
                 1..=4 => Verdict::Plain,
                 _ => Verdict::Open,
             },
             Coding::Hevc => match byte >> 1 & 0x3f {
+                // 16 to 23 are random access points, 32 and 33 parameter sets, below 16 slices of
+                // other pictures.
                 16..=23 | 32 | 33 => Verdict::Key,
                 0..=15 => Verdict::Plain,
                 _ => Verdict::Open,
             },
+            // A sequence header stands before an I picture; 0 begins a picture without one.
             _ => match byte {
                 0xb3 => Verdict::Key,
                 0 => Verdict::Plain,

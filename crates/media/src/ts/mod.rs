@@ -62,6 +62,7 @@ impl Coding {
                 .and_then(|header| header(stream))
                 .map(|frame| frame.info()),
         };
+        // Headers that are not found or not understood do not make the stream unknown.
         found.or_else(|| self.fallback())
     }
 

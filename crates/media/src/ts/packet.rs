@@ -44,6 +44,7 @@ pub(super) fn is_random_access(packet: &Packet) -> bool {
 
 /// The bytes after the header and the adaptation field.
 pub(super) fn payload(packet: &Packet) -> &[u8] {
+    // The adaptation field says its length, which may lead beyond the packet.
     let start = match packet[3] & 0x30 {
         0x10 => 4,
         0x30 => 5 + usize::from(packet[4]),
@@ -66,6 +67,7 @@ pub(super) fn pes(payload: &[u8]) -> Option<Pes<'_>> {
     let [0, 0, 1, _, _, _, marks, flags, len, rest @ ..] = payload else {
         return None;
     };
+    // Streams of other kinds have no header with times (ISO/IEC 13818-1 section 2.4.3.6).
     if marks & 0xc0 != 0x80 {
         return None;
     }
@@ -74,6 +76,7 @@ pub(super) fn pes(payload: &[u8]) -> Option<Pes<'_>> {
         .unwrap_or((rest, &[]));
     let time = match flags >> 6 {
         2 => stamp(header),
+        // Both times are there; the decode time is the second one.
         3 => stamp(header.get(5..).unwrap_or_default()),
         _ => None,
     };
@@ -84,6 +87,7 @@ fn stamp(bytes: &[u8]) -> Option<u64> {
     let [a, b, c, d, e, ..] = *bytes else {
         return None;
     };
+    // The marker bits: without them it is no time stamp, and a wrong one would look like a jump.
     if a & 1 == 0 || c & 1 == 0 || e & 1 == 0 {
         return None;
     }

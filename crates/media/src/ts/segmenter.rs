@@ -64,10 +64,13 @@ impl Segmenter {
     fn take(&mut self, mut data: &[u8]) -> Result<(), Error> {
         while !self.rest.is_empty() && !data.is_empty() {
             let old = self.rest.len();
+            // Only as much is joined as a packet and the look for the next ones need: the rest is
+            // not copied.
             let (head, _) = data.split_at(data.len().min(WINDOW.saturating_sub(old)));
             let mut joined = std::mem::take(&mut self.rest);
             joined.extend_from_slice(head);
             let used = self.packets(&joined, false)?;
+            // Packets are read from `data` itself from here on.
             if used >= old {
                 data = data.get(used - old..).unwrap_or_default();
                 joined.clear();
@@ -88,6 +91,7 @@ impl Segmenter {
     /// Works through the whole packets of `data`; gives how many bytes were used. The remainder
     /// is always shorter than [`WINDOW`].
     fn packets(&mut self, data: &[u8], last: bool) -> Result<usize, Error> {
+        // From `run` to `at` are packets that are kept: they are appended in one piece.
         let (mut at, mut run) = (0, 0);
         loop {
             let left = data.get(at..).unwrap_or_default();
@@ -110,6 +114,7 @@ impl Segmenter {
             let class = self.class(packet);
             let plain = match class {
                 Class::Pass => true,
+                // Inside a unit that needs no look, as nearly all packets of a film are.
                 Class::Reference => !packet::starts_unit(packet) && !self.cutter.is_scanning(),
                 Class::Drop | Class::Table => false,
             };
@@ -178,17 +183,21 @@ impl Segmenter {
 
     /// Sets what is done with each packet identifier.
     fn classify(&mut self) {
+        // Anew as a whole: an identifier may belong to another stream now.
         self.classes.fill(Class::Drop);
         let reference = self.tables.reference().map(|stream| stream.pid);
         let streams = self.tables.streams();
         if !streams.is_empty() {
             set(&mut self.classes, self.tables.clock_pid(), Class::Pass);
+            // A program without a clock names the identifier of padding for it, which is never
+            // kept.
             set(&mut self.classes, 0x1fff, Class::Drop);
         }
         for stream in streams {
             set(&mut self.classes, stream.pid, Class::Pass);
         }
         for (pid, class) in [
+            // After the others: a stream that has a table's identifier must not hide the table.
             (reference, Class::Reference),
             (self.tables.pmt_pid(), Class::Table),
             (Some(PAT_PID), Class::Table),
@@ -204,8 +213,11 @@ impl Segmenter {
     fn find_step(&mut self, data: &[u8], last: bool) -> Result<usize, Error> {
         let mut skipped = 0;
         for (at, byte) in data.iter().enumerate() {
+            // A byte of 0x47 may be anywhere; three of them at the distance of packets are no
+            // accident.
             let marks = || (0..SYNC_PACKETS).map(|n| data.get(at + n * LEN));
             if *byte == SYNC && marks().all(|mark| mark.is_none_or(|mark| *mark == SYNC)) {
+                // Not enough is here to decide; at the end of the stream fewer marks have to do.
                 if marks().any(|mark| mark.is_none()) && !last {
                     break;
                 }

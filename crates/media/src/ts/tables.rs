@@ -20,6 +20,7 @@ impl Sections {
     fn push(&mut self, packet: &Packet) -> Vec<Vec<u8>> {
         let payload = packet::payload(packet);
         let mut done = Vec::new();
+        // Without a section that has begun, this is the rest of one whose beginning was missed.
         if !packet::starts_unit(packet) {
             if !self.part.is_empty() {
                 self.fill(payload, &mut done);
@@ -37,6 +38,7 @@ impl Sections {
             self.fill(tail, &mut done);
         }
         self.part.clear();
+        // Several sections may stand in a packet; 0xff fills up what is left.
         while rest.first().is_some_and(|table| *table != 0xff) {
             rest = self.fill(rest, &mut done);
         }
@@ -52,6 +54,7 @@ impl Sections {
             return rest;
         };
         let len = 3 + (usize::from(high & 15) << 8 | usize::from(low));
+        // A damaged length: the next packet in which a section begins is the next chance.
         if len > MAX_SECTION {
             self.part.clear();
             return &[];
@@ -61,6 +64,7 @@ impl Sections {
         rest = after;
         if self.part.len() >= len {
             let section = std::mem::take(&mut self.part);
+            // 12 bytes: a header of 8 and a checksum of 4, on which all readers of sections count.
             if crc(&section) == 0 && section.len() >= 12 {
                 done.push(section);
             }
@@ -132,6 +136,7 @@ impl Tables {
             }
             return Update::Nothing;
         }
+        // A packet may complete several tables; that the streams have changed must not be lost.
         let mut update = Update::Nothing;
         for section in self.pmt.push(packet) {
             match self.read_pmt(section) {
@@ -154,8 +159,10 @@ impl Tables {
                 u16::from_be_bytes([c, d]) & 0x1fff,
             )
         });
+        // Number 0 names the network's table; identifiers below 16 and 0x1fff are reserved.
         let usable = programs.filter(|(_, number, pid)| *number != 0 && (16..0x1fff).contains(pid));
         let usable: Vec<_> = usable.collect();
+        // The program that is carried stays, even if it is not the first one any more.
         let same = self
             .program
             .and_then(|(_, old, _)| usable.iter().find(|(_, n, _)| *n == old));
@@ -163,6 +170,7 @@ impl Tables {
             return;
         };
         if self.program != Some(program) {
+            // What was gathered is of another identifier.
             self.pmt = Sections::default();
             self.program = Some(program);
         }
@@ -172,6 +180,7 @@ impl Tables {
         let Some((_, number, _)) = self.program else {
             return Update::Nothing;
         };
+        // Several programs may share an identifier for their tables.
         if section.get(3..5) != Some(&number.to_be_bytes()) {
             return Update::Nothing;
         }
@@ -185,6 +194,7 @@ impl Tables {
         let clock_pid = u16::from_be_bytes([*a, *b]) & 0x1fff;
         let streams = streams(list);
         self.clock_pid = clock_pid;
+        // Also when the streams are the same: descriptors may have changed, and are written again.
         self.section = section;
         if self.streams == streams {
             return Update::Repeated;
@@ -196,6 +206,7 @@ impl Tables {
 
 /// What is between the header and the checksum of a current section of a table.
 fn body(section: &[u8], table: u8) -> Option<&[u8]> {
+    // A table that is announced for later does not hold yet.
     let current = section.first() == Some(&table) && section.get(5)? & 1 == 1;
     let end = section.len().checked_sub(4)?;
     if current { section.get(8..end) } else { None }
@@ -205,6 +216,7 @@ fn streams(mut list: &[u8]) -> Vec<Stream> {
     let mut streams = Vec::new();
     while let [kind, a, b, c, d, rest @ ..] = list {
         let info = usize::from(c & 15) << 8 | usize::from(*d);
+        // A length beyond the end counts as all that is there: a damaged list loses its end alone.
         let (info, rest) = rest.split_at_checked(info).unwrap_or((rest, &[]));
         let pid = u16::from_be_bytes([*a, *b]) & 0x1fff;
         if (16..0x1fff).contains(&pid) {
@@ -255,6 +267,7 @@ fn private(mut descriptors: &[u8]) -> Coding {
 /// Writes the tables of a program, counting on where the last ones ended.
 #[derive(Debug)]
 pub(super) struct Writer {
+    // By identifier, as continuity is counted (ISO/IEC 13818-1 section 2.4.3.3).
     counters: Box<[u8]>,
 }
 
@@ -273,6 +286,7 @@ impl Writer {
         if tables.section.is_empty() {
             return;
         }
+        // Written anew with this program alone: the others are not in the segment.
         let mut pat = vec![0, 0xb0, 13];
         pat.extend(stream.to_be_bytes());
         pat.extend([0xc1, 0, 0]);
@@ -287,6 +301,7 @@ impl Writer {
         let Some(counter) = self.counters.get_mut(usize::from(pid)) else {
             return;
         };
+        // The pointer: the section begins at once.
         let mut bytes = vec![0];
         bytes.extend_from_slice(section);
         for (index, chunk) in bytes.chunks(LEN - 4).enumerate() {
