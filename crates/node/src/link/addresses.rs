@@ -26,6 +26,7 @@ pub(super) async fn dialable(listening: &[SocketAddr]) -> Vec<SocketAddr> {
             every = Some(of_machine().await);
         }
         for ip in every.iter().flatten() {
+            // IPv6 sockets take no IPv4 here, so that each stands for its own family.
             if ip.is_ipv4() == address.is_ipv4() {
                 addresses.push(SocketAddr::new(*ip, address.port()));
             }
@@ -33,6 +34,7 @@ pub(super) async fn dialable(listening: &[SocketAddr]) -> Vec<SocketAddr> {
     }
     addresses.sort_unstable();
     addresses.dedup();
+    // A loopback address would lead each node that hears it to itself.
     if addresses.iter().any(|address| !address.ip().is_loopback()) {
         addresses.retain(|address| !address.ip().is_loopback());
     }

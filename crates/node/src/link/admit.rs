@@ -42,7 +42,7 @@ pub(super) struct Admission {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By age: a newer one has a higher number.
+    /// By age: a newer one has a higher number, so that the oldest of equals is found first.
     under_way: BTreeMap<u64, UnderWay>,
     next: u64,
     refused: u64,
@@ -122,6 +122,8 @@ impl Admission {
     ) -> Result<Permit, &'static str> {
         let source = SourceAddr::of(ip);
         let mut state = self.state();
+        // The share of the source first: whoever has it makes room among its own, also while the
+        // pool is not full.
         let crowd = if state.count(source) >= self.most_per_source {
             Some(source)
         } else if state.under_way.len() >= self.most {
@@ -130,9 +132,11 @@ impl Admission {
             None
         };
         if let Some(crowd) = crowd {
+            // Before the newcomer is in, so that it cannot be the one that goes.
             let weakest = state.weakest(crowd);
             let weakest = weakest.ok_or("too many links from this address wait to be taken")?;
             if let Some(one) = state.under_way.remove(&weakest) {
+                // The word waits until the handshake's task listens, if it does not yet.
                 one.gone.notify_one();
             }
         }
@@ -170,6 +174,7 @@ impl Admission {
             return;
         }
         state.logged = Some(now);
+        // The lock is given back before the log, which may wait for a terminal.
         let more = std::mem::take(&mut state.unlogged);
         drop(state);
         tracing::info!(%remote, %reason, more, "no link was made");
@@ -184,6 +189,7 @@ impl Admission {
 impl Permit {
     /// Says how far the handshake is.
     pub(super) fn reached(&self, stage: Stage) {
+        // It may have been pushed out just now.
         if let Some(one) = self.admission.state().under_way.get_mut(&self.number) {
             one.stage = stage;
         }
@@ -197,6 +203,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        // Nothing is there any more for one that was pushed out.
         self.admission.state().under_way.remove(&self.number);
     }
 }

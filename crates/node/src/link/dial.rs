@@ -34,6 +34,7 @@ impl Links {
     /// is remembered.
     pub async fn dial(&self, target: &Target) -> Dialled {
         let host = target.address();
+        // A key that was given is expected by itself; nothing is remembered for it.
         let known = self.known.as_ref().filter(|_| target.key.is_none());
         let before = match known {
             Some(known) => {
@@ -54,6 +55,7 @@ impl Links {
             now,
             file: known.file().to_owned(),
         };
+        // For a remembered key *other key* means *changed*, which needs another sentence.
         let link = dialled.map_err(|error| match error {
             DialError::OtherKey {
                 expected, answered, ..
@@ -61,6 +63,7 @@ impl Links {
             error => error,
         })?;
         let (of, peer) = (host.clone(), link.peer());
+        // Only after the handshake: a key that was not proven is not remembered.
         let kept = with_file(known, move |known| known.remember(&of, &peer)).await?;
         // Another dial may have met another key at the same time.
         if kept != peer {
@@ -75,6 +78,7 @@ impl Links {
             Some(first) => first.to_string(),
             None => "no address at all".to_owned(),
         };
+        // What was found is not proven: one node must not have this one dial a whole network.
         let addresses = &addresses[..addresses.len().min(ADDRESSES_MAX)];
         self.within_limit(&host, || self.connect(Some(key), addresses, &host))
             .await
@@ -89,6 +93,7 @@ impl Links {
         let link = timeout(self.config.dial_limit, dialled)
             .await
             .unwrap_or_else(|_| Err(DialError::TimedOut(host.to_owned())))?;
+        // An address of this machine under another name, which shows only now.
         if link.peer() == self.key {
             return Err(DialError::Myself(host.to_owned()));
         }
@@ -104,12 +109,14 @@ impl Links {
         if expected == Some(self.key) {
             return Err(DialError::Myself(host.to_owned()));
         }
+        // All of them: one address that is far may be behind a translation that TCP does not pass.
         let near = addresses.iter().all(|address| is_near(address.ip()));
         let first = match self.config.choice {
             Some(kind) => return self.connect_by(kind, expected, addresses, host).await,
             None if near => LinkKind::Tcp,
             None => LinkKind::Quic,
         };
+        // The other kind comes into play when the first one is slow: UDP may be blocked, or TCP.
         let attempts = [first, first.other()]
             .map(|kind| self.connect_by(kind, expected, addresses, host).boxed());
         staggered(attempts.into(), self.config.second_kind_after)
@@ -148,6 +155,7 @@ impl Links {
         let endpoint = self.endpoint().ok_or_else(no_endpoint)?;
         let key = match expected {
             Some(key) => key,
+            // QUIC is dialled by key, so that it is asked for over TCP first.
             None => {
                 let asked = self.open_tcp(None, addresses, host, ALPN_KEY).await;
                 let (_, _, opened) = asked.map_err(|error| DialError::KeyUnknown {
@@ -160,6 +168,7 @@ impl Links {
         if key == self.key {
             return Err(DialError::Myself(host.to_owned()));
         }
+        // Only for errors: QUIC tries all of them by itself.
         let address = *addresses.first().ok_or_else(|| no_address(host))?;
         match quic::dial(&endpoint, key, addresses).await {
             Ok(link) => Ok(Box::new(link.watched(&self.up))),
@@ -290,6 +299,7 @@ async fn anew_when_changed<T, D: Future<Output = Result<T, DialError>>>(
     mut came: watch::Receiver<u64>,
     dialling: impl Fn() -> D,
 ) -> Result<T, DialError> {
+    // Changes from before this dial are no reason to begin anew.
     came.mark_unchanged();
     let mut running = FuturesUnordered::from_iter([dialling()]);
     loop {
@@ -315,6 +325,7 @@ async fn staggered<T>(
     let mut waiting = attempts.into_iter();
     let mut running = FuturesUnordered::new();
     let mut failed: Option<DialError> = None;
+    // The first one has a head start; those behind it begin when it fails or is slow.
     running.extend(waiting.next());
     loop {
         let more = waiting.len() > 0;
@@ -322,6 +333,7 @@ async fn staggered<T>(
             Some(result) = running.next() => match result {
                 Ok(done) => return Some(Ok(done)),
                 Err(error) => {
+                    // That another node answers says more than that one of its addresses does not.
                     let tells_more = matches!(error, DialError::OtherKey { .. });
                     if failed.is_none() || tells_more {
                         failed = Some(error);

@@ -49,6 +49,7 @@ pub enum Sighting {
 const ADDRESSES_MAX: usize = 16;
 
 /// Nodes that are told of again.
+/// What is announced is not proven, and one machine can announce any number of names.
 const THERE_MAX: usize = 1024;
 
 /// Announces this node and listens for others, until it is dropped.
@@ -90,6 +91,7 @@ impl Discovery {
     pub async fn next(&mut self) -> Option<Sighting> {
         loop {
             if let Some(key) = self.again.pop() {
+                // It may have been lost since the list was made.
                 let Some(addresses) = self.there.get(&key).cloned() else {
                     continue;
                 };
@@ -98,6 +100,7 @@ impl Discovery {
             let event = tokio::select! {
                 event = self.events.next() => event?,
                 Ok(()) = self.came.changed() => {
+                    // A dial that failed while the network was away is worth another one.
                     self.again = self.there.keys().copied().collect();
                     continue;
                 }
@@ -114,9 +117,11 @@ impl Discovery {
                 let key = PublisherKey(*endpoint_info.endpoint_id.as_bytes());
                 let addresses = endpoint_info.ip_addrs().copied();
                 let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
+                // Its own announcement comes back from the network.
                 if key == self.ours {
                     return None;
                 }
+                // Beyond that a node is told of when it is seen, and not again.
                 if self.there.len() < THERE_MAX || self.there.contains_key(&key) {
                     self.there.insert(key, addresses.clone());
                 }
@@ -148,6 +153,7 @@ impl std::fmt::Debug for Discovery {
 async fn announce(mdns: MdnsAddressLookup, listening: Vec<SocketAddr>) {
     let mut said = Vec::new();
     loop {
+        // Looked at again and again, as mDNS keeps announcing what it was told last.
         let now = addresses::dialable(&listening).await;
         if now != said {
             let every = now.iter().copied().map(TransportAddr::Ip).collect();

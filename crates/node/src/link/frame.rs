@@ -188,6 +188,7 @@ pub(super) fn hello_frame() -> [u8; HEADER_BYTES] {
 }
 
 fn header(kind: u8, number: u32, length: usize) -> [u8; HEADER_BYTES] {
+    // No frame is so long; the other side would refuse it.
     let length = u32::try_from(length).unwrap_or(u32::MAX);
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&length.to_be_bytes());
@@ -209,6 +210,7 @@ pub(super) struct FrameReader {
 impl FrameReader {
     /// The buffer to append to, with at least [`SPARE_MIN`] free.
     pub(super) fn space(&mut self) -> &mut BytesMut {
+        // Memory that frames still hold is not reclaimed, so their bytes stay as they came.
         let spare = self.buffer.capacity() - self.buffer.len();
         if spare < SPARE_MIN && !self.buffer.try_reclaim(BUFFER_BYTES) {
             // The frames given out still hold the old piece: only an unfinished frame is copied.
@@ -244,9 +246,11 @@ impl FrameReader {
                 HELLO => 0,
                 _ => return Err(LinkError::UnknownKind(kind)),
             };
+            // Before the bytes are waited for: a length of 4 GB must not make the buffer grow.
             if length > most {
                 return Err(LinkError::TooLong { length, most });
             }
+            // The header stays, and is read again when more has come.
             if self.buffer.len() < HEADER_BYTES + length {
                 break;
             }
@@ -267,6 +271,7 @@ impl FrameReader {
                     return Err(LinkError::Closed(reason));
                 }
                 HELLO => {}
+                    // Shared with the buffer, so that bulk data is not copied here.
                 PART => self.keep_part(number, length)?,
                 PUSHED | LAST_PUSHED => out.push(Frame::Pushed {
                     push: number,

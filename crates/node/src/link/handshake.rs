@@ -117,19 +117,24 @@ impl Handshake {
         tcp: &mut TcpStream,
         begun: impl Fn(),
     ) -> Result<Opened, HandshakeError> {
+        // Of a fixed size, so that nobody who has proven nothing can have more.
         let mut incoming = vec![0; HANDSHAKE_BYTES_MAX];
         let mut filled = 0;
         loop {
             let (used, progress) = self.step(&mut incoming[..filled]);
+            // rustls counts from the start of what it is given.
             incoming.copy_within(used..filled, 0);
             filled -= used;
             match progress {
                 Ok(Progress::Again) => {}
                 Ok(Progress::Flush) => {
+                    // Something is to be sent, so what came was understood: a server speaks only
+                    // after a ClientHello.
                     begun();
                     self.flush(tcp).await?;
                 }
                 Ok(Progress::Blocked) => {
+                    // rustls needs more than a whole record: no handshake of ours does.
                     if filled == incoming.len() {
                         let reason = "its handshake is too long".to_owned();
                         return Err(HandshakeError::NotLavant(reason));
@@ -140,6 +145,7 @@ impl Handshake {
                         read => filled += read,
                     }
                 }
+                // What is left over belongs to the record layer, which reads on from it.
                 Ok(Progress::Open) => {
                     self.flush(tcp).await?;
                     incoming.truncate(filled);
@@ -147,6 +153,8 @@ impl Handshake {
                 }
                 Err(error) => {
                     self.alert(tcp, &mut incoming[..filled]).await;
+                    // The verifier can tell rustls only that it refuses; which key it saw, it
+                    // leaves here.
                     let other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
                     return Err(match *other {
                         Some(key) => HandshakeError::OtherKey(key),
@@ -180,6 +188,7 @@ impl Handshake {
                 break;
             };
         }
+        // The other side may be gone: then there is nobody to tell.
         self.flush(tcp).await.ok();
         tcp.shutdown().await.ok();
     }
@@ -202,6 +211,7 @@ impl Handshake {
         // Where no protocol is offered, TLS lets the handshake pass.
         let silent = || HandshakeError::NotLavant("it names no protocol".to_owned());
         let alpn = alpn.ok_or_else(silent)?.to_vec();
+        // Last, as it takes the connection apart.
         let keys = match self.side {
             Side::Client(c) => record_keys(c.dangerous_into_kernel_connection()),
             Side::Server(c) => record_keys(c.dangerous_into_kernel_connection()),
@@ -250,6 +260,7 @@ fn settle<D>(
             }
             Progress::Again
         }
+        // Told as done already now: the caller writes `outgoing` before it steps again.
         ConnectionState::TransmitTlsData(data) => {
             data.done();
             Progress::Flush

@@ -52,11 +52,15 @@ impl KnownPeers {
         host: &str,
         key: &PublisherKey,
     ) -> Result<PublisherKey, KnownPeersError> {
+        // Held from reading to writing: of two dials at once, the second one finds the key of the
+        // first.
         let _one = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = self.read()?;
+        // Never replaced: that is for the operator, who knows why it has changed.
         if let Some(before) = find(&self.file, &text, host)? {
             return Ok(before);
         }
+        // People edit the file; without this, two lines would become one.
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
@@ -75,6 +79,7 @@ impl KnownPeers {
             Err(error) => return Err(self.failed(&error)),
         };
         let mut text = String::new();
+        // One byte more, to tell a full file from one that is too long.
         file.take(FILE_BYTES_MAX + 1)
             .read_to_string(&mut text)
             .map_err(|error| self.failed(&error))?;
@@ -85,6 +90,8 @@ impl KnownPeers {
     }
 
     fn write(&self, text: &str) -> io::Result<()> {
+        // Flushed, then renamed, then the folder flushed: a crash at any point leaves one whole
+        // file.
         let mut name = self.file.clone().into_os_string();
         name.push(".new");
         let fresh = PathBuf::from(name);
@@ -121,6 +128,7 @@ fn find(file: &Path, text: &str, host: &str) -> Result<Option<PublisherKey>, Kno
         let (name, key) = line.split_once(char::is_whitespace).ok_or_else(damaged)?;
         let key: PublisherKey = key.trim().parse().map_err(|_| damaged())?;
         if name == host {
+            // The first line counts, and the rest is read on only to find damage.
             found.get_or_insert(key);
         }
     }

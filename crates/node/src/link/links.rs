@@ -18,6 +18,7 @@ use super::uplinks::UpLinks;
 use super::{BindError, KnownPeers, Link, LinkKind, addresses, listen, quic};
 
 /// Links that wait to be accepted.
+/// Few: what is not taken keeps its handshake in the pool, where it is counted.
 const WAITING_MAX: usize = 16;
 /// Ports that are tried before a free one is found for TCP and UDP together.
 const PORT_TRIES: usize = 16;
@@ -132,6 +133,7 @@ impl Links {
             Ok(network) => {
                 tasks.spawn(follow(network, Arc::clone(&up), comes));
             }
+            // Dead links are then found by the time-outs of their transports.
             Err(error) => tracing::info!(%error, "changes of the network are not noticed at once"),
         }
         Ok(Self {
@@ -194,6 +196,7 @@ impl Links {
     /// Stops listening and dialling, ends the links over QUIC, and gives the port free once those
     /// links are dropped. Waits a few seconds at most for other nodes to learn of it.
     pub async fn close(&self) {
+        // In this order: nobody comes in, those who wait are dropped, then the endpoint ends.
         let mut tasks = std::mem::take(&mut *held(&self.tasks));
         tasks.shutdown().await;
         // Nobody can send any more, so this ends.
@@ -212,6 +215,7 @@ impl Links {
 impl Drop for Links {
     fn drop(&mut self) {
         if let Some(endpoint) = held(&self.endpoint).take()
+            // Without a runtime nothing can be waited for; the sockets end with the process.
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(close_endpoint(endpoint));
@@ -224,6 +228,7 @@ async fn follow(mut network: Network, up: Arc<UpLinks>, comes: watch::Sender<u64
     loop {
         match network.changed().await {
             Ok(NetworkChange { came, gone }) => {
+                // First, so that a dial to the same node does not find the dead link.
                 let cut = up.cut(&gone);
                 tracing::debug!(?came, ?gone, cut, "the network has changed");
                 if !came.is_empty() {
@@ -262,6 +267,7 @@ type Bound = (Vec<tokio::net::TcpListener>, Option<Endpoint>);
 
 /// Binds TCP first; a free port is only good when UDP has it free too.
 async fn bind_both(config: &LinkConfig) -> Result<Bound, BindError> {
+    // A port that the operator named is the one, or none.
     let mut tries = if config.port == 0 { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
@@ -271,6 +277,7 @@ async fn bind_both(config: &LinkConfig) -> Result<Bound, BindError> {
             Err(error) => Err(error),
         };
         match bound {
+            // The listeners are dropped with the error, so that the next try gets another port.
             Err(BindError::InUse { .. }) if tries > 0 => {}
             other => return other,
         }

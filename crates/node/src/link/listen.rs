@@ -42,12 +42,15 @@ pub(super) struct Entry {
 pub(super) fn bind_tcp(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, BindError> {
     let mut listeners: Vec<TcpListener> = Vec::new();
     for ip in addresses {
+        // A free port that the first address got is the one for all of them.
         let first = listeners.first().and_then(|first| first.local_addr().ok());
         let address = SocketAddr::new(*ip, first.map_or(port, |first| first.port()));
         match bind_one(address) {
             Ok(listener) => listeners.push(listener),
             Err(error) => {
                 let in_use = error.kind() == io::ErrorKind::AddrInUse;
+                // What the operator named has to work; of *all addresses* one family may be
+                // missing, but never because somebody else has the port.
                 if listeners.is_empty() || !ip.is_unspecified() || in_use {
                     return Err(bind_error(address, "TCP", &error));
                 }
@@ -68,6 +71,8 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // A node that is started again must not wait until the connections of the last one are
+    // forgotten.
     set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
         // IPv4 has its own socket on the same port.
@@ -108,15 +113,18 @@ pub(super) async fn tcp(listener: TcpListener, entry: Entry) {
                 },
                 Err(error) => {
                     entry.admission.refuse("TCP", error);
+                    // The error comes back at once, and this loop would keep a core busy.
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
+            // Tasks that have ended are taken out, or the set would grow with each connection.
             Some(_) = handshakes.join_next() => {}
         }
     }
 }
 
 async fn tcp_handshake(mut tcp: TcpStream, remote: SocketAddr, entry: Entry, permit: Permit) {
+    // A system that cannot do it is slower, and no worse.
     tcp.set_nodelay(true).ok();
     let shaken = async {
         let handshake = entry.tls.accept();
@@ -127,8 +135,11 @@ async fn tcp_handshake(mut tcp: TcpStream, remote: SocketAddr, entry: Entry, per
     let reason = match within(entry.limit, &permit, shaken).await {
         Ok(Ok(opened)) if opened.alpn == ALPN => {
             permit.reached(Stage::Proved);
+            // Watched before it is handed on, as its address may go in between.
             let link = TcpLink::new(tcp, canonical(remote), opened).watched(&entry.up);
             let link = Box::new(link);
+            // The permit is held until the link is taken: links that nobody takes count against the
+            // pool. The send fails only when the node is stopping.
             entry.links.send(link).await.ok();
             return;
         }
@@ -174,6 +185,7 @@ pub(super) async fn quic(endpoint: Endpoint, entry: Entry) {
 }
 
 fn admit(incoming: Incoming, entry: &Entry) -> Option<(Incoming, SocketAddr, Permit)> {
+    // Other ways than UDP are switched off, so that nobody honest comes by one.
     let IncomingAddr::Ip(remote) = incoming.remote_addr() else {
         incoming.refuse();
         return None;
@@ -183,6 +195,7 @@ fn admit(incoming: Incoming, entry: &Entry) -> Option<(Incoming, SocketAddr, Per
         incoming.retry().ok();
         return None;
     }
+    // Its source was proven, as a TCP connection proves it before it says anything.
     let stage = if incoming.remote_addr_validated() {
         Stage::Begun
     } else {

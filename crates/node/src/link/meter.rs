@@ -77,6 +77,7 @@ fn tcp_round_trip(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Du
 
 /// `nlmsghdr` and `inet_diag_req_v2` for one socket.
 fn question(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+    // 56 bytes of `inet_diag_req_v2`.
     let mut bytes = Vec::with_capacity(HEADER + 56);
     bytes.extend_from_slice(&(HEADER as u32 + 56).to_ne_bytes());
     bytes.extend_from_slice(&BY_FAMILY.to_ne_bytes());

@@ -74,6 +74,7 @@ impl Network {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
         let socket = rustix::net::socket_with(family, kind, flags, None)?;
+        // Before the list, so that no change between the two is missed.
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
         let mut network = Self {
             socket: UnixDatagram::from_std(socket.into())?,
@@ -88,6 +89,7 @@ impl Network {
     /// The next change. May be dropped early without loss.
     pub(super) async fn changed(&mut self) -> io::Result<NetworkChange> {
         loop {
+            // By comparison: many messages change nothing that matters, and several may cancel out.
             let now = self.table.usable();
             if now != self.usable {
                 let change = NetworkChange {
@@ -110,7 +112,9 @@ impl Network {
 
     /// Asks for all there is.
     async fn list(&mut self) -> io::Result<()> {
+        // Anew: what was lost may have been that something is gone.
         self.table = Table::default();
+        // One after the other, as the kernel makes one list at a time for a socket.
         for what in [GET_LINK, GET_ADDRESS] {
             let mut request = Vec::with_capacity(HEADER + INTERFACE);
             request.extend_from_slice(&((HEADER + INTERFACE) as u32).to_ne_bytes());
@@ -129,6 +133,7 @@ impl Network {
         let read = self.socket.async_io(Interest::READABLE, || {
             Ok(rustix::net::recv(&self.socket, &mut datagram, RecvFlags::empty())?.0)
         });
+        // A datagram that was cut says its full length.
         let length = read.await?.min(DATAGRAM);
         Ok(self.table.take(&datagram[..length]))
     }
@@ -148,6 +153,7 @@ impl Table {
     fn take(&mut self, mut datagram: &[u8]) -> bool {
         while let Some((header, _)) = datagram.split_first_chunk::<HEADER>() {
             let length = number(header) as usize;
+            // Also for a length below the header's, which would never lead on.
             let Some(body) = datagram.get(HEADER..length) else {
                 break;
             };
@@ -158,6 +164,7 @@ impl Table {
                 NEW_ADDRESS | DEL_ADDRESS => self.address(kind == NEW_ADDRESS, body),
                 _ => {}
             }
+            // Messages begin at multiples of four bytes, and so do attributes.
             datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         }
         false
@@ -188,6 +195,7 @@ impl Table {
                 break;
             };
             let kind = u16::from_ne_bytes([kind_low, kind_high]);
+            // The own address counts, in whichever order the two come.
             if kind == LOCAL || (kind == ADDRESS && found.is_none()) {
                 found = ip(value).or(found);
             }

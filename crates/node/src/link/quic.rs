@@ -50,6 +50,7 @@ pub(super) async fn bind(
     port: u16,
 ) -> Result<Endpoint, String> {
     let transport = QuicTransportConfig::builder()
+        // As many as a node opens: nobody gets this one to hold more.
         .max_concurrent_uni_streams(VarInt::from_u32(DATA_STREAMS))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
@@ -285,12 +286,14 @@ impl Lane {
         while !self.queue.is_empty() {
             let stream = match &mut self.stream {
                 Some(stream) => stream,
+                // Opened with its first frame, as the other side sees a stream only then.
                 none => {
                     let opened = none.insert(connection.open_uni().await?);
                     opened.set_priority(self.priority).ok();
                     opened
                 }
             };
+            // The chunks are advanced in place, so what was written in part goes on from there.
             let mut waiting = self.queue.make_contiguous();
             let before = waiting.len();
             stream.write_many_chunks(&mut waiting).await?;
@@ -324,14 +327,17 @@ impl QuicSender {
     /// Sends what is so urgent, or more so.
     async fn flush(&mut self, urgency: Urgency) -> Result<(), LinkError> {
         let connection = self.connection.clone();
+        // The control lane and those up to this urgency; bulk is spread over all that are left.
         let lanes = match urgency {
             Urgency::Bulk => usize::MAX,
             _ => urgency as usize + 2,
         };
+        // At the same time: a lane that waits for its window must not hold up the others.
         let flushes = self.lanes().take(lanes).map(|lane| lane.flush(&connection));
         let flushed = try_join_all(flushes).await;
         match flushed {
             Ok(_) => Ok(()),
+            // A stream's error says only that it ended; the connection knows why.
             Err(error) => Err(match self.connection.close_reason() {
                 Some(reason) => end_of(&reason),
                 None => LinkError::Cut(error.to_string()),
@@ -374,9 +380,11 @@ impl LinkSender for QuicSender {
                 self.flush(Urgency::Bulk).await.ok();
                 self.control.queue.push_back(Bytes::from(frame));
                 self.flush(Urgency::Bulk).await.ok();
+                // Until it is acknowledged: closing a connection drops what is still on its way.
                 join_all(self.lanes().map(Lane::finish)).await;
             };
             timeout(CLOSE_LIMIT, goodbye).await.ok();
+            // Said once more, for a side that has not read its streams to their end.
             let shown = &reason[..reason.floor_char_boundary(super::REASON_BYTES_MAX)];
             self.connection
                 .close(VarInt::from_u32(CODE_CLOSED), shown.as_bytes());
@@ -412,6 +420,7 @@ impl Incoming {
     fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<Frame>) -> Result<(), LinkError> {
         let before = out.len();
         while !self.ended && out.len() == before {
+            // The future may be dropped: bytes are in the buffer as soon as they are read.
             let read = pin!(self.stream.read_buf(self.frames.space())).poll(cx);
             match read {
                 Poll::Pending => break,
@@ -438,6 +447,7 @@ impl QuicReceiver {
             return Poll::Ready(Err(error.clone()));
         }
         let before = out.len();
+        // Streams first, as what is to be read may be on a new one.
         while let Some(accepting) = &mut self.accepting
             && let Poll::Ready(accepted) = accepting.poll_unpin(cx)
         {
@@ -463,6 +473,7 @@ impl QuicReceiver {
             }
         }
         self.streams.retain(|stream| !stream.ended);
+        // Only when every stream is read to its end, so that nothing that came is lost.
         if self.ended.is_none() && self.accepting.is_none() && self.streams.is_empty() {
             self.ended = Some(self.end());
         }

@@ -140,6 +140,8 @@ impl RecordWriter {
     ) -> Result<(), Error> {
         let mut rest = OutboundChunks::new(pieces);
         while !rest.is_empty() {
+            // Before the next data, as the other side expects (RFC 8446 section 4.6.3); keys are
+            // also changed before they have sealed too much.
             if self.asked.swap(false, Ordering::AcqRel) || self.sequence >= self.most {
                 put(self.take_new_keys(&KEY_UPDATE)?);
             }
@@ -152,6 +154,7 @@ impl RecordWriter {
 
     /// The record that says so, and new keys from the next one on.
     fn take_new_keys(&mut self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        // Still with the old keys, by which the other side reads it.
         let record = self.record(ContentType::Handshake, OutboundChunks::Single(message))?;
         let (sequence, secrets) = next_secrets(&self.next, Secrets::Ours)?;
         self.cipher = encrypter(self.suite, secrets)?;
@@ -185,6 +188,7 @@ impl RecordWriter {
     fn record(&mut self, typ: ContentType, payload: OutboundChunks<'_>) -> Result<Vec<u8>, Error> {
         let message = OutboundPlainMessage {
             typ,
+            // The version that stands in a header of TLS 1.3 (RFC 8446 section 5.2).
             version: ProtocolVersion::TLSv1_2,
             payload,
         };
@@ -249,6 +253,7 @@ impl RecordReader {
             ProtocolVersion::TLSv1_2,
             sealed,
         );
+        // Any fault ends the link (RFC 8446 section 5.2): bytes were lost, changed or sent again.
         let message = self
             .cipher
             .decrypt(message, self.sequence)
@@ -261,11 +266,13 @@ impl RecordReader {
                 self.idle = 0;
                 return Ok(Reading::Open);
             }
+            // Empty records are allowed, and counted below.
             ContentType::ApplicationData => {}
             ContentType::Alert if matches!(*payload, [_, 0]) => return Ok(Reading::Ended),
             ContentType::Handshake if *payload == KEY_UPDATE => self.take_new_keys()?,
             ContentType::Handshake if *payload == KEY_UPDATE_BOTH => {
                 self.take_new_keys()?;
+                // The writer belongs to another task, which sees it before its next record.
                 self.asked.store(true, Ordering::Release);
             }
             ContentType::Handshake if payload.first() == Some(&NEW_SESSION_TICKET) => {}

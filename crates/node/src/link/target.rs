@@ -49,6 +49,7 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let text = text.trim();
         let (key, address) = match text.rsplit_once('@') {
+            // The last `@`: no host name holds one.
             Some((key, address)) => {
                 let parsed = key.to_ascii_lowercase().parse();
                 let key = parsed.map_err(|_| TargetError::Key(shown(key)))?;
@@ -58,6 +59,7 @@ impl FromStr for Target {
         };
         let (host, port) = host_and_port(address)?;
         let number: u16 = port.parse().unwrap_or(0);
+        // `parse` takes a sign before the digits.
         if number == 0 || !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(TargetError::Port(shown(port)));
         }
@@ -85,13 +87,16 @@ fn host_and_port(address: &str) -> Result<(String, &str), TargetError> {
     if host.is_empty() {
         return Err(TargetError::NoHost(shown(address)));
     }
+    // `::1:7778` may be an address alone, or one with a port.
     if host.contains(':') {
         return Err(TargetError::Brackets(shown(address)));
     }
     let legal = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '_');
+    // A name that begins with `-` could pass for an option of a program.
     if host.len() > HOST_BYTES_MAX || !host.chars().all(legal) || host.starts_with('-') {
         return Err(TargetError::Host(shown(host)));
     }
+    // One form for each host, as its key is remembered under it.
     Ok((host.to_lowercase(), port))
 }
 

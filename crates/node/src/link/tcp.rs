@@ -58,6 +58,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Ends the link at once, as its way is gone.
     pub(super) fn cut(&self) {
+        // First the reason, then the end, which wakes the reader that asks for it.
         self.cut.store(true, Ordering::Release);
         rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Both).ok();
     }
@@ -68,6 +69,7 @@ fn set_limits(tcp: &TcpStream) {
     let socket = socket2::SockRef::from(tcp);
     #[cfg(target_os = "linux")]
     {
+        // A system without these notices a dead link later, and holds more unsent.
         socket.set_tcp_notsent_lowat(UNSENT_MIN).ok();
         socket.set_tcp_user_timeout(Some(UNANSWERED_LIMIT)).ok();
     }
@@ -101,9 +103,11 @@ impl Pace {
         if span < PACE_SPAN {
             return None;
         }
+        // In 128 bits, as bytes times microseconds may exceed 64.
         let during = u128::from(self.bytes) * UNSENT_TIME.as_micros() / span.as_micros().max(1);
         (self.bytes, self.since) = (0, now);
         let during = u32::try_from(during).unwrap_or(UNSENT_MAX);
+        // In powers of two, so that the system is told of it seldom.
         let wanted = during.clamp(UNSENT_MIN, UNSENT_MAX).next_power_of_two();
         let changed = wanted != self.unsent;
         self.unsent = wanted;
@@ -128,6 +132,7 @@ impl TcpLink {
             cut: AtomicBool::new(false),
         });
         let mut frames = FrameReader::default();
+        // The dialler may say its first frames with the end of the handshake.
         frames.space().extend_from_slice(&opened.early);
         let filled = opened.rest.len();
         // More than a handshake holds, so the rest of one fits.
@@ -204,6 +209,7 @@ impl TcpSender {
     async fn send_all(&mut self, urgency: Urgency) -> Result<(), LinkError> {
         let cut = |error: io::Error| LinkError::Cut(error.to_string());
         loop {
+            // Records that were begun go first: the other side can read none behind half of one.
             self.flush().await.map_err(cut)?;
             if !self.waiting.has(urgency) {
                 return Ok(());
@@ -223,6 +229,8 @@ impl TcpSender {
         }
         let tcp = &*self.shared.tcp;
         loop {
+            // tokio remembers that the socket took something; only the system knows whether it
+            // would now.
             let asked = tcp.try_io(Interest::WRITABLE, || {
                 let mut socket = [PollFd::new(tcp, PollFlags::OUT)];
                 match rustix::event::poll(&mut socket, Some(&Timespec::default())) {
@@ -245,6 +253,7 @@ impl TcpSender {
         let mut parts: Vec<([u8; HEADER_BYTES], Bytes)> = Vec::new();
         let mut total = 0;
         let first = self.waiting.first();
+        // At least one frame or part of one; never a frame of another urgency.
         let most = self.pace.unsent as usize;
         while total < most
             && self.waiting.first() == first
@@ -298,6 +307,7 @@ impl TcpSender {
             socket.set_tcp_notsent_lowat(unsent).ok();
         }
         self.written += written;
+        // A write may end within any record.
         while let Some(first) = self.records.front()
             && self.written >= first.len()
         {
@@ -307,8 +317,10 @@ impl TcpSender {
     }
 
     async fn say_goodbye(&mut self, reason: &str) -> Result<(), LinkError> {
+        // Bulk, which is everything.
         self.send_all(Urgency::Bulk).await?;
         self.put(&[&close_frame(reason)])?;
+        // Without it the other side ends by the close frame all the same.
         if let Ok(record) = self.writer.close_notify() {
             self.records.push_back(record);
         }
@@ -347,7 +359,9 @@ impl LinkSender for TcpSender {
 
     fn close<'a>(&'a mut self, reason: &'a str) -> BoxFuture<'a, ()> {
         async move {
+            // A side that does not read must not hold up the end.
             let said = timeout(CLOSE_LIMIT, self.say_goodbye(reason)).await;
+            // Before the shutdown, so that our own reader tells who has closed.
             self.shared.closing.store(true, Ordering::Release);
             rustix::net::shutdown(&self.shared.tcp, rustix::net::Shutdown::Write).ok();
             if matches!(said, Ok(Ok(()))) {
@@ -370,6 +384,8 @@ struct TcpReceiver {
 
 impl TcpReceiver {
     async fn receive_some(&mut self, out: &mut Vec<Frame>) -> Result<(), LinkError> {
+        // In this order: what was decrypted is given out before an error that came after it is
+        // told.
         let before = out.len();
         loop {
             if self.ended.is_none() {
@@ -394,6 +410,7 @@ impl TcpReceiver {
     fn decrypt(&mut self) {
         let whole = &mut self.incoming[..self.filled];
         let (used, reading) = self.reader.read(whole, self.frames.space());
+        // Half a record is left at most.
         self.incoming.copy_within(used..self.filled, 0);
         self.filled -= used;
         self.ended = match reading {
@@ -417,6 +434,8 @@ impl TcpReceiver {
                 Ok(0) => return Err(LinkError::Cut("the connection ended".to_owned())),
                 Ok(read) => {
                     self.filled += read;
+                    // It filled the buffer, so there is more to come: a larger one saves system
+                    // calls.
                     if self.filled == self.incoming.len() {
                         self.incoming.resize(INCOMING_BYTES, 0);
                     }

@@ -82,6 +82,7 @@ struct NodeVerifier {
 impl NodeVerifier {
     fn check(&self, shown: &CertificateDer<'_>, more: &[CertificateDer<'_>]) -> Result<(), Error> {
         let key = key_in(shown)?;
+        // A raw key has no chain (RFC 7250), and nobody looks at what comes behind it.
         if !more.is_empty() {
             return Err(Error::InvalidCertificate(CertificateError::BadEncoding));
         }
@@ -100,6 +101,7 @@ fn check_signature(
     signed: &DigitallySignedStruct,
 ) -> Result<HandshakeSignatureValid, Error> {
     let bad = Error::InvalidCertificate(CertificateError::BadSignature);
+    // Strictly, as all signatures of nodes and publishers: no small-order keys.
     let signature: &[u8; 64] = signed.signature().try_into().map_err(|_| bad.clone())?;
     if signed.scheme != SignatureScheme::ED25519 {
         return Err(bad);
@@ -221,7 +223,9 @@ impl TlsIdentity {
             .with_client_cert_verifier(Arc::new(NodeVerifier::default()))
             .with_cert_resolver(Arc::new(RawKey(Arc::clone(&certified))));
         server.alpn_protocols = vec![ALPN.to_vec(), ALPN_KEY.to_vec()];
+        // Each link proves both keys anew, so that a ticket would be of no use.
         server.send_tls13_tickets = 0;
+        // The record layer is our own after the handshake.
         server.enable_secret_extraction = true;
         Ok(Self {
             provider,
@@ -254,6 +258,8 @@ impl TlsIdentity {
             .with_client_cert_resolver(Arc::new(RawKey(Arc::clone(&self.certified))));
         config.alpn_protocols = vec![alpn.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
+        // The name below stands for nothing, and would only tell who listens on the way what this
+        // is.
         config.enable_sni = false;
         config.enable_secret_extraction = true;
         let name = ServerName::try_from("lavant").map_err(|_| Error::UnsupportedNameType)?;

@@ -50,8 +50,10 @@ pub(super) struct UpLinks(Mutex<Vec<(IpAddr, Cutter)>>);
 impl UpLinks {
     /// Adds a link that uses this address of the machine. Those that are over go.
     pub(super) fn add(&self, local: Option<IpAddr>, cutter: Cutter) {
+        // A link whose address is not known is not cut early; its own time-outs end it.
         let Some(local) = local else { return };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Here, as links that are over do not say so.
         all.retain(|(_, cutter)| !cutter.is_over());
         all.push((local.to_canonical(), cutter));
     }
@@ -59,6 +61,7 @@ impl UpLinks {
     /// Cuts the links of addresses that cannot be used any more; returns how many there were.
     pub(super) fn cut(&self, gone: &BTreeSet<IpAddr>) -> usize {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken out as they are cut: the address may come back, and with it new links.
         let of_gone = all.extract_if(.., |(local, _)| gone.contains(local));
         of_gone.filter(|(_, cutter)| cutter.cut()).count()
     }
@@ -70,6 +73,7 @@ pub(super) fn local_towards(remote: SocketAddr) -> Option<IpAddr> {
         SocketAddr::V4(_) => [0; 4].into(),
         SocketAddr::V6(_) => [0; 16].into(),
     };
+    // Connecting a UDP socket asks the routing table, and sends nothing.
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
     socket.connect(remote).ok()?;
     Some(socket.local_addr().ok()?.ip())
