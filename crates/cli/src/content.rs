@@ -58,6 +58,7 @@ impl NodeArgs {
 pub(crate) fn token(given: Option<&String>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
     Ok(match file {
         Some(path) => Some(identity::read_token(path)?),
+        // An empty variable of the environment is as good as none.
         None => given.filter(|token| !token.is_empty()).cloned(),
     })
 }
@@ -243,6 +244,7 @@ pub(crate) fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
     let bytes = if to_stdout {
         download(&mut std::io::stdout().lock())?
     } else {
+        // Under another name until it is whole: half a film is not taken for one.
         let part = path.with_added_extension("part");
         let mut file = File::create(&part).with_context(|| part.display().to_string())?;
         let outcome = download(&mut file).map_err(anyhow::Error::from);
@@ -251,11 +253,13 @@ pub(crate) fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
             Ok(bytes)
         });
         if outcome.is_err() {
+            // The error that led here is the one to tell.
             let _ = std::fs::remove_file(&part);
         }
         outcome?
     };
     bar.finish_and_clear();
+    // Standard output is the film itself.
     if args.node.json && !to_stdout {
         output::json(&serde_json::json!({ "file": path, "bytes": bytes }))?;
     } else if !to_stdout {
@@ -282,6 +286,7 @@ fn default_name(client: &Client, args: &GetArgs) -> anyhow::Result<PathBuf> {
 }
 
 fn progress_bar() -> ProgressBar {
+    // In a file or a log a bar would be a heap of control characters.
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
@@ -330,6 +335,7 @@ fn wait_for_start(args: &PlayArgs, client: &Client) -> anyhow::Result<CatalogEnt
                 return Ok(entry);
             }
             Ok(entry) => {
+                // At each turn, as a viewer that asks for nothing is forgotten after a while.
                 client.watches(&args.reference);
                 Some(entry)
             }
@@ -370,6 +376,7 @@ pub(crate) fn play(args: &PlayArgs) -> anyhow::Result<ExitCode> {
     else {
         output::line(&url);
         output::note("no player is installed (mpv, vlc, ffplay); open the URL in any HLS player");
+        // As told in the program's help: a program is missing.
         return Ok(ExitCode::from(4));
     };
     let status = std::process::Command::new(&player).arg(&url).status();

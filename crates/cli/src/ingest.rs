@@ -153,6 +153,7 @@ fn fail(args: &Args, sentence: &str, code: u8) -> anyhow::Result<ExitCode> {
         let object = serde_json::json!({ "error": sentence, "exit_code": code });
         writeln!(std::io::stdout(), "{object}")?;
     }
+    // On both outputs: a program reads the one, its user the other.
     writeln!(std::io::stderr(), "lavant: {}", output::clean(sentence))?;
     Ok(ExitCode::from(code))
 }
@@ -185,6 +186,7 @@ fn read_key(path: &Path) -> anyhow::Result<SigningKey> {
     let shown = path.display();
     let file =
         std::fs::File::open(path).with_context(|| format!("cannot read key file {shown}"))?;
+    // Of the open file, which nobody can exchange any more.
     let mode = file
         .metadata()
         .with_context(|| format!("cannot read {shown}"))?
@@ -194,6 +196,7 @@ fn read_key(path: &Path) -> anyhow::Result<SigningKey> {
         bail!("others can read the key file {shown}: run chmod 600 {shown}");
     }
     let mut text = String::new();
+    // Whatever file is named, no more of it is read than a key has.
     let read = file.take(KEY_FILE_BYTES).read_to_string(&mut text);
     let seed = read.ok().and_then(|_| seed(text.trim()));
     let seed = seed.with_context(|| {
@@ -314,6 +317,7 @@ impl Meter {
                 }
                 self.renditions = renditions.into_iter().map(|name| (name, 0.0)).collect();
                 (self.expected_seconds, self.size) = (expected_seconds, size);
+                // An ingest may begin anew, another way.
                 (self.encoded, self.bytes) = (0.0, 0);
                 self.begun = Instant::now();
             }
@@ -341,6 +345,7 @@ impl Meter {
     /// Seconds that have passed through: what ffmpeg is at, or what is in the node.
     fn media_seconds(&self) -> f64 {
         let sent = self.renditions.iter().map(|(_, seconds)| *seconds);
+        // The slowest rendition says how far all are.
         sent.fold(f64::INFINITY, f64::min)
             .min(f64::MAX)
             .max(self.encoded)
@@ -350,6 +355,7 @@ impl Meter {
     fn fraction(&self) -> Option<f64> {
         let done = match (self.expected_seconds, self.size) {
             (Some(all), _) if all > 0.0 => self.media_seconds() / all,
+            // Several renditions together have other bytes than the source.
             (None, Some(all)) if self.renditions.len() == 1 => {
                 self.bytes as f64 / all.max(1) as f64
             }
@@ -367,6 +373,7 @@ impl Meter {
         };
         let speed = media / elapsed;
         let mut text = format!("{} {} x{speed:.1}", clock(media), HumanBytes(self.bytes));
+        // Below half a percent the guess would be of no use.
         if let Some(done) = self.fraction().filter(|done| *done > 0.005) {
             let left = Duration::from_secs_f64((elapsed / done - elapsed).clamp(0.0, 1e7));
             text.push_str(&format!(" {} left", HumanDuration(left)));

@@ -89,6 +89,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             )
         }
         Command::Import { file } => {
+            // Also refused when the file is made; here the sentence can say why.
             if own.exists() {
                 bail!(
                     "{} has a key already, and what it signed stays signed by that; give a node \
@@ -97,6 +98,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                     own.display()
                 );
             }
+            // Read before the folder is made, so that a wrong file leaves nothing behind.
             let key = identity::read_key(&file)?;
             std::fs::create_dir_all(&args.store)?;
             identity::write_key(&own, &key)?;

@@ -77,6 +77,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args),
         Command::Ingest(args) => {
+            // Only here: an ingest has something to roll back. All others end at once by the
+            // signal.
             lavant_node::signals::set_on_stop(&CANCEL)?;
             ingest::run(args, &CANCEL)
         }

@@ -38,6 +38,7 @@ pub(crate) fn line(text: impl Display) {
 }
 
 fn raw(text: &str) {
+    // As with `head`: whoever closed the pipe has read enough, which is no failure.
     if let Err(error) = writeln!(std::io::stdout(), "{text}")
         && error.kind() == ErrorKind::BrokenPipe
     {
@@ -54,6 +55,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Prints a remark for people, apart from the output.
 pub(crate) fn note(text: impl Display) {
+    // Nothing can be done about an error output that is gone.
     let _ = writeln!(std::io::stderr(), "{}", clean(&text.to_string()));
 }
 

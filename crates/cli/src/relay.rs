@@ -125,6 +125,7 @@ impl RelayArgs {
     /// As a layer of the configuration that says nothing else.
     pub(crate) fn layer(self) -> Layer {
         Layer {
+            // A flag that is not given says nothing, so that the file below it can.
             relay: self.no_relay.then_some(false),
             discovery: self.no_discovery.then_some(false),
             relay_port: self.relay_port,

@@ -142,12 +142,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // Before the runtime: the key of a token takes a tenth of a second of one core.
     let config = args.config.resolve()?;
     let filter = tracing_subscriber::EnvFilter::try_from_env("LAVANT_LOG").unwrap_or_else(|_| {
         tracing_subscriber::EnvFilter::new("lavant=info,lavant_node=info,warn")
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Standard output is for what the program says, which other programs read.
         .with_writer(std::io::stderr)
         .with_ansi(colours())
         .with_target(false)
@@ -195,6 +197,8 @@ fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
     }
     if ready.auth_required {
         let file = store.join("api.token");
+        // A token that was given is not repeated; one that was made stands in a file of the
+        // owner's.
         let hint = if file.exists() {
             format!("in {}", file.display())
         } else {

@@ -48,6 +48,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn check(args: CommandArgs) -> anyhow::Result<ExitCode> {
+    // A node that uses the store holds its lock, so that this is refused while one runs.
     let store = open_store(&args.config.resolve()?)?;
     let bar = indicatif::ProgressBar::new(0);
     let report = store.check(|done, total| {
