@@ -77,8 +77,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args),
         Command::Ingest(args) => {
-            // Only here: an ingest has something to roll back. All others end at once by the
-            // signal.
+            // Only here: an ingest has something to roll back, and `serve` listens by itself.
             lavant_node::signals::set_on_stop(&CANCEL)?;
             ingest::run(args, &CANCEL)
         }

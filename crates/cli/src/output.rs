@@ -38,7 +38,7 @@ pub(crate) fn line(text: impl Display) {
 }
 
 fn raw(text: &str) {
-    // As with `head`: whoever closed the pipe has read enough, which is no failure.
+    // Whoever closed the pipe has read enough, which is no failure.
     if let Err(error) = writeln!(std::io::stdout(), "{text}")
         && error.kind() == ErrorKind::BrokenPipe
     {

@@ -74,6 +74,7 @@ impl Part {
     /// It has ended or is being started again, for a reason.
     pub fn fail(&self, reason: impl Into<String>) {
         let mut reason = reason.into();
+        // At a whole character, as the cut would panic elsewhere.
         reason.truncate(reason.floor_char_boundary(REASON_MAX));
         self.health.set(self.name, Some(reason));
     }

@@ -54,6 +54,7 @@ impl<F: Future + Unpin> Future for Watched<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // One poll stays on one thread, so that the thread's time is the step's.
         let (begun, used) = (Instant::now(), thread_time());
         let polled = Pin::new(&mut self.future).poll(cx);
         let took = begun.elapsed();
@@ -73,6 +74,7 @@ impl<F: Future + Unpin> Future for Watched<'_, F> {
 /// The processor's time that this thread has used.
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    // The time of a thread begins at 0 and is never below it.
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }

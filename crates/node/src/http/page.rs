@@ -46,6 +46,7 @@ fn serve(path: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
     let accepted = headers
         .get(header::ACCEPT_ENCODING)
         .and_then(|value| value.to_str().ok());
+    // Packed once by the build, and not for each answer.
     let gzip = asset
         .gzip
         .filter(|_| accepted.is_some_and(|list| list.contains("gzip")));

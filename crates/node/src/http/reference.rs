@@ -18,6 +18,8 @@ pub(super) struct Reference<'a> {
 impl<'a> Reference<'a> {
     /// Splits a percent-decoded path.
     pub(super) fn parse(path: &'a str) -> Result<Self, ApiError> {
+        // No content_id has the form of a publisher, so the first part tells which of the two it
+        // is.
         let mut parts = path.split('/').peekable();
         let publisher =
             match parts.next_if(|part| PublisherKey::is_form(part)) {
