@@ -220,6 +220,7 @@ pub(crate) fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
         Some(path) => path.clone(),
         None => default_name(&client, args)?,
     };
+    // Before anything is fetched.
     if !to_stdout && path.exists() {
         bail!(
             "{} exists; name another file with -o, or remove it",

@@ -132,6 +132,7 @@ fn priority(text: &str) -> Result<Priority, String> {
 
 /// Runs the command; `cancel` turns true when the user wants it to stop.
 pub(crate) fn run(args: Args, cancel: &'static AtomicBool) -> anyhow::Result<ExitCode> {
+    // Errors of use are told like all others of this command, as JSON where that is wanted.
     let options = match options(&args) {
         Ok(options) => options,
         Err(error) => return fail(&args, &format!("{error:#}"), 2),

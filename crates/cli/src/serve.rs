@@ -213,6 +213,7 @@ fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
 
 /// The address as a browser on this machine can open it.
 fn page_url(address: std::net::SocketAddr) -> String {
+    // No browser opens an unspecified address.
     if address.ip().is_unspecified() {
         format!("http://localhost:{}/", address.port())
     } else {

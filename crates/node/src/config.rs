@@ -305,11 +305,14 @@ impl Layer {
             store: self.store.unwrap_or_else(|| PathBuf::from(DEFAULT_STORE)),
             node_id: self.node_id.unwrap_or_else(host_name),
             store_limit: self.store_limit.filter(|size| size.0 > 0),
+            // 0 was written by an operator who wants no limit; only who wrote nothing gets this
+            // one.
             disk_share: self.store_limit.is_none().then_some(DISK_SHARE),
             min_free: self.min_free.unwrap_or(mib(64)),
             hot_memory: self.hot_memory.unwrap_or(mib(32)),
             segment_limit: self.segment_limit.unwrap_or(mib(64)),
             ingest_memory: self.ingest_memory.unwrap_or(mib(256)),
+            // By rank of priority, as everything that has one value for each.
             ttl: [
                 ("ttl_vod", self.ttl_vod, 30 * 86_400),
                 ("ttl_near_live", self.ttl_near_live, 6 * 3600),
@@ -385,6 +388,7 @@ pub struct Config {
 impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let wrong = |what: String| Err(ConfigError::Value(what));
+        // As many bytes as a hello has room for.
         if self.node_id.is_empty() || self.node_id.len() > 64 {
             return wrong("node_id must have 1 to 64 bytes".into());
         }

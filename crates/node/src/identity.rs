@@ -94,6 +94,8 @@ pub fn new_key() -> Result<SigningKey, IdentityError> {
 
 /// Reads the key at `path`, or makes one there.
 pub fn key_at(path: &Path) -> Result<SigningKey, IdentityError> {
+    // Only where there is no file: a key that cannot be read is still the node's, and another one
+    // would make it another node.
     match read_key(path) {
         Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         other => return other,
@@ -138,6 +140,7 @@ pub fn token_at(path: &Path) -> Result<String, IdentityError> {
 /// 32 hex digits that nobody can guess.
 pub fn random_id() -> Result<String, IdentityError> {
     let mut id = Root(random()?).to_string();
+    // 128 bits are more than can be guessed.
     id.truncate(32);
     Ok(id)
 }

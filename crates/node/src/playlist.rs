@@ -54,6 +54,7 @@ impl Ready {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let (generation, rendered) = ready.get(&(content.no, rendition_no))?;
+        // A generation is never used again, so equal ones mean the same content.
         (*generation == content.generation).then(|| rendered.clone())
     }
 
@@ -228,6 +229,7 @@ fn entries(
         while rows.next_if(|(at, _)| *at < sequence).is_some() {}
         let row = rows.next_if(|(at, _)| *at == sequence).map(|(_, row)| row);
         if let Some(row) = &row {
+            // A gap is as long as the segment before it, and has its init segment.
             (nominal, init) = (row.duration, row.init);
         }
         let ceiling = u64::from(content.target_duration) * TICKS_PER_SECOND;

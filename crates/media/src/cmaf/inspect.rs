@@ -66,6 +66,7 @@ pub fn inspect(init: Option<&[u8]>, data: &[u8]) -> Result<Inspection, Error> {
 
 fn describe(track: Track, reference: u32, samples: u64, span: u64) -> StreamInfo {
     let mut info = track.info;
+    // Only of the reference track are samples counted; one sample says nothing of a rate.
     let measured = track.id == reference && samples > 1 && span > 0;
     if info.kind == Kind::Video && info.frame_rate.is_none() && measured {
         info.frame_rate = Some(samples as f64 * TICKS_PER_SECOND as f64 / span as f64);

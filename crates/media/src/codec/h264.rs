@@ -24,6 +24,7 @@ pub(crate) fn parse(unit: &[u8]) -> Option<StreamInfo> {
     let [_, profile, constraints, level, rest @ ..] = set.as_slice() else {
         return None;
     };
+    // What stands at fixed places is told, also when the rest cannot be read.
     let mut info = StreamInfo::video(codec(*profile, *constraints, *level));
     if let Some((width, height, rate)) = picture(*profile, &mut Bits::new(rest)) {
         info = info.size(width, height);

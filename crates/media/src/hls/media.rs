@@ -65,6 +65,7 @@ impl MediaPlaylist {
     /// When a segment is longer than the target duration, a URI cannot stand in a playlist, or
     /// a segment without init segment follows one with.
     pub fn render(&self) -> Result<String, PlaylistError> {
+        // About 64 bytes for a segment, so that the text seldom moves.
         let mut out = String::with_capacity(256 + self.segments.len() * 64);
         out.push_str("#EXTM3U\n");
         self.head(&mut out);

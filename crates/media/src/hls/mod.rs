@@ -32,6 +32,7 @@ impl Playlist {
     /// # Errors
     /// See [`PlaylistError`].
     pub fn parse(text: &str) -> Result<Self, PlaylistError> {
+        // A media playlist has no such tag, and a master playlist at least one.
         if text
             .lines()
             .any(|line| line.starts_with("#EXT-X-STREAM-INF:"))

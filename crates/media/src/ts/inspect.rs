@@ -197,6 +197,7 @@ impl Reference {
             let Some(mut info) = probe.stream.coding.describe(&probe.head) else {
                 continue;
             };
+            // Only of the reference stream are frames counted; one frame says nothing of a rate.
             let measured = probe.stream.pid == self.stream.pid && self.frames > 1;
             if info.kind == Kind::Video && info.frame_rate.is_none() && measured {
                 let rate = (self.frames * TICKS_PER_SECOND) as f64 / self.total.max(1) as f64;

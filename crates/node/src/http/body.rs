@@ -80,6 +80,7 @@ impl Memory {
         bytes: u64,
     ) -> Result<(), ApiError> {
         let is_large = |permit: &OwnedSemaphorePermit| Arc::ptr_eq(permit.semaphore(), &self.large);
+        // Only within the lane that the share is from: permits of two semaphores cannot be one.
         match permit {
             Some(permit) if bytes <= self.small_max || is_large(permit) => {
                 let lane = permit.semaphore().clone();

@@ -96,6 +96,7 @@ impl CatalogEntry {
             complete: content.is_complete(),
             created: rfc3339(content.created),
             duration_seconds: ticks_to_seconds(longest.unwrap_or_default()),
+            // Of all renditions the one that ends first: a player may change to it.
             ready_seconds: if content.is_complete() {
                 let shortest = content.renditions.iter().map(|r| r.present_duration).min();
                 ticks_to_seconds(shortest.unwrap_or_default())
@@ -477,6 +478,7 @@ pub(crate) fn rfc3339(time: Time) -> String {
 /// The proleptic Gregorian date of a day since 1970-01-01, counted in eras of 400 years that
 /// begin in March.
 fn civil(days: u64) -> (u64, u64, u64) {
+    // 719,468 days lie between 0000-03-01 and 1970-01-01; an era of 400 years has 146,097.
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;

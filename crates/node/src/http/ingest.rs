@@ -112,6 +112,7 @@ fn keep(app: &App, store: &Store, sent: Sent) -> Result<IngestReply, ApiError> {
 
 /// Fills in what the bytes themselves say: length, codecs, size of the picture.
 fn describe(store: &Store, segment: &mut NewSegment, measure: bool) -> Result<(), ApiError> {
+    // An init segment has no length.
     if segment.kind == Kind::Init {
         return Ok(());
     }
@@ -134,6 +135,7 @@ fn describe(store: &Store, segment: &mut NewSegment, measure: bool) -> Result<()
                 "the length of a segment cannot be measured; 10 s are taken");
             segment.duration = UNKNOWN_DURATION;
         }
+        // The length was given, and only codecs and size are missing: the segment is good without.
         Err(_) => {}
     }
     Ok(())
@@ -149,6 +151,7 @@ fn note(segment: &mut NewSegment, inspection: &Inspection) {
 /// The init segment that a CMAF segment names.
 fn init_of(store: &Store, segment: &NewSegment) -> Result<Option<Bytes>, ApiError> {
     let catalog = store.catalog();
+    // The newest version, to which a segment is appended.
     let content = catalog.find(Some(&store.publisher()), &segment.content_id, None);
     let found = content.and_then(|content| {
         let no = content.rendition_no(segment.rendition.as_str())?;
@@ -157,6 +160,7 @@ fn init_of(store: &Store, segment: &NewSegment) -> Result<Option<Bytes>, ApiErro
     if let Some((content, no, init)) = found
         && let Some(init) = store.segment(content, no, Kind::Init, init)?
     {
+        // Verified, as what it says of the codecs becomes part of signed records.
         return Ok(Some(store.read_verified(&init)?));
     }
     Err(ApiError::new(

@@ -112,6 +112,7 @@ fn unsatisfiable(length: u64) -> Response {
         format!("the range lies outside of the segment's {length} bytes"),
     );
     let mut response = error.into_response();
+    // The caller learns the length by it (RFC 9110 section 15.5.17).
     set(
         response.headers_mut(),
         header::CONTENT_RANGE,
@@ -168,6 +169,7 @@ fn named(app: &App, path: &str) -> Result<Named, ApiError> {
         Some(number) => (Kind::Init, number),
         None => (Kind::Media, stem),
     };
+    // The ending is not looked at: the short path has none.
     let sequence: u64 = number.parse().map_err(|_| unknown())?;
     let rendition_no = match rendition {
         None => Some(0),

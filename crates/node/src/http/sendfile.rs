@@ -202,6 +202,7 @@ impl Connection {
             head: None,
             is_narrow: false,
         };
+        // A connection that says nothing at all has no longer for its first head.
         connection.await_head();
         connection
     }
@@ -209,6 +210,8 @@ impl Connection {
     /// Begins to wait for the rest of a head.
     fn await_head(&mut self) {
         let number = self.activity.requests();
+        // The time is not begun anew by each byte, or one byte at a time would hold a place for
+        // ever.
         let is_awaited = self.head.as_ref().is_some_and(|(of, _)| *of == number);
         if !is_awaited {
             self.head = Some((number, Box::pin(tokio::time::sleep(HEAD_MAX))));

@@ -151,6 +151,7 @@ impl Server {
         }
         // In this order: no newcomers, then the word to those that are here, then the time to end.
         drop(self.listener);
+        // Event streams would go on for an hour.
         let _ = self.stop.send(true);
         let ended = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, ended).await.is_err() {
@@ -187,6 +188,8 @@ impl Server {
             let mut builder = http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
+                // hyper counts it from the end of the last answer: it bounds the silence. The head
+                // itself has less time, which the connection watches.
                 .header_read_timeout(IDLE_MAX)
                 // Of each connection: 4,096 of them have 256 MB at most.
                 .max_buf_size(64 * 1024);
@@ -196,6 +199,7 @@ impl Server {
             let told = tokio::select! {
                 _ = connection.as_mut() => return,
                 () = place.ended() => return,
+                // A sender that is gone means that the server ended: nobody is left to wait for.
                 told = stopping.wait_for(|stop| *stop) => told.is_ok(),
             };
             if told {
@@ -225,6 +229,7 @@ async fn answer(
             error::in_json(response).await
         }
     };
+    // Refusals by the guard are counted, too.
     app.counters.responses(response.status());
     let headers = response.headers_mut();
     for (name, value) in cors {
@@ -232,6 +237,7 @@ async fn answer(
     }
     headers
         .entry(header::X_CONTENT_TYPE_OPTIONS)
+        // What an ingest sent may look like a page; a browser must not run it as one.
         .or_insert_with(|| HeaderValue::from_static("nosniff"));
     response
 }

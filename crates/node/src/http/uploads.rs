@@ -196,6 +196,7 @@ pub(super) async fn commit(
         .await?;
     let catalog = app.store.catalog();
     let content = catalog.find(Some(&key.publisher), &key.content_id, Some(key.version));
+    // It may have been removed, or have gone from a full store, since the commit.
     let content = content.ok_or_else(|| ApiError::not_found("the content is gone already"))?;
     Ok(Json(CatalogEntry::of(&catalog, content)))
 }

@@ -189,6 +189,7 @@ pub(super) fn follow(from: impl Read, mut report: impl FnMut(Report) -> bool) {
                 }
             }
             "speed" => latest.speed = value.trim().trim_end_matches('x').trim().parse().ok(),
+            // The last line of each report, so that all the others belong to it.
             "progress" if !report(latest) => return,
             _ => {}
         }

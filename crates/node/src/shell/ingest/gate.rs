@@ -227,7 +227,8 @@ impl Shared {
                 let _ = up.shutdown(std::net::Shutdown::Write);
             });
         }
-        // A plain request has no body: nothing more of it is passed on.
+        // A plain request has no body: nothing more of it is passed on. The answer ends with the
+        // connection, as the request asks to close it.
         let copied = io::copy(&mut upstream, &mut &stream);
         let _ = stream.shutdown(std::net::Shutdown::Both);
         copied.map(drop)
@@ -235,6 +236,7 @@ impl Shared {
 
     fn proxy_for(&self, origin: &Origin) -> Option<&str> {
         let (proxy, direct) = self.proxy.as_ref()?;
+        // As other programs read `no_proxy`: names and their subdomains, with commas or spaces.
         let is_direct = direct.split([',', ' ']).any(|name| {
             let name = name.trim_start_matches('*').trim_start_matches('.');
             let rest = origin.host.strip_suffix(&name.to_ascii_lowercase());

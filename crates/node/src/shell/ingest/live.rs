@@ -54,6 +54,7 @@ impl Stream {
         let reference = format!("{publisher}/{}", id.to_url());
         let mut starts = HashMap::new();
         match client.content(&reference) {
+            // It does not exist yet.
             Err(IngestError::Refused { status: 404, .. }) => {}
             Err(error) => return Err(error),
             Ok(entry) if entry.get("state").and_then(Value::as_str) == Some("finished") => {

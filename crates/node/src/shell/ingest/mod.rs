@@ -208,6 +208,7 @@ impl Session<'_> {
             segment_seconds,
             encode_video,
         } = *way;
+        // Without a probe where the stream can be cut here: it works without ffmpeg.
         if encode_video.is_none()
             && let Some(native) = self.prepare_native(segment_seconds)
         {
@@ -299,6 +300,7 @@ impl Session<'_> {
 
     /// Publishes segments as they come. What was published stays, however the source ends.
     fn stream(&mut self, prepared: &Prepared) -> Result<Outcome, IngestError> {
+        // Its segments are signed while they come, and the key is not for the node.
         if self.options.publish_as.is_some() {
             let text = "a stream is signed by the node as it comes: --publish-as works with files";
             return Err(IngestError::Usage(text.to_owned()));

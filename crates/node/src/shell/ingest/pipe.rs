@@ -93,6 +93,7 @@ impl Pipe {
 impl Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.taken == self.head.len() {
+            // After all that came before it.
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
@@ -100,6 +101,7 @@ impl Read for Pipe {
             self.head.clear();
             match self.chunks.recv() {
                 Ok(chunk) => self.head = chunk?,
+                // The thread has ended without an error: that is the end of the input.
                 Err(_) => return Ok(0),
             }
         }

@@ -298,6 +298,7 @@ fn explain(error: IngestError, ffmpeg: Option<&mut Ffmpeg>, cancel: &AtomicBool)
 
 /// Waits for segments that are being sent, so that a rollback comes after them.
 fn settle(sending: &AtomicUsize) {
+    // Not for ever, as the node may hang. What comes after the rollback is refused.
     let deadline = Instant::now() + SETTLE;
     while sending.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
         std::thread::sleep(TICK);

@@ -184,6 +184,7 @@ pub(super) fn plan(probe: &Probe, wish: &Wish) -> Result<Plan, Refusal> {
         let text = "a ladder has to be encoded: leave out --copy or --ladder";
         return Err(Refusal::Usage(text.to_owned()));
     }
+    // First: which audio may be copied depends on where it is to be carried.
     let container = container(probe, wish)?;
     let audio = probe
         .audio
@@ -221,6 +222,7 @@ fn container(probe: &Probe, wish: &Wish) -> Result<Container, Refusal> {
         .as_ref()
         .filter(|_| encode_reason(probe, wish).is_none());
     Ok(match kept.map(|track| track.codec.as_str()) {
+        // Players take HEVC from CMAF alone, and a transport stream carries no AV1.
         Some("hevc" | "av1") => Container::Cmaf,
         _ => Container::Ts,
     })

@@ -149,6 +149,7 @@ impl Source {
                     return Err(IngestError::EmptyInput);
                 }
                 source.transport = transport(head);
+                // What was looked at stays in the pipe, and is read again from the start.
                 source.pipe = Some(pipe);
             }
         }
@@ -229,6 +230,7 @@ impl Source {
                 let file = File::open(path).map_err(IngestError::io(READ))?;
                 Ok(Some(Box::new(file)))
             }
+            // ffmpeg fetches it, within its reach.
             Input::Url(_) => Ok(None),
             Input::Stdin => Ok(self.take_pipe()),
         }

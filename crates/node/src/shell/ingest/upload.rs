@@ -411,6 +411,7 @@ pub(super) fn patiently(
     stop: &AtomicBool,
     attempt: impl Fn() -> Result<(), IngestError>,
 ) -> Result<(), IngestError> {
+    // Only where nobody answered: a node that refused would refuse again.
     for pause in PAUSES {
         match attempt() {
             Err(IngestError::Unreachable { .. }) => std::thread::sleep(pause),
