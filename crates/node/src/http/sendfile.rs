@@ -202,7 +202,8 @@ impl Connection {
             head: None,
             is_narrow: false,
         };
-        // A connection that says nothing at all has no longer for its first head.
+        // From the start, so that a connection which says nothing at all ends as soon as a slow
+        // one.
         connection.await_head();
         connection
     }
