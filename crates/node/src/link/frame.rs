@@ -271,11 +271,11 @@ impl FrameReader {
                     return Err(LinkError::Closed(reason));
                 }
                 HELLO => {}
-                    // Shared with the buffer, so that bulk data is not copied here.
                 PART => self.keep_part(number, length)?,
                 PUSHED | LAST_PUSHED => out.push(Frame::Pushed {
                     push: number,
                     last: kind == LAST_PUSHED,
+                    // Shared with the buffer, so that bulk data is not copied here.
                     bytes: self.buffer.split_to(length).freeze(),
                 }),
                 _ => out.push(Frame::Data {
