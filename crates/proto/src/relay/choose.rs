@@ -233,15 +233,15 @@ fn begin(track: TrackNo, remote: &Remote, entry: &Entry) -> u64 {
 
 /// Chunk groups of a segment that may be asked for.
 struct Candidate {
-    /// Whether it lies before all playheads or was not begun; how many have it; how far ahead it is
-    /// of a playhead, or of where this node begins.
+    /// Whether it lies before all playheads, or how much of it there is (see [`rarest`]); how many
+    /// have it; how far ahead it is of a playhead, or of where this node begins.
     order: Order,
     sequence: u64,
     piece: PieceNo,
     groups: GroupRun,
 }
 
-type Order = (bool, Share, bool, u64);
+type Order = (u8, Share, bool, u64);
 
 /// The first chunk groups of a segment that a contact has and that nobody was asked for.
 fn open_at(
@@ -274,7 +274,7 @@ fn candidate(
         let mut segments = track.pending.range(part.clone());
         segments.find_map(|(sequence, pending)| {
             Some(Candidate {
-                order: (!is_ahead, 0, false, sequence - part.start),
+                order: (u8::from(!is_ahead), 0, false, sequence - part.start),
                 sequence: *sequence,
                 piece: pending.piece,
                 groups: open_at((remote, here, pieces), (index, *sequence), pending)?,
@@ -285,7 +285,11 @@ fn candidate(
 }
 
 /// The rarest segment of a track of which the contact has chunk groups that nobody was asked for,
-/// and how many there are that were not begun.
+/// and how many there are that were not begun and that it has whole.
+///
+/// First comes what was begun and can be ended with this contact, then what it has whole. What it
+/// has only in part comes last: parts of segments are of use to nobody, and where nodes passed
+/// them on before whole ones, a third of what crossed in the first hours was parts.
 fn rarest(
     index: TrackNo,
     track: &Track,
@@ -296,14 +300,18 @@ fn rarest(
     let (mut best, mut waiting): (Option<Candidate>, _) = (None, 0);
     // Only those are pending that were learned ahead, so these are few.
     for (sequence, pending) in &track.pending {
-        let new = !pending.is_begun(pieces);
-        let order = by_rarity(track, *sequence, begin);
-        let order = (new, order.0, order.1, order.2);
         let known = (remote, here, pieces);
         let Some(groups) = open_at(known, (index, *sequence), pending) else {
             continue;
         };
-        waiting += usize::from(new);
+        let class = match (here.contains(*sequence), pending.is_begun(pieces)) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => 2,
+        };
+        let order = by_rarity(track, *sequence, begin);
+        let order = (class, order.0, order.1, order.2);
+        waiting += usize::from(class == 1);
         if best.as_ref().is_none_or(|best| order < best.order) {
             best = Some(Candidate {
                 order,
@@ -356,9 +364,9 @@ fn rarest_unknown(
     }
     let (order, run) = best?;
     if let Some((known, waiting)) = rarest(index, track, (remote, pieces), begin) {
-        let (new, share, before, at) = known.order;
+        let (class, share, before, at) = known.order;
         // Enough is known, and nothing that is unknown is rarer than the best of it.
-        if waiting >= AHEAD && (!new || (share, before, at) <= order) {
+        if waiting >= AHEAD && (class == 0 || (share, before, at) <= order) {
             return None;
         }
     }

@@ -472,8 +472,15 @@ impl Entry {
         if self.is_for(&config.own) {
             return (urgency, 0, self.order);
         }
+        let has_whole = |(ours, here): &(TrackNo, SequenceRuns)| {
+            let track = self.tracks.get(ours.at());
+            track.is_some_and(|track| !track.lacks(here).is_empty())
+        };
+        // Parts of segments are of use to nobody: who has no more than parts of it is asked last.
+        if self.to.is_empty() && !remote.tracks.iter().any(has_whole) {
+            return (urgency, Share::MAX, self.order);
+        }
         if !self.to.is_empty() {
-            // Parts of segments are of use to nobody, and take room.
             let begun = self.tracks.iter().flat_map(|it| it.pending.values());
             let begun = begun.into_iter().any(|it| it.is_begun(pieces));
             let after = if begun {

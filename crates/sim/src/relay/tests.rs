@@ -273,15 +273,15 @@ fn what_few_nodes_have_goes_before_what_many_have() {
 
 #[test]
 fn short_meetings_carry_nearly_what_they_would_if_all_knew_what_is_rarest() {
-    // Worlds that are too short for everything to arrive. Knowing all, 3 to 6 in 100 more would;
-    // without an order of its own the relay is far behind plain epidemic routing here.
-    for seed in [1, 2] {
+    // Worlds that are too short for everything to arrive. Without an order of its own, or where
+    // parts of segments go before whole ones, the relay is far behind plain epidemic routing here.
+    for (seed, hours) in [(1, 8.0), (2, 8.0), (1, 3.0), (2, 3.0)] {
         let mut options = Options::films();
         (options.seed, options.made.nodes) = (seed, 60);
-        options.made.seconds = 8.0 * 3600.0;
+        options.made.seconds = hours * 3600.0;
         let report = report::run(&options).unwrap();
         let (relay, rarest) = (report.relay.delivered, report.rarest.unwrap().delivered);
-        assert!(relay * 100 >= rarest * 94, "{relay} of {rarest}");
+        assert!(relay * 100 >= rarest * 99, "{relay} of {rarest}");
         assert!(relay >= report.epidemic.unwrap().delivered);
     }
 }
