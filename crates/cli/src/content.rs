@@ -65,20 +65,57 @@ pub(crate) fn token(given: Option<&String>, file: Option<&Path>) -> anyhow::Resu
 
 /// Arguments of `lavant catalog`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  lavant catalog\n  lavant catalog --json | jq '.[].title'")]
+#[command(
+    after_help = "Examples:\n  lavant catalog\n  lavant catalog --newest --limit 20\n  \
+        lavant catalog --search harbour\n  lavant catalog --json | jq '.[].title'"
+)]
 pub(crate) struct CatalogArgs {
+    /// Most contents that are shown
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// How many are passed over
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    offset: u64,
+    /// Only what has these words in its title or id
+    #[arg(
+        long,
+        value_name = "WORDS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    search: String,
+    /// What is live first, then the newest; else by id
+    #[arg(long)]
+    newest: bool,
     #[command(flatten)]
     node: NodeArgs,
 }
 
+impl CatalogArgs {
+    fn path(&self) -> String {
+        let mut path = format!("/catalog?offset={}&newest={}", self.offset, self.newest);
+        if let Some(limit) = self.limit {
+            path += &format!("&limit={limit}");
+        }
+        if !self.search.is_empty() {
+            path += &format!("&search={}", encode(&self.search));
+        }
+        path
+    }
+}
+
 pub(crate) fn catalog(args: &CatalogArgs) -> anyhow::Result<ExitCode> {
-    let entries: Vec<CatalogEntry> = args.node.client()?.get("/catalog")?;
+    let entries: Vec<CatalogEntry> = args.node.client()?.get(&args.path())?;
     if args.node.json {
         output::json(&entries)?;
         return Ok(ExitCode::SUCCESS);
     }
     if entries.is_empty() {
-        output::line("nothing is here yet; put something in with 'lavant ingest FILE'");
+        output::line(match (args.search.is_empty(), args.offset) {
+            (true, 0) => "nothing is here yet; put something in with 'lavant ingest FILE'",
+            (true, _) => "there are no more",
+            _ => "nothing matches",
+        });
     }
     for entry in &entries {
         let state = match (entry.state.as_str(), entry.complete) {

@@ -450,7 +450,7 @@ struct Events {
 
 impl Events {
     /// Reads until an event is as asked.
-    fn wait_for(&mut self, name: &str, good: impl Fn(&Value) -> bool) {
+    fn wait_for(&mut self, name: &str, mut good: impl FnMut(&Value) -> bool) {
         until("an event", || {
             while let Some((event, rest)) = self.text.split_once("\n\n") {
                 let field = |key: &str| event.lines().find_map(|line| line.strip_prefix(key));
@@ -485,10 +485,103 @@ fn changes_are_pushed_to_whoever_listens() {
     events.wait_for("status", |status| status["store"]["segments"] == 0);
     node.post("content_id=film&sequence=0&duration=1", b"segment")
         .ok();
-    events.wait_for("catalog", |catalog| catalog[0]["content_id"] == "film");
+    events.wait_for("changes", |changes| {
+        changes["changed"][0]["content_id"] == "film" && changes["gone"] == json!([])
+    });
     events.wait_for("status", |status| status["store"]["segments"] == 1);
+    // Who comes later gets all of it at first, and both hear what changes.
+    let mut connection = node.connect();
+    connection.send("GET", "/events", &[], &[]).unwrap();
+    connection.head().unwrap();
+    let text = String::new();
+    let mut later = Events { connection, text };
+    later.wait_for("catalog", |catalog| catalog[0]["content_id"] == "film");
+    node.post("content_id=other&sequence=0&duration=1", b"another")
+        .ok();
     node.call("DELETE", "/content/film", &[], &[]).ok();
-    events.wait_for("catalog", |catalog| *catalog == json!([]));
+    for events in [&mut events, &mut later] {
+        let (mut here, mut gone) = (false, false);
+        events.wait_for("changes", |changes| {
+            let changed = changes["changed"].as_array().unwrap();
+            here |= changed.iter().any(|entry| entry["content_id"] == "other");
+            gone |= changes["gone"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|it| (&it["content_id"], &it["version"]) == (&json!("film"), &json!(1)));
+            here && gone
+        });
+    }
+}
+
+#[test]
+fn a_long_catalogue_is_read_in_parts() {
+    let node = Node::start(&[]);
+    for no in 0..25 {
+        let title = ["Harbour", "\u{c9}t\u{e9}", "Tide"][no % 3];
+        let title: String = title.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let query = format!("content_id=c{no:02}&content_title={title}&sequence=0&duration=1");
+        node.post(&query, format!("segment {no}").as_bytes()).ok();
+    }
+    let ids = |reply: &Reply| -> Vec<String> {
+        let entries = reply.json();
+        let entries = entries.as_array().unwrap().iter();
+        let ids = entries.map(|entry| entry["content_id"].as_str().unwrap().to_owned());
+        ids.collect()
+    };
+    let all = node.get("/catalog").ok();
+    assert_eq!((ids(&all).len(), all.header("link")), (25, ""));
+    // Each part says where the next one is.
+    let (mut path, mut read) = ("/catalog?limit=10".to_owned(), Vec::new());
+    let mut parts = 0;
+    while !path.is_empty() {
+        let part = node.get(&path).ok();
+        assert_eq!(part.header("x-total-count"), "25");
+        read.extend(ids(&part));
+        let link = part.header("link");
+        path = link
+            .strip_prefix('<')
+            .map_or("", |rest| rest.split('>').next().unwrap())
+            .to_owned();
+        parts += 1;
+    }
+    assert_eq!((read, parts), (ids(&all), 3));
+    let newest = node.get("/catalog?newest=true&limit=2").ok();
+    assert_eq!(newest.json()[0]["content_id"], "c24");
+    // Words without case and accents; all of them have to be there.
+    let found = node.get("/catalog?search=ETE%20c1&limit=100").ok();
+    assert_eq!(ids(&found), ["c10", "c13", "c16", "c19"]);
+    assert_eq!(found.header("x-total-count"), "4");
+    assert_eq!(ids(&node.get("/catalog?search=nothing").ok()), [""; 0]);
+    assert_eq!(ids(&node.get("/catalog?offset=1000").ok()), [""; 0]);
+    node.get("/catalog?limit=many").is(400);
+
+    // What is held already is not sent again, until something changes.
+    let tag = all.header("etag").to_owned();
+    let held = [("if-none-match", tag.as_str())];
+    let same = node.call("GET", "/catalog", &held, &[]).is(304);
+    assert!(same.body.is_empty());
+    node.call("GET", "/catalog?limit=10", &held, &[]).ok();
+    node.post("content_id=new&sequence=0&duration=1", b"new")
+        .ok();
+    node.call("GET", "/catalog", &held, &[]).ok();
+
+    let zipped = node
+        .call("GET", "/catalog", &[("accept-encoding", "br, gzip")], &[])
+        .ok();
+    assert_eq!(zipped.header("content-encoding"), "gzip");
+    let plain = node
+        .call("GET", "/catalog", &[("accept-encoding", "gzip;q=0")], &[])
+        .ok();
+    assert_eq!(plain.header("content-encoding"), "");
+    assert!(zipped.body.len() * 4 < plain.body.len());
+    let mut unzipped = Vec::new();
+    std::io::Read::read_to_end(
+        &mut flate2::read::GzDecoder::new(&zipped.body[..]),
+        &mut unzipped,
+    )
+    .unwrap();
+    assert_eq!(unzipped, plain.body);
 }
 
 #[test]

@@ -103,6 +103,22 @@ export class ApiError extends Error {
   }
 }
 
+/** A content that a node shows no more. */
+export interface Gone {
+  publisher: string;
+  content_id: string;
+  version: number;
+}
+
+/** What changed of a node's catalogue. */
+export interface CatalogChanges {
+  changed: CatalogEntry[];
+  gone: Gone[];
+}
+
+/** How many contents of a long catalogue the page asks for at a time; the first event has so many. */
+export const AT_ONCE = 500;
+
 /** Nothing on this page waits for the node longer than this. */
 const TIMEOUT_MS = 10_000;
 
@@ -135,7 +151,12 @@ async function call<T>(method: string, path: string, token?: string | null): Pro
 }
 
 /** All contents of the node. */
-export const fetchCatalog = () => call<CatalogEntry[]>('GET', '/catalog');
+export const fetchCatalog = (offset = 0, words = '') => {
+  const query = new URLSearchParams({ newest: 'true', limit: String(AT_ONCE) });
+  if (offset > 0) query.set('offset', String(offset));
+  if (words) query.set('search', words);
+  return call<CatalogEntry[]>('GET', `/catalog?${query}`);
+};
 
 /** How the node is doing. */
 export const fetchStatus = () => call<Status>('GET', '/status');

@@ -1,5 +1,5 @@
 /** Order and search of the catalogue. */
-import type { CatalogEntry } from './api';
+import type { CatalogEntry, Gone } from './api';
 
 /** True while a content is being sent out live. */
 export function isLiveNow(entry: CatalogEntry): boolean {
@@ -14,6 +14,25 @@ export function inOrder(catalog: CatalogEntry[]): CatalogEntry[] {
       (Date.parse(b.created) || 0) - (Date.parse(a.created) || 0) ||
       a.content_id.localeCompare(b.content_id),
   );
+}
+
+function nameOf({ publisher, content_id }: { publisher: string; content_id: string }): string {
+  return `${publisher}/${content_id}`;
+}
+
+/** The catalogue with new and changed contents, without those that are gone. */
+export function merged(
+  catalog: CatalogEntry[],
+  changed: CatalogEntry[],
+  gone: Gone[],
+): CatalogEntry[] {
+  const all = new Map(catalog.map((entry) => [nameOf(entry), entry]));
+  // Before what is new: of a content whose version changed the old one is gone and a new one is here.
+  for (const it of gone) {
+    if (all.get(nameOf(it))?.version === it.version) all.delete(nameOf(it));
+  }
+  for (const entry of changed) all.set(nameOf(entry), entry);
+  return [...all.values()];
 }
 
 function folded(text: string): string {

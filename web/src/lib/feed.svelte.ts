@@ -5,7 +5,14 @@
  * the socket looks open. When events do not get through (a proxy that buffers, an old browser), the
  * page polls and tries events again from time to time.
  */
-import { fetchCatalog, fetchStatus, type CatalogEntry, type Status } from './api';
+import {
+  fetchCatalog,
+  fetchStatus,
+  type CatalogChanges,
+  type CatalogEntry,
+  type Status,
+} from './api';
+import { merged } from './catalogue';
 import { progress } from './progress.svelte';
 
 const SILENCE_MS = 8_000;
@@ -69,6 +76,7 @@ class Feed {
     const source = new EventSource('/events');
     this.#source = source;
     source.addEventListener('catalog', (e) => this.#take(() => this.#takeCatalog(read(e))));
+    source.addEventListener('changes', (e) => this.#take(() => this.#takeChanges(read(e))));
     source.addEventListener('status', (e) => this.#take(() => this.#takeStatus(read(e))));
     source.addEventListener('error', () => this.#eventsFailed());
     this.#watch();
@@ -132,6 +140,16 @@ class Feed {
     progress.catalogChanged(catalog);
     this.catalog = catalog;
     this.now = Date.now();
+  }
+
+  #takeChanges({ changed, gone }: CatalogChanges): void {
+    this.#takeCatalog(merged(this.catalog ?? [], changed, gone));
+  }
+
+  /** Asks for the contents that come after those that are shown, of a long catalogue. */
+  async more(): Promise<void> {
+    const shown = this.catalog ?? [];
+    this.#takeCatalog(merged(shown, await fetchCatalog(shown.length), []));
   }
 
   #takeStatus(status: Status): void {

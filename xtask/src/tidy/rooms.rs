@@ -19,6 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "identity",
             "link::LinkKind",
+            "link::LinkProfile",
             "link::Target",
             "link::TargetError",
         ],

@@ -235,11 +235,9 @@ fn resolve(store: &Store, changes: Vec<Change>, manifests: &mut Manifests) -> Ve
 
 /// Versions that a new one took the place of are not relayed any more.
 fn superseded(catalog: &Catalog, newer: &Content, told: &mut Vec<Told>) {
-    let older = catalog.all().filter(|content| {
-        content.superseded
-            && content.key.publisher == newer.key.publisher
-            && content.key.content_id == newer.key.content_id
-    });
+    let key = &newer.key;
+    let versions = catalog.versions(&key.publisher, &key.content_id);
+    let older = versions.filter(|content| content.superseded);
     told.extend(older.map(|content| Told::Removed(content.no)));
 }
 

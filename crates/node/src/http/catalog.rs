@@ -1,34 +1,201 @@
 //! `/catalog` and `/content/...`.
 
+use std::cmp::Reverse;
+use std::io::Write;
+use std::sync::Arc;
+
 use axum::Json;
-use axum::extract::{Path, State};
-use axum::http::Method;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use lavant_proto::content::Priority;
 use lavant_proto::relay::evict::EVERYWHERE;
 use lavant_proto::time::ticks_to_seconds;
 use serde_json::json;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
-use super::App;
-use super::dto::CatalogEntry;
+use super::dto::{CatalogEntry, CatalogQuery};
 use super::error::ApiError;
 use super::reference::Reference;
+use super::{App, etag};
+use crate::store::{Catalog, Content, State as Growth};
 
-#[utoipa::path(get, path = "/catalog", responses((status = 200, body = [CatalogEntry])))]
-pub(super) async fn list(State(app): State<App>) -> Json<Vec<CatalogEntry>> {
-    Json(entries(&app))
+/// What is shorter fits into a packet or two and is not compressed.
+const GZIP_MIN: usize = 1024;
+
+#[utoipa::path(
+    get, path = "/catalog", params(CatalogQuery),
+    responses(
+        (status = 200, body = [CatalogEntry], description = "The current contents by id, or the \
+            newest first. `X-Total-Count` is how many there are or match the search; a `Link` with \
+            rel=next is there when more follow."),
+        (status = 304, description = "`If-None-Match` names what would be sent")
+    )
+)]
+pub(super) async fn list(
+    State(app): State<App>,
+    Query(query): Query<CatalogQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let catalog = app.store.catalog();
+    let etag = etag_of(&app, catalog.generation(), &query);
+    if etag::is_held(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let gzip = accepts_gzip(&headers);
+    // A long catalogue takes a second to write down and to compress.
+    let made = app.store.run(move |_| page(&catalog, &query, gzip)).await?;
+    let Made {
+        body,
+        total,
+        next,
+        zipped,
+    } = made;
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    let mut set = |name, value: String| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(header::CONTENT_TYPE, "application/json".to_owned());
+    set(header::ETAG, etag);
+    set(header::VARY, "accept-encoding".to_owned());
+    set(HeaderName::from_static("x-total-count"), total.to_string());
+    if zipped {
+        set(header::CONTENT_ENCODING, "gzip".to_owned());
+    }
+    if let Some(next) = next {
+        set(header::LINK, format!("<{next}>; rel=\"next\""));
+    }
+    Ok(response)
 }
 
-/// The current contents that have something to play, by id.
-pub(super) fn entries(app: &App) -> Vec<CatalogEntry> {
-    let catalog = app.store.catalog();
-    let shown = catalog
-        .current()
-        // Of a content that was only announced nothing can be played yet.
-        .filter(|content| content.segment_count() > 0);
-    let mut entries: Vec<_> = shown
-        .map(|content| CatalogEntry::of(&catalog, content))
+struct Made {
+    body: Vec<u8>,
+    total: usize,
+    next: Option<String>,
+    zipped: bool,
+}
+
+fn page(catalog: &Catalog, query: &CatalogQuery, gzip: bool) -> Made {
+    let Found { contents, total } = find(catalog, query);
+    let entries: Vec<_> = contents
+        .iter()
+        .map(|content| CatalogEntry::of(catalog, content))
         .collect();
-    entries.sort_by(|a, b| a.content_id.cmp(&b.content_id));
-    entries
+    let end = query.offset.saturating_add(entries.len());
+    let next = (end < total).then(|| query.next(end));
+    let plain = serde_json::to_vec(&entries).unwrap_or_default();
+    let zipped = gzip && plain.len() >= GZIP_MIN;
+    let body = if zipped { zip(&plain) } else { plain };
+    Made {
+        body,
+        total,
+        next,
+        zipped,
+    }
+}
+
+/// Contents of the catalogue that were asked for.
+pub(super) struct Found {
+    pub(super) contents: Vec<Arc<Content>>,
+    /// How many there are or match, of which these are a part.
+    pub(super) total: usize,
+}
+
+/// The current contents that have something to play: those that match, in the order that was asked
+/// for, from the offset on.
+pub(super) fn find(catalog: &Catalog, query: &CatalogQuery) -> Found {
+    let words = query.words();
+    let shown = catalog
+        .by_id()
+        .filter(|content| is_shown(content) && matches(content, &words));
+    let limit = query.limit.unwrap_or(usize::MAX);
+    if !query.newest {
+        let (mut contents, mut total) = (Vec::new(), 0);
+        for content in shown {
+            if total >= query.offset && contents.len() < limit {
+                contents.push(Arc::clone(content));
+            }
+            total += 1;
+        }
+        return Found { contents, total };
+    }
+    let mut all: Vec<&Arc<Content>> = shown.collect();
+    let total = all.len();
+    let end = query.offset.saturating_add(limit).min(total);
+    // What is live goes first, then the newest; only as much is sorted as is asked for.
+    let order = |content: &&Arc<Content>| {
+        let live = content.state == Growth::Open && content.priority == Priority::Live;
+        (!live, Reverse(content.created), content.no)
+    };
+    if end > 0 && end < total {
+        all.select_nth_unstable_by_key(end - 1, order);
+        all.truncate(end);
+    }
+    all.sort_unstable_by_key(order);
+    let contents = all.into_iter().skip(query.offset).take(limit).cloned();
+    Found {
+        contents: contents.collect(),
+        total,
+    }
+}
+
+/// Of a content that was only announced nothing can be played yet.
+pub(super) fn is_shown(content: &Content) -> bool {
+    !content.superseded && content.segment_count() > 0
+}
+
+/// Whether title, id or publisher hold every word.
+fn matches(content: &Content, words: &[String]) -> bool {
+    if words.is_empty() {
+        return true;
+    }
+    let title = folded(&content.title);
+    let holds = |word: &String| {
+        title.contains(word.as_str())
+            || content.key.content_id.as_str().contains(word.as_str())
+            || content.key.publisher.to_string().starts_with(word.as_str())
+    };
+    words.iter().all(holds)
+}
+
+/// Without case and accents: who looks for a title does not type them.
+pub(super) fn folded(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    let plain = text.nfkd().filter(|c| !is_combining_mark(*c));
+    plain.collect::<String>().to_lowercase()
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let given = headers.get_all(header::ACCEPT_ENCODING).iter();
+    let texts = given.filter_map(|value| value.to_str().ok());
+    let mut codings = texts.flat_map(|list| list.split(','));
+    codings.any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let refused = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+        matches!(name, "gzip" | "x-gzip" | "*") && !refused
+    })
+}
+
+fn zip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    // Writing into memory does not fail.
+    let _ = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
+}
+
+/// The same only for the same part of the same catalogue of one run of the node.
+fn etag_of(app: &App, generation: u64, query: &CatalogQuery) -> String {
+    let text = format!("{:?} {generation} {query:?}", app.started);
+    format!("\"{}\"", &blake3::hash(text.as_bytes()).to_hex()[..32])
 }
 
 #[utoipa::path(

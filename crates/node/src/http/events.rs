@@ -1,6 +1,8 @@
-//! `/events`: the catalogue and the status, pushed when they change (Server-Sent Events).
+//! `/events`: the status and what changes of the catalogue, pushed (Server-Sent Events).
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -12,14 +14,19 @@ use futures_util::stream::{self, Stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::dto::{CatalogChanges, CatalogEntry, CatalogQuery, GoneEntry};
 use super::error::ApiError;
 use super::pool::{Caller, SeesAll, StreamPlace};
 use super::{App, catalog, status};
+use crate::store::{Catalog, Changed, Content};
 
 /// Shortest time between two events of one kind.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Longest time between two status events.
 const BEAT: Duration = Duration::from_secs(2);
+/// Most contents of the first event, and of one that says what changed. A page shows no more; it
+/// asks for others when somebody looks for them.
+const CONTENTS_MAX: usize = 500;
 /// How long a stream lasts. Browsers begin a new one by themselves; whoever forgot theirs does not.
 const LIFE: Duration = Duration::from_secs(3600);
 
@@ -27,8 +34,8 @@ struct Feed {
     app: App,
     changes: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
-    /// The hash of the catalogue that was sent: the text itself may have megabytes.
-    catalog: Option<blake3::Hash>,
+    /// Up to which generation changes of the catalogue were sent; none before its first event.
+    told: Option<u64>,
     next: Instant,
     end: Instant,
     queued: Option<Event>,
@@ -59,7 +66,7 @@ pub(super) async fn events(
         changes,
         stopping: app.stopping.clone(),
         app,
-        catalog: None,
+        told: None,
         next: Instant::now(),
         end: Instant::now() + LIFE,
         queued: None,
@@ -89,16 +96,57 @@ async fn step(mut feed: Feed) -> Option<(Result<Event, Infallible>, Feed)> {
     feed.next = Instant::now() + PAUSE;
     let status = json(&status::of(&feed.app, feed.sees_all).await.ok()?);
     let status = Event::default().event("status").data(status);
-    let catalog = json(&catalog::entries(&feed.app));
-    // Most changes are of segments and uploads; the catalogue, which may be long, often stays the
-    // same.
-    let hash = Some(blake3::hash(catalog.as_bytes()));
-    if hash == feed.catalog {
-        return Some((Ok(status), feed));
-    }
-    feed.catalog = hash;
+    let catalog = feed.app.store.catalog();
+    let told = feed.told.replace(catalog.generation());
+    let event = match told {
+        Some(told) if told == catalog.generation() => return Some((Ok(status), feed)),
+        Some(told) => changes(&catalog, told),
+        None => None,
+    };
+    let event = match event {
+        Some(event) => event,
+        None => {
+            let made = feed.app.store.run(move |_| first(&catalog)).await;
+            Event::default().event("catalog").data(made.ok()?)
+        }
+    };
     feed.queued = Some(status);
-    Some((Ok(Event::default().event("catalog").data(catalog)), feed))
+    Some((Ok(event), feed))
+}
+
+/// The beginning of the catalogue. How many contents there are in all, the status says.
+fn first(catalog: &Catalog) -> String {
+    let query = CatalogQuery {
+        limit: Some(CONTENTS_MAX),
+        newest: true,
+        ..CatalogQuery::default()
+    };
+    let found = catalog::find(catalog, &query);
+    let contents = found.contents.iter();
+    let entries: Vec<_> = contents
+        .map(|content| CatalogEntry::of(catalog, content))
+        .collect();
+    json(&entries)
+}
+
+/// What is other than it was; none when that is so much that the beginning is sent again.
+fn changes(catalog: &Catalog, since: u64) -> Option<Event> {
+    let Changed { contents, gone } = catalog.changed_since(since)?;
+    if contents.len() + gone.len() > CONTENTS_MAX {
+        return None;
+    }
+    let ids = contents.iter().map(|content| &content.key.content_id);
+    let ids: BTreeSet<_> = ids.chain(gone.iter().map(|key| &key.content_id)).collect();
+    // Which content of an id a short path means may change with each of them.
+    let named = ids.iter().flat_map(|id| catalog.named(id));
+    let (shown, hidden): (Vec<_>, Vec<_>) = named.partition(|it| catalog::is_shown(it));
+    let entry = |content: &Arc<Content>| CatalogEntry::of(catalog, content);
+    let gone = gone.into_iter().chain(hidden.iter().map(|it| &it.key));
+    let message = CatalogChanges {
+        changed: shown.into_iter().map(entry).collect(),
+        gone: gone.map(GoneEntry::of).collect(),
+    };
+    Some(Event::default().event("changes").data(json(&message)))
 }
 
 fn json(value: &impl serde::Serialize) -> String {

@@ -253,12 +253,8 @@ fn refuse_removed(
             "{id:?} was removed here and does not come back by itself"
         )));
     }
-    let later = catalog.all().any(|content| {
-        content.key.publisher == key.publisher
-            && content.key.content_id == key.content_id
-            && content.key.version > key.version
-    });
-    if later {
+    let mut versions = catalog.versions(&key.publisher, &key.content_id);
+    if versions.any(|content| content.key.version > key.version) {
         return Err(StoreError::Conflict(format!(
             "a later version of {id:?} is here"
         )));

@@ -1,197 +1,86 @@
 //! The contents of a store, kept in memory: a catalogue is small, its segments are many.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+mod content;
 
-use lavant_proto::content::{MimeType, Priority, RenditionInfo, SegmentRecord};
-use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
 use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::Time;
-use serde::{Deserialize, Serialize};
 
-use super::error::StoreError;
+pub(super) use content::next_generation;
+pub use content::{Content, RenditionState, State};
+
 use super::standing::Standings;
 
-/// Whether more segments may come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Segments are still being added.
-    Open,
-    /// All of it is known.
-    Finished,
-}
-
-/// One version of one content.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Content {
-    /// Its number in this store, in order of arrival.
-    pub no: u64,
-    /// Publisher, id, version.
-    pub key: ContentKey,
-    /// Shown to people.
-    pub title: String,
-    /// How urgent.
-    pub priority: Priority,
-    /// When it was made.
-    pub created: Time,
-    /// For how long its segments are of use.
-    pub ttl: Duration,
-    /// When its last segment expires.
-    pub expires: Time,
-    /// When all of it expires together, once it is finished or superseded.
-    pub hold_until: Option<Time>,
-    /// When its last segment came.
-    pub last_arrival: Time,
-    /// `EXT-X-TARGETDURATION`: the ceiling of its segments' durations, fixed at the start.
-    pub target_duration: u32,
-    /// Open or finished.
-    pub state: State,
-    /// Whether a later version has taken its place.
-    pub superseded: bool,
-    /// Whether the operator wants it kept.
-    pub pinned: bool,
-    /// Bytes of payload files that its segments have; one that two segments share counts twice.
-    pub held_bytes: u64,
-    /// What it was made from: a fingerprint that the ingesting program chose.
-    pub source: String,
-    /// Its renditions, first the one that a plain path means.
-    pub renditions: Vec<RenditionState>,
-    /// Another number after each change, never the same again in this process.
-    pub generation: u64,
-}
-
-/// What is known of one rendition.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RenditionState {
-    /// What a master playlist says of it, and sums over the segments that were ever added.
-    pub info: RenditionInfo,
-    /// The first sequence of its playlist (`EXT-X-MEDIA-SEQUENCE`); never goes back.
-    pub first: u64,
-    /// How many discontinuities left the playlist (`EXT-X-DISCONTINUITY-SEQUENCE`).
-    pub discontinuities_gone: u64,
-    /// One more than the highest sequence.
-    pub next: u64,
-    /// One more than the highest sequence that ever was here: what comes after may still be on its
-    /// way, what comes before and is not here is a gap.
-    pub reached: u64,
-    /// How many segments are here.
-    pub present: u64,
-    /// Sum of their durations, in ticks.
-    pub present_duration: u64,
-    /// Sum of their lengths, in bytes.
-    pub present_bytes: u64,
-}
-
-impl RenditionState {
-    pub(super) fn new(name: Rendition, mime: MimeType) -> Self {
-        Self {
-            info: RenditionInfo {
-                name,
-                mime,
-                bandwidth: 0,
-                average_bandwidth: 0,
-                codecs: String::new(),
-                width: 0,
-                height: 0,
-                frame_rate_milli: 0,
-                inits: 0,
-                first: 0,
-                segments: 0,
-                duration: 0,
-                bytes: 0,
-            },
-            first: 0,
-            discontinuities_gone: 0,
-            next: 0,
-            reached: 0,
-            present: 0,
-            present_duration: 0,
-            present_bytes: 0,
-        }
-    }
-
-    /// Whether every segment from the first on is here.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.present == self.next.saturating_sub(self.first)
-    }
-}
-
-impl Content {
-    /// A growing content of which this is the first record.
-    pub(super) fn growing(no: u64, first: &SegmentRecord, last_arrival: Time) -> Self {
-        Self {
-            no,
-            key: first.content.clone(),
-            title: first.title.clone(),
-            priority: first.priority,
-            created: first.created,
-            ttl: first.ttl,
-            expires: Time(0),
-            hold_until: None,
-            last_arrival,
-            target_duration: first.target_duration,
-            state: State::Open,
-            superseded: false,
-            pinned: false,
-            held_bytes: 0,
-            source: String::new(),
-            renditions: Vec::new(),
-            generation: 0,
-        }
-    }
-
-    /// Whether it is finished and all of it is here.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.state == State::Finished && self.renditions.iter().all(RenditionState::is_whole)
-    }
-
-    /// How many segments are here, of all renditions.
-    #[must_use]
-    pub fn segment_count(&self) -> u64 {
-        self.renditions.iter().map(|r| r.present).sum()
-    }
-
-    /// Bytes that are here, of all renditions.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.renditions.iter().map(|r| r.present_bytes).sum()
-    }
-
-    /// The number of the rendition of that name.
-    #[must_use]
-    pub fn rendition_no(&self, name: &str) -> Option<u16> {
-        let at = self
-            .renditions
-            .iter()
-            .position(|r| r.info.name.as_str() == name)?;
-        u16::try_from(at).ok()
-    }
-}
-
-/// A number for [`Content::generation`].
-pub(super) fn next_generation() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
+/// A map of which a copy costs nothing and a change costs the logarithm of its size: each commit
+/// makes a catalogue of its own, and whoever reads one keeps it as it was.
+type Map<K, V> = rpds::RedBlackTreeMapSync<K, V>;
 
 /// All contents of a store at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    contents: BTreeMap<u64, Arc<Content>>,
-    /// The contents of each id. Shared between copies, since most changes leave it as it is.
-    names: Arc<BTreeMap<ContentId, Vec<u64>>>,
+    contents: Map<u64, Arc<Content>>,
+    /// The contents of each id, in order of arrival.
+    names: Map<ContentId, Vec<u64>>,
     /// The ids that look like each other, by what they look like.
-    skeletons: Arc<BTreeMap<String, Vec<ContentId>>>,
+    skeletons: Map<String, Vec<ContentId>>,
+    publishers: Map<PublisherKey, Part>,
+    /// The contents that were made from a source, by its fingerprint.
+    sources: Map<String, Vec<u64>>,
+    /// The contents to which more may come.
+    growing: Map<u64, ()>,
+    /// The contents by their generation, and those that went by that of their end.
+    changed: Map<u64, u64>,
+    gone: Map<u64, ContentKey>,
+    /// The highest generation of what went and is not remembered any more, and of all.
+    forgotten: u64,
+    generation: u64,
     /// Bytes of each priority, by its rank.
     classes: [u64; 3],
-    /// Bytes of strangers, of trusted publishers, and of the node itself.
-    standing_bytes: [u64; 3],
+    /// Of strangers, of trusted publishers, and of the node itself.
+    standing_parts: [Part; 3],
+    /// Contents that no later version took the place of.
+    current: u64,
+    /// Segments that are here.
+    segments: u64,
+    /// When a segment came last; what was removed since still counts.
+    last_arrival: Time,
     standings: Arc<Standings>,
+}
+
+/// Most contents that went and are remembered, for who follows what changes.
+const GONE_MAX: usize = 4096;
+
+/// What is other in a catalogue than in an older one.
+#[derive(Debug)]
+pub struct Changed<'a> {
+    /// New or changed.
+    pub contents: Vec<&'a Arc<Content>>,
+    /// Not there any more.
+    pub gone: Vec<&'a ContentKey>,
+}
+
+/// What a publisher has of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Contents, all versions counted.
+    pub(super) contents: u64,
+    /// Bytes of its segments; see [`Content::held_bytes`].
+    pub(super) bytes: u64,
+}
+
+impl Part {
+    const fn add(&mut self, content: &Content) {
+        self.contents += 1;
+        self.bytes += content.held_bytes;
+    }
+
+    const fn take(&mut self, content: &Content) {
+        self.contents = self.contents.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(content.held_bytes);
+    }
 }
 
 impl Catalog {
@@ -208,6 +97,17 @@ impl Catalog {
         self.contents.values()
     }
 
+    /// All versions of a publisher's content, in order of arrival.
+    pub fn versions(
+        &self,
+        publisher: &PublisherKey,
+        id: &ContentId,
+    ) -> impl Iterator<Item = &Arc<Content>> {
+        let numbers = self.names.get(id).into_iter().flatten();
+        let contents = numbers.filter_map(|no| self.get(*no));
+        contents.filter(move |content| content.key.publisher == *publisher)
+    }
+
     /// The current version of every content, in order of arrival.
     pub fn current(&self) -> impl Iterator<Item = &Arc<Content>> {
         self.all().filter(|content| !content.superseded)
@@ -216,13 +116,76 @@ impl Catalog {
     /// How many contents there are, all versions counted.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.contents.len()
+        self.contents.size()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.contents.is_empty()
+    }
+
+    /// The contents that were made from a source.
+    pub(super) fn made_from(&self, source: &str) -> impl Iterator<Item = &Arc<Content>> {
+        let numbers = self.sources.get(source).into_iter().flatten();
+        numbers.filter_map(|no| self.get(*no))
+    }
+
+    /// The contents to which more may come.
+    pub(super) fn growing(&self) -> impl Iterator<Item = &Arc<Content>> {
+        self.growing.keys().filter_map(|no| self.get(*no))
+    }
+
+    /// A number that grows with every change of a content. It means nothing in another process.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What changed since an older catalogue of that generation; none when too much went since.
+    #[must_use]
+    pub fn changed_since(&self, generation: u64) -> Option<Changed<'_>> {
+        if generation < self.forgotten {
+            return None;
+        }
+        let later = (Bound::Excluded(generation), Bound::Unbounded);
+        let contents = self.changed.range(later);
+        let gone = self.gone.range(later);
+        Some(Changed {
+            contents: contents.filter_map(|(_, no)| self.get(*no)).collect(),
+            gone: gone.map(|(_, key)| key).collect(),
+        })
+    }
+
+    /// The contents of an id, in order of arrival.
+    pub fn named(&self, id: &ContentId) -> impl Iterator<Item = &Arc<Content>> {
+        let numbers = self.names.get(id).into_iter().flatten();
+        numbers.filter_map(|no| self.get(*no))
+    }
+
+    /// The current version of every content, by id.
+    pub fn by_id(&self) -> impl Iterator<Item = &Arc<Content>> {
+        let numbers = self.names.values().flatten();
+        let contents = numbers.filter_map(|no| self.get(*no));
+        contents.filter(|content| !content.superseded)
+    }
+
+    /// How many contents no later version took the place of.
+    #[must_use]
+    pub const fn current_count(&self) -> u64 {
+        self.current
+    }
+
+    /// How many segments are here.
+    #[must_use]
+    pub const fn segment_count(&self) -> u64 {
+        self.segments
+    }
+
+    /// When a segment came last.
+    #[must_use]
+    pub const fn last_arrival(&self) -> Time {
+        self.last_arrival
     }
 
     /// The content with that number.
@@ -286,9 +249,9 @@ impl Catalog {
         self.standings.of(publisher)
     }
 
-    /// Bytes that the segments of strangers have.
-    pub(super) const fn strangers_bytes(&self) -> u64 {
-        self.standing_bytes[Standing::Stranger as usize]
+    /// What publishers of that standing have together.
+    pub(super) const fn of_standing(&self, standing: Standing) -> Part {
+        self.standing_parts[standing as usize]
     }
 
     /// Bytes that the segments of each priority have, by its rank; see [`Content::held_bytes`].
@@ -297,234 +260,250 @@ impl Catalog {
         self.classes
     }
 
-    /// Bytes that the segments of a publisher have.
-    pub(super) fn publisher_bytes(&self, publisher: &PublisherKey) -> u64 {
-        let of_publisher = self.all().filter(|c| c.key.publisher == *publisher);
-        of_publisher.map(|content| content.held_bytes).sum()
+    /// What a publisher has.
+    pub(super) fn of_publisher(&self, publisher: &PublisherKey) -> Part {
+        self.publishers.get(publisher).copied().unwrap_or_default()
+    }
+
+    /// It was read from the index: who followed another one begins anew.
+    pub(super) fn begin(&mut self) {
+        self.generation = next_generation();
+        self.forgotten = self.generation;
+    }
+
+    fn count(&mut self, content: &Content) {
+        self.classes[usize::from(content.priority.rank())] += content.held_bytes;
+        let publisher = content.key.publisher;
+        self.standing_parts[self.standings.of(&publisher) as usize].add(content);
+        let mut part = self.of_publisher(&publisher);
+        part.add(content);
+        self.publishers.insert_mut(publisher, part);
+        self.current += u64::from(!content.superseded);
+        self.segments += content.segment_count();
+        if content.state == State::Open {
+            self.growing.insert_mut(content.no, ());
+        }
+        if !content.source.is_empty() {
+            add(&mut self.sources, &content.source, content.no);
+        }
+        self.last_arrival = self.last_arrival.max(content.last_arrival);
+        self.changed.insert_mut(content.generation, content.no);
+        self.generation = self.generation.max(content.generation);
     }
 
     fn uncount(&mut self, content: &Content) {
         let class = &mut self.classes[usize::from(content.priority.rank())];
         *class = class.saturating_sub(content.held_bytes);
-        let of = &mut self.standing_bytes[self.standings.of(&content.key.publisher) as usize];
-        *of = of.saturating_sub(content.held_bytes);
+        let publisher = content.key.publisher;
+        self.standing_parts[self.standings.of(&publisher) as usize].take(content);
+        let mut part = self.of_publisher(&publisher);
+        part.take(content);
+        if part.contents == 0 {
+            self.publishers.remove_mut(&publisher);
+        } else {
+            self.publishers.insert_mut(publisher, part);
+        }
+        let current = u64::from(!content.superseded);
+        self.current = self.current.saturating_sub(current);
+        self.segments = self.segments.saturating_sub(content.segment_count());
+        self.changed.remove_mut(&content.generation);
+        if content.state == State::Open {
+            self.growing.remove_mut(&content.no);
+        }
+        if !content.source.is_empty() {
+            take(&mut self.sources, &content.source, &content.no);
+        }
     }
 
     pub(super) fn insert(&mut self, content: Content) {
         let (no, id) = (content.no, content.key.content_id.clone());
-        self.classes[usize::from(content.priority.rank())] += content.held_bytes;
-        let standing = self.standings.of(&content.key.publisher);
-        self.standing_bytes[standing as usize] += content.held_bytes;
-        if let Some(before) = self.contents.insert(no, Arc::new(content)) {
+        if let Some(before) = self.contents.get(&no).cloned() {
             self.uncount(&before);
+            self.count(&content);
+            self.contents.insert_mut(no, Arc::new(content));
             return;
         }
-        let numbers = Arc::make_mut(&mut self.names)
-            .entry(id.clone())
-            .or_default();
-        numbers.push(no);
-        numbers.sort_unstable();
-        if numbers.len() == 1 {
-            Arc::make_mut(&mut self.skeletons)
-                .entry(id.skeleton())
-                .or_default()
-                .push(id);
+        self.count(&content);
+        self.contents.insert_mut(no, Arc::new(content));
+        if add(&mut self.names, &id, no) {
+            add(&mut self.skeletons, &id.skeleton(), id);
         }
     }
 
     pub(super) fn remove(&mut self, no: u64) {
-        let Some(content) = self.contents.remove(&no) else {
+        let Some(content) = self.contents.get(&no).cloned() else {
             return;
         };
+        self.contents.remove_mut(&no);
         self.uncount(&content);
-        let id = &content.key.content_id;
-        let names = Arc::make_mut(&mut self.names);
-        let Some(numbers) = names.get_mut(id) else {
-            return;
-        };
-        numbers.retain(|other| *other != no);
-        if !numbers.is_empty() {
-            return;
+        self.generation = next_generation();
+        self.gone.insert_mut(self.generation, content.key.clone());
+        if self.gone.size() > GONE_MAX
+            && let Some(first) = self.gone.keys().next().copied()
+        {
+            self.gone.remove_mut(&first);
+            self.forgotten = first;
         }
-        names.remove(id);
-        let skeletons = Arc::make_mut(&mut self.skeletons);
-        let skeleton = id.skeleton();
-        if let Some(alike) = skeletons.get_mut(&skeleton) {
-            alike.retain(|other| other != id);
-            if alike.is_empty() {
-                skeletons.remove(&skeleton);
+        let id = &content.key.content_id;
+        if take(&mut self.names, id, &no) {
+            take(&mut self.skeletons, &id.skeleton(), id);
+        }
+    }
+}
+
+/// Adds to the values of a key, which are kept in order. Whether it is the first one.
+fn add<K: Ord + Clone, V: Ord + Clone>(map: &mut Map<K, Vec<V>>, key: &K, value: V) -> bool {
+    let mut values = map.get(key).cloned().unwrap_or_default();
+    if let Err(at) = values.binary_search(&value) {
+        values.insert(at, value);
+    }
+    let first = values.len() == 1;
+    map.insert_mut(key.clone(), values);
+    first
+}
+
+/// Takes one from the values of a key. Whether it was the last one.
+fn take<K: Ord + Clone, V: Ord + Clone>(map: &mut Map<K, Vec<V>>, key: &K, value: &V) -> bool {
+    let mut values = map.get(key).cloned().unwrap_or_default();
+    values.retain(|other| other != value);
+    let last = values.is_empty();
+    if last {
+        map.remove_mut(key);
+    } else {
+        map.insert_mut(key.clone(), values);
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use lavant_proto::content::{MimeType, Priority};
+    use lavant_proto::ids::Rendition;
+
+    use super::*;
+
+    fn content(no: u64, publisher: u8, id: &str, bytes: u64) -> Content {
+        let key = ContentKey {
+            publisher: PublisherKey([publisher; 32]),
+            content_id: ContentId::new(id).unwrap(),
+            version: no as u32,
+        };
+        let mut state = RenditionState::new(Rendition::main(), MimeType::TransportStream);
+        state.present = bytes % 7;
+        Content {
+            no,
+            key,
+            title: id.to_owned(),
+            priority: [Priority::Vod, Priority::Live][no as usize % 2],
+            created: Time(no),
+            ttl: Duration::from_secs(1),
+            expires: Time(0),
+            hold_until: None,
+            last_arrival: Time(no),
+            target_duration: 2,
+            state: [State::Open, State::Finished][(no as usize / 2) % 2],
+            superseded: bytes % 5 == 0,
+            pinned: false,
+            held_bytes: bytes,
+            source: if no % 3 == 0 {
+                "film.mp4".into()
+            } else {
+                String::new()
+            },
+            renditions: vec![state],
+            generation: next_generation(),
+        }
+    }
+
+    /// Whether sums and lists are those of the contents.
+    fn assert_is(catalog: &Catalog, model: &BTreeMap<u64, Content>) {
+        let all = catalog.all().map(|content| &**content);
+        assert!(all.eq(model.values()));
+        let sum = |of: &dyn Fn(&Content) -> u64| model.values().map(of).sum::<u64>();
+        assert_eq!(catalog.segment_count(), sum(&Content::segment_count));
+        assert_eq!(
+            catalog.current_count(),
+            sum(&|it| u64::from(!it.superseded))
+        );
+        let classes = catalog.class_bytes().iter().sum::<u64>();
+        assert_eq!(classes, sum(&|it| it.held_bytes));
+        for publisher in 0..3 {
+            let key = PublisherKey([publisher; 32]);
+            let of = |it: &&Content| it.key.publisher == key;
+            let part = Part {
+                contents: model.values().filter(of).count() as u64,
+                bytes: model.values().filter(of).map(|it| it.held_bytes).sum(),
+            };
+            assert_eq!(catalog.of_publisher(&key), part);
+        }
+        let growing = model.values().filter(|it| it.state == State::Open);
+        let growing = growing.map(|it| it.no);
+        assert!(catalog.growing().map(|it| it.no).eq(growing));
+        let made = model.values().filter(|it| it.source == "film.mp4");
+        let made = made.map(|it| it.no);
+        assert!(catalog.made_from("film.mp4").map(|it| it.no).eq(made));
+    }
+
+    #[test]
+    fn sums_and_lists_are_those_of_the_contents_whatever_happens() {
+        let mut random = 88_172_645_463_325_252u64;
+        let mut next = |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let mut catalog = Catalog::default();
+        let mut model: BTreeMap<u64, Content> = BTreeMap::new();
+        // What a reader was told, and until when.
+        let (mut told, mut reader) = (BTreeMap::new(), catalog.generation());
+        for step in 0..5000 {
+            let no = next(40);
+            let older = catalog.clone();
+            if next(3) == 0 {
+                catalog.remove(no);
+                model.remove(&no);
+            } else {
+                // An id stays with its number, as it does in a store.
+                let id = ["film", "f1lm", "news", "other"][no as usize % 4];
+                let new = content(no, (no % 3) as u8, id, next(1000));
+                model.insert(no, new.clone());
+                catalog.insert(new);
+            }
+            assert!(older.generation() <= catalog.generation());
+            assert_is(&catalog, &model);
+            if next(20) == 0 {
+                let changed = catalog.changed_since(reader).unwrap();
+                for key in changed.gone {
+                    told.remove(key);
+                }
+                for content in changed.contents {
+                    told.insert(content.key.clone(), content.generation);
+                }
+                reader = catalog.generation();
+                let now = model.values().map(|it| (it.key.clone(), it.generation));
+                assert_eq!(told, now.collect(), "step {step}");
             }
         }
     }
 
-    /// The changes counted on from those of `older`, of which this was read again.
-    pub(super) fn follow(&mut self, older: &Self) {
-        for (no, content) in &mut self.contents {
-            let before = older.get(*no).map_or(0, |content| content.generation);
-            Arc::make_mut(content).generation = before + 1;
+    #[test]
+    fn who_did_not_look_for_too_long_begins_anew() {
+        let mut catalog = Catalog::default();
+        let old = catalog.generation();
+        for no in 0..GONE_MAX as u64 + 10 {
+            catalog.insert(content(1, 1, "film", no));
+            catalog.remove(1);
         }
-    }
-}
-
-/// A content as it is written in the index.
-#[derive(Serialize, Deserialize)]
-struct ContentRow {
-    publisher: String,
-    content_id: String,
-    version: u32,
-    title: String,
-    priority: Priority,
-    created_us: u64,
-    ttl_seconds: u64,
-    expires_us: u64,
-    hold_until_us: Option<u64>,
-    last_arrival_us: u64,
-    target_duration: u32,
-    state: State,
-    superseded: bool,
-    pinned: bool,
-    #[serde(default)]
-    held_bytes: u64,
-    source: String,
-    renditions: Vec<RenditionRow>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct RenditionRow {
-    name: String,
-    mime: String,
-    bandwidth: u64,
-    average_bandwidth: u64,
-    codecs: String,
-    width: u32,
-    height: u32,
-    frame_rate_milli: u32,
-    inits: u64,
-    first_at_end: u64,
-    segments: u64,
-    duration: u64,
-    bytes: u64,
-    first: u64,
-    discontinuities_gone: u64,
-    next: u64,
-    #[serde(default)]
-    reached: Option<u64>,
-    present: u64,
-    present_duration: u64,
-    present_bytes: u64,
-}
-
-impl Content {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let row = ContentRow {
-            publisher: self.key.publisher.to_string(),
-            content_id: self.key.content_id.to_string(),
-            version: self.key.version,
-            title: self.title.clone(),
-            priority: self.priority,
-            created_us: self.created.0,
-            ttl_seconds: self.ttl.as_secs(),
-            expires_us: self.expires.0,
-            hold_until_us: self.hold_until.map(|time| time.0),
-            last_arrival_us: self.last_arrival.0,
-            target_duration: self.target_duration,
-            state: self.state,
-            superseded: self.superseded,
-            pinned: self.pinned,
-            held_bytes: self.held_bytes,
-            source: self.source.clone(),
-            renditions: self.renditions.iter().map(RenditionRow::of).collect(),
-        };
-        serde_json::to_vec(&row).unwrap_or_default()
-    }
-
-    pub(super) fn decode(no: u64, bytes: &[u8]) -> Result<Self, StoreError> {
-        let damaged = |what: String| StoreError::Index(format!("content {no}: {what}"));
-        let row: ContentRow = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
-        let key = ContentKey {
-            publisher: row
-                .publisher
-                .parse()
-                .map_err(|_| damaged("publisher".into()))?,
-            content_id: ContentId::new(&row.content_id).map_err(|e| damaged(e.to_string()))?,
-            version: row.version,
-        };
-        let renditions: Result<_, _> = row.renditions.into_iter().map(RenditionRow::read).collect();
-        Ok(Self {
-            no,
-            key,
-            title: row.title,
-            priority: row.priority,
-            created: Time(row.created_us),
-            ttl: Duration::from_secs(row.ttl_seconds),
-            expires: Time(row.expires_us),
-            hold_until: row.hold_until_us.map(Time),
-            last_arrival: Time(row.last_arrival_us),
-            target_duration: row.target_duration,
-            state: row.state,
-            superseded: row.superseded,
-            pinned: row.pinned,
-            held_bytes: row.held_bytes,
-            source: row.source,
-            renditions: renditions.map_err(damaged)?,
-            generation: next_generation(),
-        })
-    }
-}
-
-impl RenditionRow {
-    fn of(state: &RenditionState) -> Self {
-        let info = &state.info;
-        Self {
-            name: info.name.to_string(),
-            mime: info.mime.to_string(),
-            bandwidth: info.bandwidth,
-            average_bandwidth: info.average_bandwidth,
-            codecs: info.codecs.clone(),
-            width: info.width,
-            height: info.height,
-            frame_rate_milli: info.frame_rate_milli,
-            inits: info.inits,
-            first_at_end: info.first,
-            segments: info.segments,
-            duration: info.duration,
-            bytes: info.bytes,
-            first: state.first,
-            discontinuities_gone: state.discontinuities_gone,
-            next: state.next,
-            reached: Some(state.reached),
-            present: state.present,
-            present_duration: state.present_duration,
-            present_bytes: state.present_bytes,
-        }
-    }
-
-    fn read(self) -> Result<RenditionState, String> {
-        let name = Rendition::new(&self.name).map_err(|error| error.to_string())?;
-        let mime = self.mime.parse().map_err(|_| "MIME type".to_owned())?;
-        Ok(RenditionState {
-            info: RenditionInfo {
-                name,
-                mime,
-                bandwidth: self.bandwidth,
-                average_bandwidth: self.average_bandwidth,
-                codecs: self.codecs,
-                width: self.width,
-                height: self.height,
-                frame_rate_milli: self.frame_rate_milli,
-                inits: self.inits,
-                first: self.first_at_end,
-                segments: self.segments,
-                duration: self.duration,
-                bytes: self.bytes,
-            },
-            first: self.first,
-            discontinuities_gone: self.discontinuities_gone,
-            next: self.next,
-            reached: self.reached.unwrap_or(self.next),
-            present: self.present,
-            present_duration: self.present_duration,
-            present_bytes: self.present_bytes,
-        })
+        assert!(catalog.changed_since(old).is_none());
+        assert!(catalog.gone.size() <= GONE_MAX);
+        let now = catalog.generation();
+        catalog.insert(content(2, 1, "film", 1));
+        assert_eq!(catalog.changed_since(now).unwrap().contents.len(), 1);
+        catalog.begin();
+        assert!(catalog.changed_since(now).is_none());
     }
 }

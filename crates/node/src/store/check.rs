@@ -44,7 +44,7 @@ impl Store {
     /// `progress` is told how many of how many segments are done.
     pub fn check(&self, mut progress: impl FnMut(u64, u64)) -> Result<CheckReport, StoreError> {
         let catalog = self.catalog();
-        let total = catalog.all().map(|content| content.segment_count()).sum();
+        let total = catalog.segment_count();
         let mut report = CheckReport::default();
         for content in catalog.all() {
             for (no, kind) in places(content) {

@@ -26,8 +26,8 @@ use super::{expire, lock, payload};
 const SEQUENCE_JUMP_MAX: u64 = 10_000;
 /// Most entries of a playlist: two days of one-second segments.
 const PLAYLIST_MAX: u64 = 200_000;
-/// Most contents in one store.
-const CONTENTS_MAX: usize = 20_000;
+/// Most contents in one store: about 300 MB of memory.
+const CONTENTS_MAX: usize = 200_000;
 /// Init segments of a rendition are numbered below this.
 pub(super) const INITS_MAX: u64 = 1000;
 /// How often look-alikes are warned of.
@@ -334,13 +334,9 @@ pub(super) fn check_new_content(
     if tx.catalog.standing(publisher) > Standing::Stranger {
         return Ok(());
     }
-    let most = |percent: u8| CONTENTS_MAX * usize::from(percent) / 100;
-    let count = |of: &dyn Fn(&PublisherKey) -> bool| {
-        let all = tx.catalog.all();
-        all.filter(|content| of(&content.key.publisher)).count()
-    };
+    let most = |percent: u8| CONTENTS_MAX as u64 * u64::from(percent) / 100;
     if let Some(most) = tx.settings.publisher_share.map(most)
-        && count(&|other| other == publisher) >= most
+        && tx.catalog.of_publisher(publisher).contents >= most
     {
         return Err(StoreError::Busy(format!(
             "publisher {publisher} has {most} contents here, which is its share; trust it, or \
@@ -348,7 +344,7 @@ pub(super) fn check_new_content(
         )));
     }
     if let Some(most) = tx.settings.strangers_share.map(most)
-        && count(&|other| tx.catalog.standing(other) == Standing::Stranger) >= most
+        && tx.catalog.of_standing(Standing::Stranger).contents >= most
     {
         return Err(StoreError::Busy(format!(
             "publishers that are not trusted have {most} contents here, which is their share; \

@@ -45,7 +45,7 @@ mod tests;
 
 pub use adopt::SliceFile;
 pub use append::NewSegment;
-pub use catalog::{Catalog, Content, RenditionState, State};
+pub use catalog::{Catalog, Changed, Content, RenditionState, State};
 pub use check::{CheckReport, GcReport};
 pub use clock::Clock;
 pub use disk::{Disk, Space};
@@ -233,13 +233,9 @@ impl Store {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = lock(&self.shared.warnings).clone();
-        let newest = self
+        let behind = self
             .catalog()
-            .all()
-            .map(|content| content.last_arrival)
-            .max();
-        let behind = newest
-            .unwrap_or_default()
+            .last_arrival()
             .since(self.settings().clock.now())
             .as_secs();
         if behind > CLOCK_TOLERANCE {
@@ -258,8 +254,8 @@ impl Store {
         Stats {
             bytes: self.shared.used.load(Ordering::Acquire),
             limit: self.shared.limit.map(|limit| limit.bytes),
-            segments: catalog.all().map(|content| content.segment_count()).sum(),
-            contents: catalog.current().count() as u64,
+            segments: catalog.segment_count(),
+            contents: catalog.current_count(),
             hot_bytes: lock(&self.shared.hot).bytes(),
             disk_free: self
                 .settings()

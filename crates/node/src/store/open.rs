@@ -388,6 +388,7 @@ fn load(index: &Index, standings: &Arc<Standings>) -> Result<(Catalog, u64), Ind
         for entry in read.open_table(PAYLOADS)?.iter()? {
             used += payload::disk_bytes(entry?.1.value().1);
         }
+        catalog.begin();
         Ok((catalog, used))
     })();
     Ok(loaded?)
@@ -410,9 +411,8 @@ impl Shared {
             Ok((load(&opened, &self.standings)?, opened))
         });
         match opened {
-            Ok(((mut catalog, used), opened)) => {
+            Ok(((catalog, used), opened)) => {
                 *index = opened;
-                catalog.follow(&self.catalog());
                 self.publish(catalog, used, 0, Dropped::default());
             }
             Err(error) => tracing::error!(%error, "the index could not be opened again"),

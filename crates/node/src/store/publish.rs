@@ -160,8 +160,8 @@ impl Store {
         let after = self.settings().finish_after;
         let publisher = self.publisher();
         let catalog = self.catalog();
-        let idle = catalog.current().filter(|content| {
-            content.state == State::Open
+        let idle = catalog.growing().filter(|content| {
+            !content.superseded
                 && content.priority == Priority::Vod
                 && content.key.publisher == publisher
                 && now.since(content.last_arrival) >= after
@@ -183,9 +183,7 @@ fn check_version(tx: &Tx<'_>, key: &ContentKey) -> Result<(), StoreError> {
         content_id,
         version,
     } = key;
-    let same = tx.catalog.all().filter(|content| {
-        content.key.publisher == *publisher && content.key.content_id == *content_id
-    });
+    let same = tx.catalog.versions(publisher, content_id);
     match same.map(|content| content.key.version).max() {
         Some(newest) if newest >= *version => Err(StoreError::Conflict(format!(
             "version {newest} of {:?} was published meanwhile; ingest again",
@@ -426,9 +424,8 @@ pub(super) fn supersede(tx: &mut Tx<'_>, newer: &Content) -> Result<bool, StoreE
     let key = &newer.key;
     let older: Vec<_> = tx
         .catalog
-        .current()
-        .filter(|c| c.key.publisher == key.publisher && c.key.content_id == key.content_id)
-        .filter(|c| c.key.version < key.version)
+        .versions(&key.publisher, &key.content_id)
+        .filter(|c| !c.superseded && c.key.version < key.version)
         .cloned()
         .collect();
     let mut pinned = false;

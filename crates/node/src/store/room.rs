@@ -371,11 +371,11 @@ impl Held {
         let of_publisher = publisher.zip(share(settings.publisher_share));
         Self {
             publisher: of_publisher.map(|(publisher, share)| Part {
-                bytes: catalog.publisher_bytes(publisher) + arriving(Some(publisher)),
+                bytes: catalog.of_publisher(publisher).bytes + arriving(Some(publisher)),
                 share,
             }),
             strangers: share(settings.strangers_share).map(|share| Part {
-                bytes: catalog.strangers_bytes() + arriving(None),
+                bytes: catalog.of_standing(Standing::Stranger).bytes + arriving(None),
                 share,
             }),
         }

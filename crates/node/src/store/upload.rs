@@ -514,8 +514,7 @@ fn refuse_published(
     publisher: PublisherKey,
 ) -> Result<(), StoreError> {
     let same = |content: &&std::sync::Arc<Content>| {
-        !new.source.is_empty()
-            && content.source == new.source
+        !content.superseded
             && content.key.publisher == publisher
             && content.title == new.title
             && new
@@ -524,7 +523,7 @@ fn refuse_published(
                 .is_none_or(|id| *id == content.key.content_id)
             && content.is_complete()
     };
-    let Some(content) = catalog.current().find(same) else {
+    let Some(content) = catalog.made_from(&new.source).find(same) else {
         return Ok(());
     };
     Err(StoreError::Published {
@@ -559,11 +558,14 @@ fn next_version(
     id: &ContentId,
     before: u32,
 ) -> u32 {
-    let published = catalog.all().map(|content| &content.key);
+    let published = catalog.versions(&publisher, id);
+    let published = published.map(|content| &content.key);
     let open = uploads.open.values().map(|upload| &upload.content);
-    let keys = published.chain(open).chain(&uploads.committing);
-    let same = keys.filter(|key| key.publisher == publisher && key.content_id == *id);
-    same.map(|key| key.version)
+    let coming = open.chain(&uploads.committing);
+    let same = coming.filter(|key| key.publisher == publisher && key.content_id == *id);
+    published
+        .chain(same)
+        .map(|key| key.version)
         .fold(before, u32::max)
         .saturating_add(1)
 }
