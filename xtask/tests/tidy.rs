@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
-use xtask::tidy::{self, FILE_BYTES_MAX, Finding, allow, rooms, source, walls};
+use xtask::tidy::{self, FILE_BYTES_MAX, Finding, allow, disk, rooms, source, walls};
 
 const DOC: &str = "//! A module.\n";
 
@@ -421,4 +421,39 @@ fn files_are_listed_without_the_ignored_and_large_ones_are_found() {
         .map(|it| (it.path.as_str(), it.rule))
         .collect();
     assert_eq!(found, [("large.bin", "file-size"), ("latin.md", "utf-8")]);
+}
+
+#[test]
+fn a_store_reaches_files_through_its_disk_alone() {
+    let lines = |file: &str, code: &str| -> Vec<usize> {
+        let found = disk::check(&format!("crates/node/src/{file}"), code);
+        found.into_iter().map(|it| it.line).collect()
+    };
+    let call = "fn f() {\n    let _ = std::fs::remove_file(path);\n}\n";
+    assert_eq!(lines("store/a.rs", call), [2]);
+    assert_eq!(
+        lines("store/disk.rs", "\nuse std::fs::{self, File};\n"),
+        [2]
+    );
+    assert_eq!(lines("store/a.rs", "let file = File::open(path)?;\n"), [1]);
+    assert_eq!(
+        lines("store/a.rs", "use std::os::unix::fs::FileExt;\n"),
+        [1]
+    );
+    for (file, code) in [
+        ("store/disk/system.rs", call),
+        ("store/tests/a.rs", call),
+        ("http/a.rs", call),
+        ("store/a.rs", "use std::fs::File;\n"),
+        (
+            "store/a.rs",
+            "// std::fs\nlet file = DiskFile::clone(&it);\n",
+        ),
+        (
+            "store/a.rs",
+            "\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n",
+        ),
+    ] {
+        assert_eq!(lines(file, code), [0; 0], "{file}: {code}");
+    }
 }

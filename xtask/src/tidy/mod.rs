@@ -4,6 +4,7 @@
 //! exceptions with their reasons; an exception that no longer excepts anything is a finding.
 
 pub mod allow;
+pub mod disk;
 pub mod markdown;
 pub mod rooms;
 pub mod rust;
@@ -101,6 +102,7 @@ pub fn check_text(path: &str, text: &str, files: &[String]) -> Vec<Finding> {
     if path.ends_with(".rs") {
         findings.extend(rust::check(path, text));
         findings.extend(rooms::check(path, text));
+        findings.extend(disk::check(path, text));
     }
     if path.ends_with(".md") {
         findings.extend(markdown::check(path, text, files));

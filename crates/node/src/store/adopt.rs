@@ -1,8 +1,6 @@
 //! Making stored segments of payloads that came over a link, and passing payloads on.
 
-use std::fs::File;
 use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,13 +12,14 @@ use redb::ReadableTable;
 
 use super::append::check_payload;
 use super::catalog::{Content, State};
+use super::disk::{DiskFile, OpenFile};
 use super::error::StoreError;
 use super::insert::{Arrival, describe_rendition, insert};
 use super::partial::{Partial, path_of};
 use super::pieces::read_pieces;
 use super::rows::{PAYLOADS, SEGMENTS, SegmentKey, SegmentRow};
 use super::tx::Tx;
-use super::{Store, expire, lock, payload};
+use super::{Settings, Store, expire, lock, payload};
 
 /// Longest segment that is looked into for its codecs.
 const INSPECT_MAX: u64 = 64 << 20;
@@ -32,7 +31,7 @@ type Facts = (String, (u32, u32));
 #[derive(Clone, Debug)]
 pub struct SliceFile {
     /// The file; the payload stands at its start.
-    pub file: Arc<File>,
+    pub(super) file: DiskFile,
     /// Its outboard, of which only the nodes above the chunk groups that are here are filled in.
     pub outboard: Vec<u8>,
     /// Length of the payload in bytes.
@@ -44,7 +43,7 @@ pub struct SliceFile {
 impl SliceFile {
     /// Fills `pieces` with the bytes that stand in the payload from `at` on.
     pub fn read(&self, at: u64, pieces: &mut [IoSliceMut<'_>]) -> io::Result<()> {
-        read_pieces(&self.file, at, pieces)
+        read_pieces(&*self.file, at, pieces)
     }
 }
 
@@ -70,11 +69,13 @@ impl Store {
     pub fn slice_file(&self, root: &Root, length: u64) -> Result<SliceFile, StoreError> {
         let unread = |error| StoreError::io("read a segment", &error);
         let (file, have) = if self.payload_length(root)? == Some(length) {
-            let file = File::open(self.settings().layout.payload(root));
-            let file = file.map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => StoreError::NotFound(format!("segment {root}")),
-                _ => unread(error),
-            })?;
+            let Settings { disk, layout, .. } = self.settings();
+            let file = disk
+                .open(&layout.payload(root))
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => StoreError::NotFound(format!("segment {root}")),
+                    _ => unread(error),
+                })?;
             (file, HaveRanges::full(group_count(length)))
         } else {
             let partial = self
@@ -82,12 +83,12 @@ impl Store {
                 .ok_or_else(|| StoreError::NotFound(format!("segment {root}")))?;
             // What is here by now is in the outboard that is read after it.
             let have = partial.have();
-            (partial.file().try_clone().map_err(unread)?, have)
+            (Arc::clone(partial.file()), have)
         };
         let mut outboard = vec![0; usize::try_from(outboard_length(length)).unwrap_or(0)];
-        file.read_exact_at(&mut outboard, length).map_err(unread)?;
+        file.read_exact_at(length, &mut outboard).map_err(unread)?;
         Ok(SliceFile {
-            file: Arc::new(file),
+            file,
             outboard,
             length,
             have,
@@ -180,7 +181,7 @@ impl Store {
         if partial.length() > self.settings().hot_memory {
             return;
         }
-        if let Ok(bytes) = read_whole(partial.file(), partial.length()) {
+        if let Ok(bytes) = read_whole(&**partial.file(), partial.length()) {
             lock(&self.shared.hot).insert(*partial.root(), bytes);
         }
     }
@@ -202,9 +203,12 @@ impl Store {
             return Facts::default();
         }
         let bytes = match partial {
-            Some(partial) => read_whole(partial.file(), record.length),
-            None => File::open(self.settings().layout.payload(&record.root))
-                .and_then(|file| read_whole(&file, record.length)),
+            Some(partial) => read_whole(&**partial.file(), record.length),
+            None => {
+                let Settings { disk, layout, .. } = self.settings();
+                let opened = disk.open(&layout.payload(&record.root));
+                opened.and_then(|file| read_whole(&*file, record.length))
+            }
         };
         let inspected = bytes.ok().and_then(|bytes| match record.mime {
             MimeType::TransportStream => ts::inspect(&bytes).ok(),
@@ -230,7 +234,7 @@ impl Store {
             return Ok(damaged);
         };
         let path = self.settings().layout.payload(root);
-        if expire::is_good(&path, root, length)? || self.is_read_only() {
+        if expire::is_good(&self.settings().disk, &path, root, length)? || self.is_read_only() {
             return Ok(damaged);
         }
         tracing::error!(%root, "a segment is dropped: its bytes are damaged");
@@ -299,8 +303,8 @@ fn facts_of(inspection: &Inspection) -> Facts {
     (inspection.codecs().unwrap_or_default(), size)
 }
 
-fn read_whole(file: &File, length: u64) -> io::Result<Bytes> {
+fn read_whole(file: &dyn OpenFile, length: u64) -> io::Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, 0)?;
+    file.read_exact_at(0, &mut bytes)?;
     Ok(bytes.into())
 }

@@ -77,14 +77,15 @@ impl Store {
     fn append_described(&self, new: &NewSegment) -> Result<Option<bool>, StoreError> {
         let unwritten = |error| StoreError::io("write a segment", &error);
         let file = self.incoming_file();
-        let draft = payload::Draft::write(&file, &new.payload).map_err(unwritten)?;
+        let disk = &self.settings().disk;
+        let draft = payload::Draft::write(disk, &file, &new.payload).map_err(unwritten)?;
         let record = self.describe(new, draft.root())?;
         let (record, proof) = record
             .sign(&self.key)
             .map_err(|error| StoreError::Invalid(error.to_string()))?;
         let written = draft.finish(&record, &proof);
-        if let Err(error) = written.and_then(|file| file.sync_data()) {
-            let _ = std::fs::remove_file(file);
+        if let Err(error) = written.and_then(|file| file.flush()) {
+            let _ = disk.files.remove(&file);
             return Err(unwritten(error));
         }
         let (root, live) = (record.root, record.priority == Priority::Live);
@@ -99,7 +100,7 @@ impl Store {
             Ok(Some(state))
         });
         if outcome != Ok(Some(true)) {
-            let _ = std::fs::remove_file(file);
+            let _ = disk.files.remove(&file);
         } else if live {
             // A copy of its own length: the payload may stand in a larger buffer.
             let payload = Bytes::copy_from_slice(&new.payload);

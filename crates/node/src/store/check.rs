@@ -1,6 +1,5 @@
 //! Checking and cleaning a store.
 
-use std::fs;
 use std::path::PathBuf;
 
 use lavant_proto::content::Kind;
@@ -75,7 +74,8 @@ impl Store {
             return Ok(());
         }
         let root = row.root;
-        if expire::is_usable(&self.settings().layout.payload(&root), row)? {
+        let Settings { disk, layout, .. } = self.settings();
+        if expire::is_usable(disk, &layout.payload(&root), row)? {
             report.intact += 1;
             report.bytes += row.length;
         } else if self.is_read_only() {
@@ -98,11 +98,12 @@ impl Store {
         // In the writer, so that no segment is on its way to its place meanwhile.
         let mut report = self.write(|tx| {
             let known = |root: &Root| Ok(tx.payloads.get(root.0.as_slice())?.is_some());
-            remove_files(unknown_files(tx.settings, known)?)
+            remove_files(tx.settings, unknown_files(tx.settings, known)?)
         })?;
         let path = self.settings().layout.index();
-        let size = || fs::metadata(&path).map_or(0, |data| data.len());
-        let _ = fs::remove_file(path.with_extension("damaged"));
+        let files = &self.settings().disk.files;
+        let size = || files.facts(&path).map_or(0, |facts| facts.length);
+        let _ = files.remove(&path.with_extension("damaged"));
         let before = size();
         let mut index = self.shared.index.write().map_err(|_| StoreError::Closed)?;
         if let Index::Writable(database) = &mut *index {
@@ -140,11 +141,13 @@ fn unknown_files(
     Ok(unknown)
 }
 
-fn remove_files(files: Vec<PathBuf>) -> Result<GcReport, StoreError> {
+fn remove_files(settings: &Settings, paths: Vec<PathBuf>) -> Result<GcReport, StoreError> {
     let mut report = GcReport::default();
-    for path in files {
-        let bytes = fs::metadata(&path).map_or(0, |data| data.len());
-        fs::remove_file(&path).map_err(|error| StoreError::io("remove a file", &error))?;
+    let files = &settings.disk.files;
+    for path in paths {
+        let bytes = files.facts(&path).map_or(0, |facts| facts.length);
+        let removed = files.remove(&path);
+        removed.map_err(|error| StoreError::io("remove a file", &error))?;
         report.removed_files += 1;
         report.removed_bytes += bytes;
     }

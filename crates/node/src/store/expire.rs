@@ -1,6 +1,5 @@
 //! Letting segments go: by deadline, because their file is torn.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use lavant_proto::ids::Root;
 use redb::ReadableTable;
 
 use super::catalog::{Content, State};
+use super::disk::Disk;
 use super::error::StoreError;
 use super::feed::Change;
 use super::payload;
@@ -166,7 +166,7 @@ pub(super) fn lose_payload(
     };
     let path = tx.settings.layout.payload(root);
     // The file may have come, or come back, since it was missed.
-    if tx.moves.contains_key(&path) || is_usable(&path, &row)? {
+    if tx.moves.contains_key(&path) || is_usable(&tx.settings.disk, &path, &row)? {
         return Ok(false);
     }
     tx.dropped.torn += 1;
@@ -175,14 +175,20 @@ pub(super) fn lose_payload(
 }
 
 /// Whether a payload file is what its row says. Fails when that cannot be known now.
-pub(super) fn is_usable(path: &Path, row: &SegmentRow) -> Result<bool, StoreError> {
-    is_good(path, &row.root, row.length)
+pub(super) fn is_usable(disk: &Disk, path: &Path, row: &SegmentRow) -> Result<bool, StoreError> {
+    is_good(disk, path, &row.root, row.length)
 }
 
 /// Whether a payload file is what `root` names. Fails when that cannot be known now.
-pub(super) fn is_good(path: &Path, root: &Root, length: u64) -> Result<bool, StoreError> {
+pub(super) fn is_good(
+    disk: &Disk,
+    path: &Path,
+    root: &Root,
+    length: u64,
+) -> Result<bool, StoreError> {
     let unreadable = rustix::io::Errno::IO.raw_os_error();
-    let checked = File::open(path).and_then(|mut file| payload::is_intact(&mut file, root, length));
+    let opened = disk.open(path);
+    let checked = opened.and_then(|file| payload::is_intact(&*file, root, length));
     match checked {
         Ok(intact) => Ok(intact),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -1,10 +1,10 @@
 //! Flushing the files of an upload in the background.
 
-use std::fs::File;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use super::disk::DiskFile;
 use super::error::StoreError;
 
 /// Most files that wait to be flushed; the next segment waits for one of them.
@@ -12,11 +12,11 @@ const QUEUE: usize = 4;
 
 /// A thread that flushes files, for as long as there are some.
 #[derive(Default)]
-pub(super) struct Flusher(Option<(SyncSender<File>, JoinHandle<io::Result<()>>)>);
+pub(super) struct Flusher(Option<(SyncSender<DiskFile>, JoinHandle<io::Result<()>>)>);
 
 impl Flusher {
     /// Where files to flush go.
-    pub(super) fn queue(&mut self) -> Result<SyncSender<File>, StoreError> {
+    pub(super) fn queue(&mut self) -> Result<SyncSender<DiskFile>, StoreError> {
         if let Some((queue, _)) = &self.0 {
             return Ok(queue.clone());
         }
@@ -43,10 +43,10 @@ impl Flusher {
 }
 
 /// Flushes every file even after one failed, so that senders never block; reports the first error.
-fn flush_all(files: &Receiver<File>) -> io::Result<()> {
+fn flush_all(files: &Receiver<DiskFile>) -> io::Result<()> {
     let mut outcome = Ok(());
     for file in files {
-        let flushed = file.sync_data();
+        let flushed = file.flush();
         outcome = outcome.and(flushed);
     }
     outcome

@@ -12,12 +12,12 @@
 //! known_peers     keys of hosts that were dialled without one
 //! ```
 
-use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use lavant_proto::ids::{ContentKey, Root};
+
+use super::disk::Disk;
 
 /// How the names of manifests in `incoming/` begin.
 const INCOMING_MANIFEST: &str = "manifest-";
@@ -123,7 +123,7 @@ impl Layout {
     }
 
     /// Makes the folders. Those below `segments` are few, because an empty one takes a block.
-    pub(super) fn create(&self) -> io::Result<()> {
+    pub(super) fn create(&self, disk: &Disk) -> io::Result<()> {
         let folders = [
             self.segments(),
             self.incoming(),
@@ -132,35 +132,19 @@ impl Layout {
             self.pins(),
         ];
         for folder in folders {
-            new_folder(&folder)?;
+            disk.files.make_folder(&folder)?;
         }
         for digit in 0..16 {
-            new_folder(&self.segments().join(format!("{digit:x}")))?;
+            let folder = self.segments().join(format!("{digit:x}"));
+            disk.files.make_folder(&folder)?;
         }
-        sync_folder(&self.segments())?;
-        sync_folder(&self.root)
+        disk.files.flush_folder(&self.segments())?;
+        disk.files.flush_folder(&self.root)
     }
 }
 
-/// Makes a folder, with those above it, that only its owner can look into, unless it is there.
-pub(super) fn new_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// Makes a file that only its owner can read; one that is there becomes empty.
-pub(super) fn new_file(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    let made = options.write(true).create(true).truncate(true).mode(0o600);
-    made.open(path)
-}
-
 /// The mode of a folder that others can look into.
-pub(super) fn exposed(folder: &Path) -> Option<u32> {
-    let mode = fs::metadata(folder).ok()?.permissions().mode() & 0o777;
+pub(super) fn exposed(disk: &Disk, folder: &Path) -> Option<u32> {
+    let mode = disk.files.facts(folder).ok()?.mode;
     (mode & 0o077 != 0).then_some(mode)
-}
-
-/// Makes the entries of a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }

@@ -5,8 +5,7 @@
 //! manifest's order: length of its row u8, row as in the index
 //! ```
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::Path;
 
 use lavant_proto::content::{Kind, Leaf, Manifest, SignedManifest, Verified};
@@ -14,7 +13,7 @@ use lavant_proto::ids::Signature;
 use lavant_proto::limits::MANIFEST_BYTES_MAX;
 use lavant_proto::time::Time;
 
-use super::layout;
+use super::disk::Disk;
 use super::publish::{content_from, record_of};
 use super::rows::{SegmentKey, SegmentRow};
 
@@ -25,7 +24,12 @@ pub(super) struct Stored {
 }
 
 /// Writes and flushes a manifest file. `rows` are its records, in its order.
-pub(super) fn write(path: &Path, signed: &SignedManifest, rows: &[SegmentRow]) -> io::Result<()> {
+pub(super) fn write(
+    disk: &Disk,
+    path: &Path,
+    signed: &SignedManifest,
+    rows: &[SegmentRow],
+) -> io::Result<()> {
     let manifest = signed.manifest.encode();
     let mut bytes = (manifest.len() as u32).to_le_bytes().to_vec();
     bytes.extend_from_slice(&manifest);
@@ -35,14 +39,12 @@ pub(super) fn write(path: &Path, signed: &SignedManifest, rows: &[SegmentRow]) -
         bytes.push(row.len() as u8);
         bytes.extend_from_slice(&row);
     }
-    let mut file = layout::new_file(path)?;
-    file.write_all(&bytes)?;
-    file.sync_all()
+    disk.write(path, &bytes)
 }
 
 /// Reads a manifest file; `None` when it is torn or its signature does not fit.
-pub(super) fn read(path: &Path) -> Option<Stored> {
-    let bytes = fs::read(path).ok()?;
+pub(super) fn read(disk: &Disk, path: &Path) -> Option<Stored> {
+    let bytes = disk.read(path).ok()?;
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (manifest, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     let (signature, mut rest) = rest.split_first_chunk::<64>()?;
@@ -64,18 +66,18 @@ pub(super) fn read(path: &Path) -> Option<Stored> {
 }
 
 /// Reads the manifest and its signature alone.
-pub(super) fn read_head(path: &Path) -> io::Result<(Vec<u8>, Signature)> {
-    let mut file = File::open(path)?;
+pub(super) fn read_head(disk: &Disk, path: &Path) -> io::Result<(Vec<u8>, Signature)> {
+    let file = disk.open(path)?;
     let mut length = [0; 4];
-    file.read_exact(&mut length)?;
+    file.read_exact_at(0, &mut length)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > MANIFEST_BYTES_MAX {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut manifest = vec![0; length];
-    file.read_exact(&mut manifest)?;
+    file.read_exact_at(4, &mut manifest)?;
     let mut signature = [0; 64];
-    file.read_exact(&mut signature)?;
+    file.read_exact_at(4 + manifest.len() as u64, &mut signature)?;
     Ok((manifest, Signature(signature)))
 }
 

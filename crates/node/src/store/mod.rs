@@ -319,8 +319,9 @@ impl Shared {
     /// Removes a payload's file; the next start removes it when this fails. Whether it is gone.
     fn forget(&self, root: &Root) -> bool {
         lock(&self.hot).remove(root);
-        let removed = std::fs::remove_file(self.settings.layout.payload(root));
-        removed.is_ok() || !self.settings.layout.payload(root).exists()
+        let Settings { disk, layout, .. } = &self.settings;
+        let path = layout.payload(root);
+        disk.files.remove(&path).is_ok() || !disk.exists(&path)
     }
 }
 

@@ -1,8 +1,6 @@
 //! Opening a store: the lock, the index, and what a stop in the middle left behind.
 
-use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
@@ -13,6 +11,7 @@ use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, Readable
 use tokio::sync::watch;
 
 use super::catalog::{Catalog, Content};
+use super::disk::{Access, Disk, DiskFile};
 use super::error::{OpenError, StoreError};
 use super::layout::{self, Layout};
 use super::partial::Partials;
@@ -57,34 +56,26 @@ impl Index {
 
 /// Keeps other processes out of the store for as long as it lives.
 pub(super) struct Lock {
-    _file: Option<File>,
+    _file: Option<DiskFile>,
 }
 
 impl Lock {
-    fn take(layout: &Layout) -> Result<Self, OpenError> {
+    fn take(disk: &Disk, layout: &Layout) -> Result<Self, OpenError> {
         let path = layout.lock();
-        let opened = File::options()
-            .create(true)
-            .mode(0o600)
-            .read(true)
-            .write(true)
-            .truncate(false)
-            .open(&path);
-        let file = opened.map_err(OpenError::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use(layout)),
-            Err(TryLockError::Error(error)) => return Err(OpenError::io(&path)(error)),
-        }
+        let taken = disk.files.lock(&path).map_err(OpenError::io(&path))?;
+        let Some(file) = taken else {
+            return Err(in_use(disk, layout));
+        };
         // For the message that another process shows; a full disk must not keep the store closed.
-        let _ = file.write_all_at(format!("{:<20}\n", std::process::id()).as_bytes(), 0);
+        let _ = file.write_all_at(0, format!("{:<20}\n", std::process::id()).as_bytes());
         Ok(Self { _file: Some(file) })
     }
 }
 
 /// The error that names the process in the lock file.
-fn in_use(layout: &Layout) -> OpenError {
-    let pid = fs::read_to_string(layout.lock()).unwrap_or_default();
+fn in_use(disk: &Disk, layout: &Layout) -> OpenError {
+    let pid = disk.read(&layout.lock()).unwrap_or_default();
+    let pid = String::from_utf8_lossy(&pid);
     let pid = pid.trim();
     let pid = if pid.is_empty() { "unknown" } else { pid };
     OpenError::InUse {
@@ -117,7 +108,7 @@ impl Store {
     fn try_open(settings: Settings, key: SigningKey) -> Result<Self, OpenError> {
         let layout = settings.layout.clone();
         let mut warnings = Vec::new();
-        if let Some(mode) = layout::exposed(layout.root()) {
+        if let Some(mode) = layout::exposed(&settings.disk, layout.root()) {
             let folder = layout.root().display();
             warnings.push(format!(
                 "the store {folder} can be read by other users (mode {mode:o}); unless that is \
@@ -125,9 +116,9 @@ impl Store {
             ));
         }
         let standings = Arc::new(Standings::new(&settings, key.publisher()));
-        let (lock, writable) = match lock_for_writing(&layout) {
+        let (lock, writable) = match lock_for_writing(&settings.disk, &layout) {
             Ok(lock) => (lock, true),
-            Err(error) if is_refused(&error) && layout.index().exists() => {
+            Err(error) if is_refused(&error) && settings.disk.exists(&layout.index()) => {
                 warnings.push("the store is read-only: nothing can be added or removed".into());
                 (Lock { _file: None }, false)
             }
@@ -136,10 +127,10 @@ impl Store {
         let (index, catalog, used) = if writable {
             open_writable(&settings, &standings, &mut warnings)?
         } else {
-            open_read_only(&layout, &standings)?
+            open_read_only(&settings, &standings)?
         };
         let (partials, staged) = if writable {
-            Partials::take_up(&layout, settings.clock.now())
+            Partials::take_up(&settings)
         } else {
             (Partials::default(), 0)
         };
@@ -171,10 +162,11 @@ impl Store {
     }
 }
 
-fn lock_for_writing(layout: &Layout) -> Result<Lock, OpenError> {
-    layout::new_folder(layout.root()).map_err(OpenError::io(layout.root()))?;
-    let lock = Lock::take(layout)?;
-    layout.create().map_err(OpenError::io(layout.root()))?;
+fn lock_for_writing(disk: &Disk, layout: &Layout) -> Result<Lock, OpenError> {
+    let failed = || OpenError::io(layout.root());
+    disk.files.make_folder(layout.root()).map_err(failed())?;
+    let lock = Lock::take(disk, layout)?;
+    layout.create(disk).map_err(failed())?;
     Ok(lock)
 }
 
@@ -185,12 +177,14 @@ fn is_refused(error: &OpenError) -> bool {
 }
 
 fn open_read_only(
-    layout: &Layout,
+    settings: &Settings,
     standings: &Arc<Standings>,
 ) -> Result<(Index, Catalog, u64), OpenError> {
+    let layout = &settings.layout;
     let damaged = || OpenError::CorruptReadOnly(layout.root().to_owned());
     let opened = guarded(|| {
-        let index = Index::ReadOnly(ReadOnlyDatabase::open(layout.index()).map_err(fault_of)?);
+        let opened = settings.disk.files.index_to_read(&layout.index());
+        let index = Index::ReadOnly(opened.map_err(fault_of)?);
         if !has_format(&index)? {
             return Err(IndexFault::Damaged("it holds nothing".into()));
         }
@@ -199,7 +193,7 @@ fn open_read_only(
     match opened {
         Ok(((catalog, used), index)) => Ok((index, catalog, used)),
         Err(IndexFault::Damaged(_)) => Err(damaged()),
-        Err(other) => Err(other.into_error(layout)),
+        Err(other) => Err(other.into_error(settings)),
     }
 }
 
@@ -209,7 +203,7 @@ fn open_writable(
     warnings: &mut Vec<String>,
 ) -> Result<(Index, Catalog, u64), OpenError> {
     let layout = &settings.layout;
-    let existed = layout.index().exists();
+    let existed = settings.disk.exists(&layout.index());
     let failed = |error: StoreError| OpenError::Index(error.to_string());
     let opened = guarded(|| {
         let mut index = open_index(settings)?;
@@ -229,18 +223,20 @@ fn open_writable(
                 return Ok((index, catalog, used));
             }
             let loaded = load(&index, standings);
-            let (catalog, used) = loaded.map_err(|fault| fault.into_error(layout))?;
+            let (catalog, used) = loaded.map_err(|fault| fault.into_error(settings))?;
             Ok((index, catalog, used))
         }
         Ok((None, index)) => rebuilt((settings, standings), index, "was missing", warnings),
         Err(IndexFault::Damaged(reason)) => {
             tracing::warn!(reason, "the index of the store is damaged");
             let path = layout.index();
-            fs::rename(&path, path.with_extension("damaged")).map_err(OpenError::io(&path))?;
-            let index = open_index(settings).map_err(|fault| fault.into_error(layout))?;
+            let aside = path.with_extension("damaged");
+            let moved = settings.disk.files.rename(&path, &aside);
+            moved.map_err(OpenError::io(&path))?;
+            let index = open_index(settings).map_err(|fault| fault.into_error(settings))?;
             rebuilt((settings, standings), index, "was damaged", warnings)
         }
-        Err(other) => Err(other.into_error(layout)),
+        Err(other) => Err(other.into_error(settings)),
     }
 }
 
@@ -258,7 +254,7 @@ fn rebuilt(
         tracing::warn!("{text}");
         warnings.push(text);
     }
-    let loaded = load(&index, standings).map_err(|fault| fault.into_error(&settings.layout));
+    let loaded = load(&index, standings).map_err(|fault| fault.into_error(settings));
     loaded.map(|(catalog, used)| (index, catalog, used))
 }
 
@@ -276,7 +272,8 @@ pub(super) enum IndexFault {
 }
 
 impl IndexFault {
-    fn into_error(self, layout: &Layout) -> OpenError {
+    fn into_error(self, settings: &Settings) -> OpenError {
+        let layout = &settings.layout;
         match self {
             Self::Io(source) => OpenError::Io {
                 path: layout.index(),
@@ -286,7 +283,7 @@ impl IndexFault {
                 path: layout.root().to_owned(),
                 reason,
             },
-            Self::InUse => in_use(layout),
+            Self::InUse => in_use(&settings.disk, layout),
             Self::Damaged(reason) => OpenError::Index(reason),
         }
     }
@@ -332,15 +329,15 @@ fn open_index(settings: &Settings) -> Result<Index, IndexFault> {
     builder.set_cache_size(usize::try_from(settings.index_memory).unwrap_or(usize::MAX));
     let path = settings.layout.index();
     // An empty file is a new index, and only its owner can read this one.
-    let mut options = File::options();
-    options.append(true).create_new(true).mode(0o600);
-    match options.open(&path) {
+    let files = &settings.disk.files;
+    match files.open(&path, Access::New) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(IndexFault::Io(error));
         }
         _ => {}
     }
-    Ok(Index::Writable(builder.create(path).map_err(fault_of)?))
+    let opened = files.index(&path, &builder).map_err(fault_of)?;
+    Ok(Index::Writable(opened))
 }
 
 /// Checks the hash of every page.

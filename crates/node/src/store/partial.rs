@@ -6,9 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
@@ -19,15 +17,15 @@ use lavant_proto::limits::SEGMENT_BYTES_MAX;
 use lavant_proto::time::Time;
 use lavant_proto::verify::{HaveRanges, VerifiedFrame, group_count, outboard_length, valid_groups};
 
+use super::disk::{Access, DiskFile, OpenFile};
 use super::error::StoreError;
 use super::insert::check_date;
 use super::layout::Layout;
 use super::pieces::{PastCache, Pieces};
-use super::recover::files_below;
 use super::room::Claim;
 use super::slot::{Entry, IDLE_MAX, Slot};
 use super::stage::{Stage, bytes_of, stalest};
-use super::{Clock, Shared, Store, lock, payload};
+use super::{Clock, Settings, Shared, Store, lock, payload};
 
 /// Most partial payloads at a time; the one that waits for the longest time gives way.
 const PARTIALS_MAX: usize = 4096;
@@ -38,7 +36,7 @@ pub(super) type Key = (Root, u64);
 /// share it.
 pub struct Partial {
     key: Key,
-    file: File,
+    file: DiskFile,
     slot: Arc<Slot>,
     clock: Clock,
     past_cache: Arc<PastCache>,
@@ -63,20 +61,22 @@ impl Default for Partials {
 impl Partials {
     /// Takes up the files of the last process; what is no partial payload's or too old goes.
     /// Returns the bytes that they take, too.
-    pub(super) fn take_up(layout: &Layout, now: Time) -> (Self, u64) {
+    pub(super) fn take_up(settings: &Settings) -> (Self, u64) {
+        let Settings { disk, layout, .. } = settings;
+        let now = settings.clock.now();
         let mut found = Vec::new();
-        for path in files_below(&layout.partials()) {
-            let size = fs::metadata(&path).map(|data| (modified(&data), data.blocks() * 512));
-            match (named(&path), size) {
-                (Some(key), Ok((touched, bytes))) if now.since(touched) < IDLE_MAX => {
-                    found.push((touched, key, bytes.min(payload::disk_bytes(key.1))));
+        for path in disk.files_below(&layout.partials()) {
+            match (named(&path), disk.files.facts(&path)) {
+                (Some(key), Ok(facts)) if now.since(facts.modified) < IDLE_MAX => {
+                    let bytes = facts.taken.min(payload::disk_bytes(key.1));
+                    found.push((facts.modified, key, bytes));
                 }
-                _ => drop(fs::remove_file(path)),
+                _ => drop(disk.files.remove(&path)),
             }
         }
         found.sort_unstable_by_key(|(touched, ..)| std::cmp::Reverse(*touched));
         for (_, (root, length), _) in found.drain(found.len().min(PARTIALS_MAX)..) {
-            let _ = fs::remove_file(layout.partial(&root, length));
+            let _ = disk.files.remove(&layout.partial(&root, length));
         }
         let bytes = found.iter().map(|(.., bytes)| bytes).sum();
         let entries = found.into_iter().map(|(touched, key, bytes)| {
@@ -88,12 +88,6 @@ impl Partials {
         *lock(&partials.entries) = entries.collect();
         (partials, bytes)
     }
-}
-
-fn modified(data: &fs::Metadata) -> Time {
-    let since = data.modified().ok();
-    let since = since.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    since.map_or(Time(0), |since| Time(0).after(since))
 }
 
 /// What the name of a partial payload's file says.
@@ -164,7 +158,7 @@ impl Partial {
         }
         // What is watched while it comes will be read at once.
         let on_demand = self.slot.claim().priority == Priority::Vod;
-        let mut pieces = Pieces::new(&self.file, on_demand.then_some(&*self.past_cache));
+        let mut pieces = Pieces::new(&*self.file, on_demand.then_some(&*self.past_cache));
         for frame in &fresh {
             pieces.add(frame.offset(), frame.leaf())?;
         }
@@ -192,9 +186,9 @@ impl Partial {
             return Ok(());
         }
         let end = payload::disk_bytes(self.key.1);
-        self.file.set_len(end)?;
-        self.file.write_all_at(footer, end)?;
-        self.file.sync_data()?;
+        self.file.set_length(end)?;
+        self.file.write_all_at(end, footer)?;
+        self.file.flush()?;
         held.sealed = true;
         Ok(())
     }
@@ -220,7 +214,7 @@ impl Partial {
         self.slot.count(&mut held, |reserved| reserved + taken);
     }
 
-    pub(super) const fn file(&self) -> &File {
+    pub(super) const fn file(&self) -> &DiskFile {
         &self.file
     }
 }
@@ -342,23 +336,19 @@ impl Store {
             let lacking = payload::disk_bytes(key.1).saturating_sub(held.reserved);
             self.check_room(lacking, slot.claim())?;
         }
-        let path = self.settings().layout.partial(&key.0, key.1);
-        let file = File::options()
-            .create(make)
-            .mode(0o600)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(unopened)?;
-        let size = file.metadata().map_err(unopened)?.len();
+        let Settings { disk, layout, .. } = self.settings();
+        let path = layout.partial(&key.0, key.1);
+        let file = disk.files.open(&path, Access::Change { make });
+        let file = file.map_err(unopened)?;
+        let size = file.facts().map_err(unopened)?.length;
         if size < payload::disk_bytes(key.1) {
-            file.set_len(payload::disk_bytes(key.1)).map_err(unopened)?;
+            let lengthened = file.set_length(payload::disk_bytes(key.1));
+            lengthened.map_err(unopened)?;
         }
         if held.have.is_none() {
             held.have = Some(match size {
                 0 => HaveRanges::new(),
-                _ => look_through(&file, key),
+                _ => look_through(&*file, key),
             });
         }
         let partial = Arc::new(Partial {
@@ -388,7 +378,8 @@ impl Store {
             Some((slot, None)) => {
                 let opened = self.open_partial(key, &slot, false);
                 drop(slot);
-                let gone = !self.settings().layout.partial(&key.0, key.1).exists();
+                let Settings { disk, layout, .. } = self.settings();
+                let gone = !disk.exists(&layout.partial(&key.0, key.1));
                 if opened.is_err() && gone {
                     self.forget_partial(key);
                     return Ok(None);
@@ -456,7 +447,7 @@ impl Store {
                 continue;
             };
             let mut held = lock(&partial.slot.held);
-            let valid = look_through(&partial.file, key);
+            let valid = look_through(&*partial.file, key);
             damaged |= held.have.as_ref() != Some(&valid);
             held.have = Some(valid);
         }
@@ -474,7 +465,8 @@ impl Shared {
     /// Removes an entry with its file.
     fn remove_partial(&self, partials: &mut BTreeMap<Key, Entry>, key: Key) -> Option<Arc<Slot>> {
         let entry = partials.remove(&key)?;
-        let _ = fs::remove_file(self.settings.layout.partial(&key.0, key.1));
+        let Settings { disk, layout, .. } = &self.settings;
+        let _ = disk.files.remove(&layout.partial(&key.0, key.1));
         Some(entry.slot)
     }
 
@@ -488,9 +480,9 @@ impl Shared {
     }
 }
 
-fn look_through(file: &File, (root, length): Key) -> HaveRanges {
+fn look_through(file: &dyn OpenFile, (root, length): Key) -> HaveRanges {
     let mut outboard = vec![0; usize::try_from(outboard_length(length)).unwrap_or(0)];
-    match file.read_exact_at(&mut outboard, length) {
+    match file.read_exact_at(length, &mut outboard) {
         Ok(()) => valid_groups(&file, &&outboard[..], &root, length),
         Err(_) => HaveRanges::new(),
     }

@@ -7,15 +7,16 @@
 //!
 //! The footer lets the index be made again from the files alone; integers are little-endian.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lavant_proto::content::{Proof, SegmentRecord};
 use lavant_proto::ids::{Root, Signature};
 use lavant_proto::limits::{RECORD_BYTES_MAX, SEGMENT_BYTES_MAX};
 use lavant_proto::verify::{self, Seal};
+
+use super::disk::{Access, Disk, DiskFile, FromStart, OpenFile};
 
 const MAGIC: &[u8; 7] = b"lavant1";
 const TRAILER_BYTES: u64 = 8 + 2 + 1 + MAGIC.len() as u64;
@@ -35,25 +36,22 @@ const PIECE: usize = 32 * 1024;
 
 /// A payload file that still lacks outboard and footer. Dropped before it is finished, it is
 /// removed.
-pub(super) struct Draft {
-    file: File,
+pub(super) struct Draft<'a> {
+    disk: &'a Disk,
+    file: DiskFile,
     path: PathBuf,
     length: u64,
     seal: Seal,
     finished: bool,
 }
 
-impl Draft {
+impl<'a> Draft<'a> {
     /// Writes a payload to a new file and hashes it on the way.
-    pub(super) fn write(path: &Path, payload: &[u8]) -> io::Result<Self> {
-        let file = File::options()
-            .write(true)
-            .read(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+    pub(super) fn write(disk: &'a Disk, path: &Path, payload: &[u8]) -> io::Result<Self> {
+        let file = disk.files.open(path, Access::New)?;
         let length = payload.len() as u64;
         let mut draft = Self {
+            disk,
             file,
             path: path.to_owned(),
             length,
@@ -64,7 +62,8 @@ impl Draft {
             finished: false,
         };
         let pieces = WrittenPieces {
-            file: &draft.file,
+            file: &*draft.file,
+            at: 0,
             unwritten: payload,
             written: &[],
         };
@@ -77,28 +76,30 @@ impl Draft {
         self.seal.root
     }
 
-    /// Completes the file. It is not durable before [`File::sync_data`].
-    pub(super) fn finish(mut self, record: &SegmentRecord, proof: &Proof) -> io::Result<File> {
+    /// Completes the file. It is not durable before it is flushed.
+    pub(super) fn finish(mut self, record: &SegmentRecord, proof: &Proof) -> io::Result<DiskFile> {
         let footer = footer_bytes(self.length, record, proof);
-        self.file.write_all(&self.seal.outboard)?;
-        self.file.write_all(&footer)?;
-        let file = self.file.try_clone()?;
+        let outboard = &self.seal.outboard;
+        self.file.write_all_at(self.length, outboard)?;
+        let end = self.length + outboard.len() as u64;
+        self.file.write_all_at(end, &footer)?;
         self.finished = true;
-        Ok(file)
+        Ok(Arc::clone(&self.file))
     }
 }
 
-impl Drop for Draft {
+impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            let _ = fs::remove_file(&self.path);
+            let _ = self.disk.files.remove(&self.path);
         }
     }
 }
 
 /// Gives out a payload for hashing; each piece is written to the file before.
 struct WrittenPieces<'a> {
-    file: &'a File,
+    file: &'a dyn OpenFile,
+    at: u64,
     unwritten: &'a [u8],
     written: &'a [u8],
 }
@@ -107,7 +108,8 @@ impl Read for WrittenPieces<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.written.is_empty() {
             let (piece, rest) = self.unwritten.split_at(self.unwritten.len().min(PIECE));
-            self.file.write_all(piece)?;
+            self.file.write_all_at(self.at, piece)?;
+            self.at += piece.len() as u64;
             (self.written, self.unwritten) = (piece, rest);
         }
         self.written.read(buffer)
@@ -131,13 +133,13 @@ pub(super) fn footer_bytes(length: u64, record: &SegmentRecord, proof: &Proof) -
 }
 
 /// Reads and checks the footer; `None` when the file is torn or of something else.
-pub(super) fn read_footer(file: &mut File) -> io::Result<Option<Footer>> {
-    let size = file.metadata()?.len();
+pub(super) fn read_footer(file: &dyn OpenFile) -> io::Result<Option<Footer>> {
+    let size = file.facts()?.length;
     let Some(trailer_at) = size.checked_sub(TRAILER_BYTES) else {
         return Ok(None);
     };
     let mut trailer = [0; TRAILER_BYTES as usize];
-    file.read_exact_at(&mut trailer, trailer_at)?;
+    file.read_exact_at(trailer_at, &mut trailer)?;
     let (numbers, magic) = trailer.split_at(11);
     if magic != MAGIC {
         return Ok(None);
@@ -155,7 +157,7 @@ pub(super) fn read_footer(file: &mut File) -> io::Result<Option<Footer>> {
         return Ok(None);
     }
     let mut rest = vec![0; (record_length + signature_length) as usize];
-    file.read_exact_at(&mut rest, record_at)?;
+    file.read_exact_at(record_at, &mut rest)?;
     let signature = match rest.split_off(record_length as usize).try_into() {
         Ok(bytes) => Some(Signature(bytes)),
         Err(_) if signature_length == 0 => None,
@@ -169,10 +171,9 @@ pub(super) fn read_footer(file: &mut File) -> io::Result<Option<Footer>> {
 }
 
 /// Hashes the payload again; whether it still is what `root` names.
-pub(super) fn is_intact(file: &mut File, root: &Root, length: u64) -> io::Result<bool> {
-    file.seek(SeekFrom::Start(0))?;
+pub(super) fn is_intact(file: &dyn OpenFile, root: &Root, length: u64) -> io::Result<bool> {
     match verify::seal_reader(
-        io::BufReader::with_capacity(256 * 1024, file.take(length)),
+        io::BufReader::with_capacity(256 * 1024, FromStart::new(file).take(length)),
         length,
     ) {
         Ok(seal) => Ok(seal.root == *root),

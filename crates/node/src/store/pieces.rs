@@ -1,10 +1,9 @@
 //! Writing and reading pieces of a file that stand next to each other at once.
 
-use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::io::Errno;
+use super::disk::OpenFile;
 
 /// Most pieces that are written or read at once; the system takes 1024.
 const PIECES_MAX: usize = 512;
@@ -31,7 +30,7 @@ impl PastCache {
 
 /// Gathers bytes that stand next to each other in a file, so that they are written at once.
 pub(super) struct Pieces<'a> {
-    file: &'a File,
+    file: &'a dyn OpenFile,
     at: u64,
     length: u64,
     pieces: Vec<IoSlice<'a>>,
@@ -40,7 +39,7 @@ pub(super) struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     /// With `past`, runs that are long enough for the disk are written past the page cache.
-    pub(super) const fn new(file: &'a File, past: Option<&'a PastCache>) -> Self {
+    pub(super) const fn new(file: &'a dyn OpenFile, past: Option<&'a PastCache>) -> Self {
         Self {
             file,
             at: 0,
@@ -63,22 +62,23 @@ impl<'a> Pieces<'a> {
 
     /// Writes what was added.
     pub(super) fn write(&mut self) -> io::Result<()> {
+        use io::ErrorKind::{Interrupted, InvalidInput, Unsupported};
         let mut pieces = &mut self.pieces[..];
         let mut at = self.at;
         let past = self.past.filter(|_| self.length >= PAST_MIN);
         while !pieces.is_empty() {
             let outcome = match past.filter(|past| past.is_known()) {
-                Some(past) => match write_past(self.file, pieces, at) {
-                    Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                Some(past) => match self.file.write_past_cache(pieces, at) {
+                    Err(error) if matches!(error.kind(), Unsupported | InvalidInput) => {
                         past.0.store(false, Ordering::Relaxed);
                         continue;
                     }
                     other => other,
                 },
-                None => rustix::io::pwritev(self.file, &pieces[..few(pieces)], at),
+                None => self.file.write_pieces(&pieces[..few(pieces)], at),
             };
             let written = match outcome {
-                Err(Errno::INTR) => continue,
+                Err(error) if error.kind() == Interrupted => continue,
                 other => other?,
             };
             if written == 0 {
@@ -104,29 +104,16 @@ fn few(pieces: &[IoSlice<'_>]) -> usize {
     pieces.iter().take_while(fits).count().max(1)
 }
 
-/// Writes what goes to the disk at once and then leaves the page cache, unless somebody reads it
-/// meanwhile: `RWF_DONTCACHE` of Linux 6.14.
-#[cfg(target_os = "linux")]
-fn write_past(file: &File, pieces: &[IoSlice<'_>], at: u64) -> rustix::io::Result<usize> {
-    let flags = rustix::io::ReadWriteFlags::from_bits_retain(0x80);
-    rustix::io::pwritev2(file, pieces, at, flags)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn write_past(_: &File, _: &[IoSlice<'_>], _: u64) -> rustix::io::Result<usize> {
-    Err(Errno::NOSYS)
-}
-
 /// Fills pieces with the bytes of a file from `at` on; fails when it ends before.
 pub(super) fn read_pieces(
-    file: &File,
+    file: &dyn OpenFile,
     mut at: u64,
     mut pieces: &mut [IoSliceMut<'_>],
 ) -> io::Result<()> {
     while !pieces.is_empty() {
         let some = pieces.len().min(PIECES_MAX);
-        let read = match rustix::io::preadv(file, &mut pieces[..some], at) {
-            Err(Errno::INTR) => continue,
+        let read = match file.read_pieces(&mut pieces[..some], at) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             other => other?,
         };
         if read == 0 && pieces.iter().any(|piece| !piece.is_empty()) {

@@ -5,14 +5,17 @@
 //! between leaves both, and the next start knows by the index which one to keep.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::layout::{self, Layout};
+use super::Settings;
+use super::disk::Files;
 
 /// Files that have their places, for a commit that is about to come.
-pub(super) struct Placed(Vec<(PathBuf, PathBuf, How)>);
+pub(super) struct Placed<'a> {
+    settings: &'a Settings,
+    files: Vec<(PathBuf, PathBuf, How)>,
+}
 
 /// How a file got its place.
 enum How {
@@ -24,11 +27,17 @@ enum How {
     Waits,
 }
 
-impl Placed {
+impl<'a> Placed<'a> {
     /// Places the files (place -> file) durably: all of them or, on an error, none.
-    pub(super) fn new(layout: &Layout, moves: BTreeMap<PathBuf, PathBuf>) -> io::Result<Self> {
-        let mut placed = Self(Vec::new());
-        match placed.fill(layout, moves) {
+    pub(super) fn new(
+        settings: &'a Settings,
+        moves: BTreeMap<PathBuf, PathBuf>,
+    ) -> io::Result<Self> {
+        let mut placed = Self {
+            settings,
+            files: Vec::new(),
+        };
+        match placed.fill(moves) {
             Ok(()) => Ok(placed),
             Err(error) => {
                 placed.undo();
@@ -37,31 +46,33 @@ impl Placed {
         }
     }
 
-    fn fill(&mut self, layout: &Layout, moves: BTreeMap<PathBuf, PathBuf>) -> io::Result<()> {
+    fn fill(&mut self, moves: BTreeMap<PathBuf, PathBuf>) -> io::Result<()> {
+        let files = &*self.settings.disk.files;
         let mut folders = Vec::new();
         for (place, file) in moves {
-            let how = put(&file, &place)?;
+            let how = put(files, &file, &place)?;
             folders.push(match how {
-                How::Waits => layout.incoming(),
+                How::Waits => self.settings.layout.incoming(),
                 How::Linked | How::Renamed => {
                     place.parent().map(Path::to_owned).unwrap_or_default()
                 }
             });
-            self.0.push((file, place, how));
+            self.files.push((file, place, how));
         }
         folders.sort_unstable();
         folders.dedup();
         folders
             .iter()
-            .try_for_each(|folder| layout::sync_folder(folder))
+            .try_for_each(|folder| files.flush_folder(folder))
     }
 
     /// The commit failed: the files are incoming ones again.
     pub(super) fn undo(self) {
-        for (file, place, how) in self.0 {
+        let files = &self.settings.disk.files;
+        for (file, place, how) in self.files {
             let undone = match how {
-                How::Linked => fs::remove_file(&place),
-                How::Renamed => fs::rename(&place, &file),
+                How::Linked => files.remove(&place),
+                How::Renamed => files.rename(&place, &file),
                 How::Waits => Ok(()),
             };
             if let Err(error) = undone {
@@ -72,11 +83,12 @@ impl Placed {
 
     /// The commit succeeded. What fails here, the next start does.
     pub(super) fn settle(self) {
-        for (file, place, how) in self.0 {
+        let files = &self.settings.disk.files;
+        for (file, place, how) in self.files {
             let settled = match how {
-                How::Linked => fs::remove_file(&file),
+                How::Linked => files.remove(&file),
                 How::Renamed => Ok(()),
-                How::Waits => fs::rename(&file, &place),
+                How::Waits => files.rename(&file, &place),
             };
             if let Err(error) = settled {
                 tracing::warn!(%error, file = %file.display(), "a file stays until the next start");
@@ -85,15 +97,16 @@ impl Placed {
     }
 }
 
-fn put(file: &Path, place: &Path) -> io::Result<How> {
-    let linked = fs::hard_link(file, place);
+fn put(files: &dyn Files, file: &Path, place: &Path) -> io::Result<How> {
+    let linked = files.link(file, place);
     match linked.as_ref().map_err(io::Error::kind) {
         Ok(()) => Ok(How::Linked),
         Err(io::ErrorKind::AlreadyExists) => Ok(How::Waits),
         Err(io::ErrorKind::NotFound) => {
-            place.parent().map_or(Ok(()), layout::new_folder)?;
-            fs::hard_link(file, place).map(|()| How::Linked)
+            let folder = place.parent();
+            folder.map_or(Ok(()), |folder| files.make_folder(folder))?;
+            files.link(file, place).map(|()| How::Linked)
         }
-        Err(_) => fs::rename(file, place).map(|()| How::Renamed),
+        Err(_) => files.rename(file, place).map(|()| How::Renamed),
     }
 }

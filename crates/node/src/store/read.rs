@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,10 +13,11 @@ use redb::ReadOnlyTable;
 
 use super::admit::note_removal;
 use super::catalog::Content;
+use super::disk::OpenFile;
 use super::error::StoreError;
 use super::publish::record_of;
 use super::rows::{SEGMENTS, SegmentKey, SegmentRow, VERSIONS, version_key};
-use super::{Store, expire, lock, manifest};
+use super::{Settings, Store, expire, lock, manifest};
 
 /// A segment that is known, and how to get its bytes.
 #[derive(Clone, Debug)]
@@ -42,7 +42,8 @@ impl PayloadFile {
     /// Reads a range that lies inside the payload.
     pub fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
         let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, offset)?;
+        let file: &dyn OpenFile = &*self.file;
+        file.read_exact_at(offset, &mut bytes)?;
         Ok(bytes.into())
     }
 }
@@ -202,14 +203,16 @@ impl Store {
     /// The manifest of a finished content, with signature and leaves, verified again.
     #[must_use]
     pub fn manifest(&self, content: &Content) -> Option<Verified<SignedManifest>> {
-        let stored = manifest::read(&self.settings().layout.manifest(content.no))?;
+        let Settings { disk, layout, .. } = self.settings();
+        let stored = manifest::read(disk, &layout.manifest(content.no))?;
         (stored.signed.manifest.content == content.key).then_some(stored.signed)
     }
 
     /// The manifest of a finished content, encoded, and its signature; its records are not read.
     #[must_use]
     pub fn manifest_head(&self, content: &Content) -> Option<(Vec<u8>, Signature)> {
-        manifest::read_head(&self.settings().layout.manifest(content.no)).ok()
+        let Settings { disk, layout, .. } = self.settings();
+        manifest::read_head(disk, &layout.manifest(content.no)).ok()
     }
 
     /// A payload that is in memory.
@@ -224,13 +227,11 @@ impl Store {
         let root = segment.row.root;
         let length = segment.row.length;
         let path = self.settings().layout.payload(&root);
-        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let opened = self.settings().disk.open(&path);
+        let opened = opened.and_then(|file| Ok((file.facts()?.length, file.to_system()?)));
         match opened {
             Ok((size, file)) if size >= length + verify::outboard_length(length) => {
-                Ok(PayloadFile {
-                    file: Arc::new(file),
-                    length,
-                })
+                Ok(PayloadFile { file, length })
             }
             Ok(_) => Err(self.torn(segment.key, root, "its file is torn")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +20,6 @@ use super::manifest::{self, Stored};
 use super::open::Index;
 use super::publish::{content_from, mark_superseded};
 use super::queues::MADE_FOR;
-use super::recover::files_below;
 use super::rows::{STORE_FORMAT, SegmentKey, SegmentRow};
 use super::standing::Standings;
 use super::tx::Tx;
@@ -75,14 +73,13 @@ pub(super) fn rebuild(
     index: &Index,
     standings: &Arc<Standings>,
 ) -> Result<Report, StoreError> {
-    let layout = &settings.layout;
     let mut report = Report::default();
     let mut payloads = Vec::new();
     for path in payload_files(settings)
         .into_iter()
-        .chain(incoming_payloads(layout))
+        .chain(incoming_payloads(settings))
     {
-        match read_payload(layout, path) {
+        match read_payload(settings, path) {
             Some(payload) => payloads.push(payload),
             None => report.unusable += 1,
         }
@@ -91,30 +88,31 @@ pub(super) fn rebuild(
     let mut found = finished_contents(settings, &roots);
     report.unusable += add_growing(&mut found, &payloads);
     found.retain(|_, found| found.content.segment_count() > 0);
-    let pins = read_pins(layout);
+    let pins = read_pins(settings);
     for (key, found) in &mut found {
         found.content.pinned = pins.contains(&pin_line(key));
     }
     supersede_older(&mut found, settings.clock.now());
-    place_files(layout, &found, &payloads)?;
+    place_files(settings, &found, &payloads)?;
     write((settings, standings), index, found, report)
 }
 
 /// All files below `segments/`.
 pub(super) fn payload_files(settings: &Settings) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    if let Ok(folders) = fs::read_dir(settings.layout.segments()) {
-        for folder in folders.flatten() {
-            files.extend(files_below(&folder.path()));
-        }
+    let disk = &settings.disk;
+    let folders = disk.files.list(&settings.layout.segments());
+    for folder in folders.unwrap_or_default() {
+        files.extend(disk.files_below(&folder));
     }
     files.sort_unstable();
     files
 }
 
 /// The payloads that were on their way in: an acknowledged one may not have been moved yet.
-fn incoming_payloads(layout: &Layout) -> impl Iterator<Item = PathBuf> + use<> {
-    let files = files_below(&layout.incoming()).into_iter();
+fn incoming_payloads(settings: &Settings) -> impl Iterator<Item = PathBuf> + use<> {
+    let files = settings.disk.files_below(&settings.layout.incoming());
+    let files = files.into_iter();
     files.filter(|path| Layout::incoming_manifest_no(path).is_none())
 }
 
@@ -126,14 +124,15 @@ pub(super) fn root_of_path(path: &Path) -> Option<Root> {
 }
 
 /// Reads a payload file, when its payload is intact and its signature, if any, good.
-fn read_payload(layout: &Layout, path: PathBuf) -> Option<Payload> {
-    let mut file = File::open(&path).ok()?;
-    let footer = payload::read_footer(&mut file).ok()??;
+fn read_payload(settings: &Settings, path: PathBuf) -> Option<Payload> {
+    let file = settings.disk.open(&path).ok()?;
+    let footer = payload::read_footer(&*file).ok()??;
     let claim = SegmentRecord::decode(&footer.record).ok()?;
     let record = claim.claim().clone();
-    let named = path.starts_with(layout.incoming()) || root_of_path(&path) == Some(record.root);
+    let incoming = settings.layout.incoming();
+    let named = path.starts_with(incoming) || root_of_path(&path) == Some(record.root);
     let fits = named && record.length == footer.length;
-    if !fits || !payload::is_intact(&mut file, &record.root, record.length).ok()? {
+    if !fits || !payload::is_intact(&*file, &record.root, record.length).ok()? {
         return None;
     }
     if let Some(signature) = &footer.signature {
@@ -147,19 +146,21 @@ fn read_payload(layout: &Layout, path: PathBuf) -> Option<Payload> {
 }
 
 fn finished_contents(settings: &Settings, roots: &BTreeSet<Root>) -> BTreeMap<ContentKey, Found> {
-    let layout = &settings.layout;
-    let places = files_below(&layout.manifests())
+    let (disk, layout) = (&settings.disk, &settings.layout);
+    let places = disk
+        .files_below(&layout.manifests())
         .into_iter()
         .filter_map(|path| {
             let no = u64::from_str_radix(path.file_name()?.to_str()?, 16).ok()?;
             Some((no, path))
         });
-    let incoming = files_below(&layout.incoming())
+    let incoming = disk
+        .files_below(&layout.incoming())
         .into_iter()
         .filter_map(|path| Some((Layout::incoming_manifest_no(&path)?, path)));
     let mut contents = BTreeMap::new();
     for (no, path) in places.chain(incoming) {
-        let Some(Stored { signed, rows }) = manifest::read(&path) else {
+        let Some(Stored { signed, rows }) = manifest::read(disk, &path) else {
             continue;
         };
         let now = settings.clock.now();
@@ -176,7 +177,7 @@ fn finished_contents(settings: &Settings, roots: &BTreeSet<Root>) -> BTreeMap<Co
             found.insert(place, row);
         }
         // One that was on its way in takes its place; the others are there already.
-        let _ = fs::rename(&path, layout.manifest(no));
+        let _ = disk.files.rename(&path, &layout.manifest(no));
         contents.insert(
             content.key.clone(),
             Found {
@@ -291,11 +292,11 @@ pub(super) fn pin_line(content: &ContentKey) -> String {
     format!("{publisher}/{content_id}/{version}")
 }
 
-fn read_pins(layout: &Layout) -> BTreeSet<String> {
-    let files = files_below(&layout.pins()).into_iter();
-    files
-        .filter_map(|path| Some(fs::read_to_string(path).ok()?.trim().to_owned()))
-        .collect()
+fn read_pins(settings: &Settings) -> BTreeSet<String> {
+    let disk = &settings.disk;
+    let files = disk.files_below(&settings.layout.pins()).into_iter();
+    let texts = files.filter_map(|path| String::from_utf8(disk.read(&path).ok()?).ok());
+    texts.map(|text| text.trim().to_owned()).collect()
 }
 
 fn supersede_older(found: &mut BTreeMap<ContentKey, Found>, now: Time) {
@@ -311,25 +312,25 @@ fn supersede_older(found: &mut BTreeMap<ContentKey, Found>, now: Time) {
 
 /// Moves incoming payloads that are used to their places, and removes the others.
 fn place_files(
-    layout: &Layout,
+    settings: &Settings,
     found: &BTreeMap<ContentKey, Found>,
     payloads: &[Payload],
 ) -> Result<(), StoreError> {
+    let Settings { disk, layout, .. } = settings;
     let used: BTreeSet<Root> = found
         .values()
         .flat_map(|found| found.rows.values().map(|row| row.root))
         .collect();
     for Payload { path, record, .. } in payloads {
         if path.starts_with(layout.incoming()) && used.contains(&record.root) {
-            fs::rename(path, layout.payload(&record.root))
-                .map_err(|error| StoreError::io("complete a segment", &error))?;
+            let placed = disk.files.rename(path, &layout.payload(&record.root));
+            placed.map_err(|error| StoreError::io("complete a segment", &error))?;
         }
     }
-    for path in files_below(&layout.incoming())
-        .into_iter()
-        .chain(files_below(&layout.partials()))
-    {
-        let _ = fs::remove_file(path);
+    for folder in [layout.incoming(), layout.partials()] {
+        for path in disk.files_below(&folder) {
+            let _ = disk.files.remove(&path);
+        }
     }
     Ok(())
 }

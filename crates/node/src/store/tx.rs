@@ -1,7 +1,6 @@
 //! One write transaction of the index, with the steps that all operations share.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +22,7 @@ use super::rows::{
     SegmentRow, VERSIONS, deadline_key, eviction_key, version_key,
 };
 use super::standing::Standings;
-use super::{Settings, Shared, layout, manifest, payload};
+use super::{Settings, Shared, manifest, payload};
 
 /// The open tables of a write transaction, and what is to be done once it is durable.
 pub(super) struct Tx<'t> {
@@ -311,12 +310,9 @@ impl<'t> Tx<'t> {
     pub(super) fn mark_pinned(&mut self, content: &Content) -> Result<(), StoreError> {
         let path = self.settings.layout.pin(&content.key);
         self.surplus.retain(|file| *file != path);
-        layout::new_file(&path)
-            .and_then(|mut file| {
-                file.write_all(pin_line(&content.key).as_bytes())?;
-                file.sync_all()
-            })
-            .map_err(|error| StoreError::io("write a pin", &error))
+        let line = pin_line(&content.key);
+        let written = self.settings.disk.write(&path, line.as_bytes());
+        written.map_err(|error| StoreError::io("write a pin", &error))
     }
 
     /// Removes a content with all of its segments. Returns how many segments and bytes went.
@@ -353,8 +349,8 @@ impl<'t> Tx<'t> {
         rows: &[SegmentRow],
     ) -> Result<(), StoreError> {
         let file = self.settings.layout.incoming_manifest(no);
-        manifest::write(&file, signed, rows)
-            .map_err(|error| StoreError::io("write a manifest", &error))?;
+        let written = manifest::write(&self.settings.disk, &file, signed, rows);
+        written.map_err(|error| StoreError::io("write a manifest", &error))?;
         self.moves.insert(self.settings.layout.manifest(no), file);
         Ok(())
     }

@@ -4,7 +4,6 @@
 //! flushed in the background while the next ones come, so that a commit waits for the last only.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -19,6 +18,7 @@ use lavant_proto::time::Time;
 
 use super::append::check_payload;
 use super::catalog::{Catalog, Content, State};
+use super::disk::DiskFile;
 use super::error::StoreError;
 use super::flush::Flusher;
 use super::insert::{INITS_MAX, check_date, like_this, refuse_look_alike};
@@ -374,7 +374,8 @@ impl Store {
         self.shared.drop_strangers(bytes, priority);
         self.reserve(payload::disk_bytes(length), priority)?;
         let path = self.incoming_file();
-        let draft = payload::Draft::write(&path, &segment.payload).map_err(unwritten)?;
+        let draft = payload::Draft::write(&self.settings().disk, &path, &segment.payload);
+        let draft = draft.map_err(unwritten)?;
         let root = draft.root();
         let record = {
             let uploads = lock(&self.uploads);
@@ -397,7 +398,7 @@ impl Store {
                 let _ = queue.send(file);
             }
             Err(error) => {
-                let _ = fs::remove_file(path);
+                let _ = self.settings().disk.files.remove(&path);
                 return Err(error);
             }
         }
@@ -411,7 +412,7 @@ impl Store {
         id: &str,
         place: Place,
         staged: StagedSegment,
-    ) -> Result<SyncSender<File>, StoreError> {
+    ) -> Result<SyncSender<DiskFile>, StoreError> {
         let mut uploads = lock(&self.uploads);
         let upload = uploads.get_mut(id)?;
         let queue = upload.flusher.queue()?;
@@ -422,7 +423,7 @@ impl Store {
             let bytes = payload::disk_bytes(old.record.length);
             upload.bytes -= bytes;
             self.shared.staged.fetch_sub(bytes, Ordering::AcqRel);
-            let _ = fs::remove_file(old.file);
+            let _ = self.settings().disk.files.remove(&old.file);
         }
         upload.touched = Instant::now();
         Ok(queue)
@@ -471,7 +472,7 @@ impl Store {
 
     pub(super) fn discard(&self, upload: Upload) {
         for segment in upload.segments.values() {
-            let _ = fs::remove_file(&segment.file);
+            let _ = self.settings().disk.files.remove(&segment.file);
         }
         self.shared.staged.fetch_sub(upload.bytes, Ordering::AcqRel);
         self.changed();

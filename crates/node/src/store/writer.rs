@@ -4,7 +4,6 @@
 //! one flush. Between operations the thread sleeps until the next segment expires.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -180,7 +179,7 @@ fn commit_batch(
         // The transaction made them itself, so nobody else removes them.
         Err(_) => manifests
             .iter()
-            .for_each(|file| drop(fs::remove_file(file))),
+            .for_each(|file| drop(shared.settings.disk.files.remove(file))),
     }
     committed
 }
@@ -191,7 +190,7 @@ fn commit(
     write: redb::WriteTransaction,
     moves: BTreeMap<PathBuf, PathBuf>,
 ) -> Result<(), StoreError> {
-    let placed = Placed::new(&shared.settings.layout, moves)
+    let placed = Placed::new(&shared.settings, moves)
         .map_err(|error| StoreError::io("put segments to their places", &error))?;
     match write.commit() {
         Ok(()) => {
@@ -234,7 +233,7 @@ fn settle(shared: &Shared, done: Done) -> Vec<Root> {
         lock(&shared.listeners).retain(|listener| listener.send(done.changes.clone()).is_ok());
     }
     for file in done.surplus {
-        let _ = fs::remove_file(file);
+        let _ = shared.settings.disk.files.remove(&file);
     }
     let mut unlinked = done.unlinks;
     unlinked.retain(|root| shared.forget(root));
