@@ -15,15 +15,18 @@ use super::payload;
 use super::rows::{SegmentKey, SegmentRow, deadline_key, split_deadline};
 use super::tx::{Tx, deadline};
 
-/// Most segments that expire in one commit, so that a commit stays short.
-const EXPIRE_MAX: usize = 1000;
+/// Most rows that go in one commit by themselves, so that a commit stays short.
+const ROWS_MAX: usize = 128;
 
-/// Drops what is past its deadline.
+/// Drops what is left of removed contents, and what is past its deadline. What is not done then,
+/// the next commit does.
 pub(super) fn expire_due(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    for _ in 0..EXPIRE_MAX {
-        if !expire_next(tx)? {
+    while tx.rows_gone < ROWS_MAX {
+        if !tx.clear_some()? && !expire_next(tx)? {
             break;
         }
+        // What expired was perhaps no row any more: it costs something all the same.
+        tx.rows_gone += 1;
     }
     Ok(())
 }
@@ -61,9 +64,8 @@ fn expire_one(
     mut row: SegmentRow,
 ) -> Result<(), StoreError> {
     if content.hold_until.is_some() {
-        let (segments, _) = tx.remove_content(content.no)?;
-        tx.dropped.expired += segments;
-        return Ok(());
+        tx.dropped.expired += content.segment_count();
+        return tx.remove_content(content.no);
     }
     tx.dequeue(&content, key, &row)?;
     if row.present {
@@ -76,8 +78,7 @@ fn expire_one(
     }
     advance(tx, &mut content, key.rendition_no)?;
     if content.segment_count() == 0 && content.expires <= tx.now {
-        tx.remove_content(content.no)?;
-        return Ok(());
+        return tx.remove_content(content.no);
     }
     tx.put_content(content)
 }
@@ -123,7 +124,7 @@ fn advance(tx: &mut Tx<'_>, content: &mut Content, rendition_no: u16) -> Result<
 
 /// Drops what is past its deadline, however much it is, when `incoming` bytes need the room.
 pub(super) fn expire_for_room(tx: &mut Tx<'_>, incoming: u64) -> Result<(), StoreError> {
-    while tx.lacks(incoming) && expire_next(tx)? {}
+    while tx.lacks(incoming) && (tx.clear_some()? || expire_next(tx)?) {}
     Ok(())
 }
 
@@ -146,8 +147,7 @@ pub(super) fn lose(tx: &mut Tx<'_>, key: SegmentKey, torn: bool) -> Result<(), S
     // A growing content keeps its place in the playlist until its last deadline.
     let gone = content.state == State::Finished && content.segment_count() == 0;
     if gone && !content.pinned {
-        tx.remove_content(content.no)?;
-        return Ok(());
+        return tx.remove_content(content.no);
     }
     tx.put_content(content)
 }

@@ -313,12 +313,8 @@ impl Store {
     pub fn remove(&self, content: &Content) -> Result<(u64, u64), StoreError> {
         let key = content.key.clone();
         self.write(move |tx| {
-            let all: Vec<Arc<Content>> = tx
-                .catalog
-                .all()
-                .filter(|c| c.key.publisher == key.publisher && c.key.content_id == key.content_id)
-                .cloned()
-                .collect();
+            let versions = tx.catalog.versions(&key.publisher, &key.content_id);
+            let all: Vec<Arc<Content>> = versions.cloned().collect();
             if all.is_empty() {
                 return Err(StoreError::NotFound(format!(
                     "content {:?}",
@@ -328,8 +324,9 @@ impl Store {
             let mut gone = (0, 0);
             for content in all {
                 note_removal(tx, &content)?;
-                let (segments, bytes) = tx.remove_content(content.no)?;
-                gone = (gone.0 + segments, gone.1 + bytes);
+                gone.0 += content.segment_count();
+                gone.1 += content.held_bytes;
+                tx.remove_content(content.no)?;
             }
             Ok(gone)
         })

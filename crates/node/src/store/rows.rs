@@ -28,6 +28,9 @@ pub(super) const PAYLOADS: TableDefinition<'_, &[u8], (u32, u64)> =
 /// Roots whose files are to be removed.
 pub(super) const GARBAGE: TableDefinition<'_, &[u8], ()> = TableDefinition::new("garbage");
 
+/// Content number -> JSON of a content that is removed while rows of it are left.
+pub(super) const LEFTOVERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("leftovers");
+
 /// Publisher and content_id -> highest version that ever was here, so that a removed version never
 /// comes back with other bytes: caches hold segments by version.
 pub(super) const VERSIONS: TableDefinition<'_, &[u8], u32> = TableDefinition::new("versions");

@@ -18,11 +18,14 @@ use super::partial::Partials;
 use super::rebuild::pin_line;
 use super::room::Limit;
 use super::rows::{
-    CONTENTS, DEADLINES, EVICTION, GARBAGE, META, PAYLOADS, REMOVALS, SEGMENTS, SegmentKey,
-    SegmentRow, VERSIONS, deadline_key, eviction_key, version_key,
+    CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, SEGMENTS,
+    SegmentKey, SegmentRow, VERSIONS, deadline_key, eviction_key, version_key,
 };
 use super::standing::Standings;
 use super::{Settings, Shared, manifest, payload};
+
+/// Rows of a removed content that go in one step: some milliseconds of work.
+const CLEAR_STEP: usize = 64;
 
 /// The open tables of a write transaction, and what is to be done once it is durable.
 pub(super) struct Tx<'t> {
@@ -35,6 +38,10 @@ pub(super) struct Tx<'t> {
     pub(super) garbage: Table<'t, &'static [u8], ()>,
     pub(super) versions: Table<'t, &'static [u8], u32>,
     pub(super) removals: Table<'t, &'static [u8], (u32, u64)>,
+    /// Contents that are removed and of which rows are left: see [`Tx::clear_some`].
+    leftovers: Table<'t, u64, &'static [u8]>,
+    /// How many rows went, of which a commit has no more than it takes in some milliseconds.
+    pub(super) rows_gone: usize,
     /// The catalogue as it will be.
     pub(super) catalog: Catalog,
     /// Bytes of all payload files as they will be.
@@ -117,6 +124,8 @@ impl<'t> Tx<'t> {
             garbage: write.open_table(GARBAGE)?,
             versions: write.open_table(VERSIONS)?,
             removals: write.open_table(REMOVALS)?,
+            leftovers: write.open_table(LEFTOVERS)?,
+            rows_gone: 0,
             catalog: Catalog::new(Arc::clone(standings)),
             used: 0,
             staged: 0,
@@ -315,19 +324,12 @@ impl<'t> Tx<'t> {
         written.map_err(|error| StoreError::io("write a pin", &error))
     }
 
-    /// Removes a content with all of its segments. Returns how many segments and bytes went.
-    pub(super) fn remove_content(&mut self, no: u64) -> Result<(u64, u64), StoreError> {
+    /// Removes a content with all of its segments, of which so many bytes have files. It is gone at
+    /// once for everybody; rows and files of a long one go with the next commits, so that nothing
+    /// waits for all of them.
+    pub(super) fn remove_content(&mut self, no: u64) -> Result<(), StoreError> {
         let content = self.content(no)?;
-        let before = self.used;
-        let mut count = 0;
-        for (key, row) in self.rows(no, None)? {
-            self.dequeue(&content, key, &row)?;
-            if row.present {
-                count += u64::from(key.kind == Kind::Media);
-                self.drop_payload(&row.root)?;
-            }
-            self.segments.remove(key.to_bytes().as_slice())?;
-        }
+        self.leftovers.insert(no, content.encode().as_slice())?;
         self.contents.remove(no)?;
         self.catalog.remove(no);
         self.changes.push(Change::Removed {
@@ -338,7 +340,49 @@ impl<'t> Tx<'t> {
         self.surplus.extend(self.moves.remove(&layout.manifest(no)));
         self.surplus
             .extend([layout.manifest(no), layout.pin(&content.key)]);
-        Ok((count, before.saturating_sub(self.used)))
+        self.clear(&content, CLEAR_STEP)
+    }
+
+    /// Takes away some of what is left of removed contents. Whether there was something.
+    pub(super) fn clear_some(&mut self) -> Result<bool, StoreError> {
+        let first = self.leftovers.first()?;
+        let first = first.map(|(no, row)| Content::decode(no.value(), row.value()));
+        let Some(content) = first.transpose()? else {
+            return Ok(false);
+        };
+        self.clear(&content, CLEAR_STEP)?;
+        Ok(true)
+    }
+
+    /// Whether something is left of removed contents.
+    pub(super) fn has_leftovers(&self) -> Result<bool, StoreError> {
+        Ok(self.leftovers.first()?.is_some())
+    }
+
+    /// Takes away rows of a removed content, at most so many.
+    fn clear(&mut self, content: &Content, most: usize) -> Result<(), StoreError> {
+        let range = SegmentKey::range(content.no, None);
+        let range = range.start().as_slice()..=range.end().as_slice();
+        let mut rows = Vec::new();
+        for entry in self.segments.range(range)?.take(most) {
+            let (key, row) = entry?;
+            rows.push((
+                SegmentKey::from_bytes(key.value())?,
+                SegmentRow::decode(row.value())?,
+            ));
+        }
+        for (key, row) in &rows {
+            self.dequeue(content, *key, row)?;
+            if row.present {
+                self.drop_payload(&row.root)?;
+            }
+            self.segments.remove(key.to_bytes().as_slice())?;
+        }
+        self.rows_gone += rows.len();
+        if rows.len() < most {
+            self.leftovers.remove(content.no)?;
+        }
+        Ok(())
     }
 
     /// Writes the manifest of a content that is finished with this transaction.

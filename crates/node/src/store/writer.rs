@@ -12,12 +12,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lavant_proto::ids::Root;
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata};
 use tokio::sync::oneshot;
 
 use super::error::StoreError;
 use super::place::Placed;
-use super::rows::{DEADLINES, split_deadline};
+use super::rows::{DEADLINES, LEFTOVERS, split_deadline};
 use super::tx::{Done, Tx};
 use super::{Shared, expire, lock};
 
@@ -242,7 +242,14 @@ fn settle(shared: &Shared, done: Done) -> Vec<Root> {
 
 fn time_to_next_deadline(shared: &Shared) -> Result<Duration, StoreError> {
     let index = shared.index.read().map_err(|_| StoreError::Closed)?;
-    let deadlines = index.begin_read()?.open_table(DEADLINES)?;
+    let read = index.begin_read()?;
+    match read.open_table(LEFTOVERS) {
+        Ok(leftovers) if !leftovers.is_empty()? => return Ok(Duration::ZERO),
+        // An index of an earlier version has none.
+        Ok(_) | Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let deadlines = read.open_table(DEADLINES)?;
     let Some((key, _)) = deadlines.first()? else {
         return Ok(SLEEP_MAX);
     };
@@ -252,6 +259,9 @@ fn time_to_next_deadline(shared: &Shared) -> Result<Duration, StoreError> {
 
 impl Tx<'_> {
     fn time_to_next_deadline(&self) -> Result<Duration, StoreError> {
+        if self.has_leftovers()? {
+            return Ok(Duration::ZERO);
+        }
         let Some((key, _)) = self.deadlines.first()? else {
             return Ok(SLEEP_MAX);
         };

@@ -321,6 +321,78 @@ fn removing_frees_the_disk_and_the_name() {
     assert!(bench.store().append(vod("film", 0)).unwrap());
 }
 
+/// Waits until nothing is left of what was removed.
+fn cleared(bench: &Bench, bytes: u64) {
+    let mut changes = bench.store().changes();
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let all = async {
+        changes
+            .wait_for(|_| bench.store().stats().bytes == bytes)
+            .await
+            .is_ok()
+    };
+    assert!(runtime.unwrap().block_on(all));
+}
+
+#[test]
+fn a_long_film_is_gone_at_once_and_its_files_go_bit_by_bit() {
+    let mut bench = Bench::new();
+    let long = |id: &str, sequence| NewSegment {
+        payload: Bytes::from(format!("{id} {sequence}")),
+        ..vod(id, sequence)
+    };
+    for id in ["film", "other"] {
+        for sequence in 0..400 {
+            bench.store().append(long(id, sequence)).unwrap();
+        }
+    }
+    let half = bench.store().stats().bytes / 2;
+    assert_eq!(bench.store().remove(&bench.content("film")).unwrap().0, 400);
+    // The first commit takes few of them, so that others do not wait.
+    assert!(bench.store().stats().bytes > half);
+    assert!(bench.find("film").is_none());
+    // The end of the process in the middle changes nothing, and the name is free.
+    bench.reopen();
+    assert!(bench.find("film").is_none());
+    bench.store().append(long("film", 0)).unwrap();
+    assert_eq!(bench.content("film").key.version, 2);
+    let lengths = (0..400).map(|no| long("other", no).payload.len() as u64);
+    cleared(&bench, lengths.sum::<u64>() + b"film 0".len() as u64);
+    assert_eq!(bench.files("segments").len(), 401);
+    let report = bench.store().check(|_, _| {}).unwrap();
+    assert_eq!(
+        (report.intact, report.dropped, report.unknown_files),
+        (401, 0, 0)
+    );
+}
+
+#[test]
+fn what_is_left_of_a_removed_film_gives_way_before_anything_is_evicted() {
+    let mut bench = Bench::with(|settings| settings.limit = Some(300 * size(1000)));
+    let small = |id: &str, sequence: u64| NewSegment {
+        payload: payload_of(id, sequence),
+        ..vod(id, sequence)
+    };
+    for sequence in 0..280 {
+        bench.store().append(small("film", sequence)).unwrap();
+    }
+    bench.store().append(small("kept", 0)).unwrap();
+    bench.store().remove(&bench.content("film")).unwrap();
+    bench.reopen();
+    for sequence in 0..290 {
+        bench.store().append(small("new", sequence)).unwrap();
+    }
+    assert!(bench.read("kept", 0).is_some());
+    assert_eq!(bench.store().stats().dropped.evicted, 0);
+}
+
+fn payload_of(id: &str, sequence: u64) -> Bytes {
+    let mut bytes = vec![0; 1000];
+    let name = format!("{id} {sequence}");
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    bytes.into()
+}
+
 #[test]
 fn a_removed_version_never_comes_back() {
     let mut bench = Bench::new();
