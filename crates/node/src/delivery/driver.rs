@@ -385,10 +385,18 @@ impl Driver {
             Output::Ready { contact } => {
                 if let Some(live) = self.contacts.get(&contact) {
                     tracing::info!(node = %live.node, "a contact is up");
+                    self.ready(contact);
                 }
             }
             Output::Slow { contact, until } => self.slow_down(contact, until),
-            Output::Close { contact, why } => self.close(contact, why),
+            Output::Close {
+                contact,
+                why,
+                stats,
+            } => {
+                self.peers.counted(contact, stats);
+                self.close(contact, why);
+            }
             Output::Serve(serving) => self.serve(serving),
             Output::Ask {
                 contact,

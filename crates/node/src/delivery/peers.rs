@@ -104,6 +104,8 @@ struct Live {
     no: ContactNo,
     link: (LinkKind, SocketAddr),
     stats: Stats,
+    /// Both sides have said hello, and this one let the other in.
+    ready: bool,
 }
 
 fn sum(a: Stats, b: Stats) -> Stats {
@@ -314,6 +316,7 @@ impl Peers {
             no: contact,
             link,
             stats: Stats::default(),
+            ready: false,
         });
         (peer.link, peer.last_seen) = (Some(link), Some(now));
         (peer.state, peer.next) = (PeerState::Connected, None);
@@ -370,6 +373,13 @@ impl Peers {
         })
     }
 
+    /// A contact has proven what is asked of it.
+    pub(super) fn ready(&mut self, contact: ContactNo) {
+        if let Some((peer, at)) = self.of(contact) {
+            peer.live[at].ready = true;
+        }
+    }
+
     /// A contact ended.
     pub(super) fn down(&mut self, contact: ContactNo, why: String, now: Time) {
         // Spread, or two nodes that lost each other would dial at the same moment, again and again.
@@ -384,8 +394,9 @@ impl Peers {
             peer.link = Some(live.link);
             return;
         }
-        // A contact that gave nothing is as good as a dial that failed.
-        let useless = peer.name.is_empty() && ended.stats == Stats::default();
+        // A contact that was not let in on both sides is as good as a dial that failed. One that
+        // was before may be cut in the middle of it, over and over, on a bad link.
+        let useless = !ended.ready && peer.name.is_empty();
         if useless {
             (peer.failures, peer.useless) = (peer.failures + 1, peer.useless + 1);
         } else {
@@ -460,14 +471,21 @@ impl Peers {
         waiting.filter_map(|peer| peer.next).min()
     }
 
-    /// Takes over what a contact counts.
+    /// Takes over the counts of a contact.
+    pub(super) fn counted(&mut self, contact: ContactNo, stats: Stats) {
+        if let Some((peer, at)) = self.of(contact) {
+            peer.live[at].stats = stats;
+            let live = peer.live.iter().map(|live| live.stats);
+            peer.stats = live.fold(peer.before, sum);
+        }
+    }
+
+    /// Takes over how a contact is.
     pub(super) fn count(&mut self, info: &ContactInfo) {
-        let Some((peer, at)) = self.of(info.contact) else {
+        self.counted(info.contact, info.stats);
+        let Some((peer, _)) = self.of(info.contact) else {
             return;
         };
-        peer.live[at].stats = info.stats;
-        let live = peer.live.iter().map(|live| live.stats);
-        peer.stats = live.fold(peer.before, sum);
         // What a contact says before it has proven the token is not shown.
         if info.ready {
             peer.name.clone_from(&info.name);
@@ -567,6 +585,26 @@ mod tests {
         peers.count(&info(1, 100));
         peers.down(ContactNo(1), "cut".into(), now);
         assert!(pause_after(&mut peers, 20, &mut now) <= PAUSE_MAX_SOON * 5 / 4);
+    }
+
+    #[test]
+    fn a_node_that_was_met_is_expected_soon_although_nobody_looked_at_it_meanwhile() {
+        let mut peers = Peers::new(1);
+        let now = Time::from_seconds(100);
+        peers.name("ship:7778".parse().unwrap(), now);
+        let (id, _) = peers.due(now).unwrap();
+        let link = (LinkKind::Tcp, "127.0.0.1:1".parse().unwrap());
+        peers.up(Some(id), PublisherKey([1; 32]), ContactNo(1), link, now);
+        peers.ready(ContactNo(1));
+        peers.down(ContactNo(1), "it is silent".into(), now);
+        assert_eq!(peers.all[0].failures, 0);
+        let mut then = now;
+        assert!(pause_after(&mut peers, 20, &mut then) <= PAUSE_MAX_SOON * 5 / 4);
+        peers.up(None, PublisherKey([1; 32]), ContactNo(2), link, then);
+        let last = info(2, 100).stats;
+        peers.counted(ContactNo(2), last);
+        peers.down(ContactNo(2), "it is silent".into(), then);
+        assert_eq!(peers.all[0].stats, last);
     }
 
     #[test]
