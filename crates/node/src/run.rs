@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lavant_proto::ids::PublisherKey;
 
-use crate::config::Config;
+use crate::config::{Config, RelayConfig};
 use crate::delivery;
 use crate::health::{Health, Part};
 use crate::http::{ServeError, Server};
@@ -148,28 +148,8 @@ async fn start_relay(
     let Some(wanted) = &config.relay else {
         return Ok(None);
     };
-    let [upload, download, peer_upload, peer_download] = wanted.limits;
-    let own = store.publisher();
-    let behaviour = lavant_proto::delivery::Config {
-        name: config.node_id.clone(),
-        interest: wanted.interest.clone(),
-        token: wanted.token.clone(),
-        allow: (!wanted.allow.is_empty()).then(|| wanted.allow.clone()),
-        trusted: config.shares.trusted.clone(),
-        upload,
-        download,
-        peer_upload,
-        peer_download,
-        hops: wanted.hops,
-        copies: wanted.copies,
-        group: wanted.group.clone(),
-        signer: Some(store.signing_key().clone()),
-        // They decide only what a full store lets go first.
-        count_copies: config.store_limit.is_some(),
-        ..lavant_proto::delivery::Config::new(own)
-    };
     let settings = delivery::Settings {
-        relay: behaviour,
+        relay: behaviour(config, wanted, store),
         peers: wanted.peers.clone(),
         discovery: wanted.discovery,
         profiles: wanted.profiles.clone(),
@@ -195,6 +175,34 @@ async fn start_relay(
     ))
 }
 
+/// How a configuration shapes the core of the relay.
+fn behaviour(
+    config: &Config,
+    wanted: &RelayConfig,
+    store: &Store,
+) -> lavant_proto::delivery::Config {
+    let [upload, download, peer_upload, peer_download] = wanted.limits;
+    lavant_proto::delivery::Config {
+        name: config.node_id.clone(),
+        interest: wanted.interest.clone(),
+        token: wanted.token.clone(),
+        allow: (!wanted.allow.is_empty()).then(|| wanted.allow.clone()),
+        trusted: config.shares.trusted.clone(),
+        upload,
+        download,
+        peer_upload,
+        peer_download,
+        hops: wanted.hops,
+        copies: wanted.copies,
+        group: wanted.group.clone(),
+        signer: Some(store.signing_key().clone()),
+        // They decide only what a full store lets go first. Without a limit that was set, it may
+        // have one by what the disk has free.
+        count_copies: store.stats().limit.is_some(),
+        ..lavant_proto::delivery::Config::new(store.publisher())
+    }
+}
+
 async fn keep_house(store: Store, part: Part) {
     let mut beat = tokio::time::interval(HOUSEKEEPING);
     // After a sleep of the machine one round is enough.
@@ -215,6 +223,30 @@ async fn keep_house(store: Store, part: Part) {
         } else {
             tracing::error!("housekeeping failed");
             part.fail("it failed and is tried again; the log says why");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layer;
+
+    #[test]
+    fn copies_are_counted_by_each_store_that_lets_go() {
+        for (limit, is_counted) in [
+            ("", true),
+            ("store_limit = \"1G\"", true),
+            ("store_limit = \"0\"", false),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = folder.path().join("store");
+            let text = format!("store = {store:?}\n{limit}");
+            let config = Layer::parse(&text).unwrap().resolve().unwrap();
+            let store = open_store(&config).unwrap();
+            let relay = config.relay.as_ref().unwrap();
+            let behaviour = behaviour(&config, relay, &store);
+            assert_eq!(behaviour.count_copies, is_counted, "{limit}");
         }
     }
 }
