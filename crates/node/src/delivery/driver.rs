@@ -245,6 +245,8 @@ impl Driver {
             Event::Lied(no, why) => self.lied(no, why),
             Event::Sent(contact, bytes) => self.input(Input::Sent { contact, bytes }),
             Event::Down(no, why) => self.down(no, why),
+            // The link is cut with what comes of the dial.
+            Event::Dialled(peer, _) if self.peers.was_removed(peer) => {}
             Event::Dialled(peer, Ok(link)) => self.up(Some(peer), link),
             Event::Dialled(peer, Err(why)) => {
                 tracing::debug!(peer, why, "a dial failed");

@@ -197,6 +197,8 @@ pub(super) enum Dial {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     pub(super) all: Vec<Peer>,
+    /// Peers that were removed while they were dialled.
+    removed: Vec<u32>,
     next_id: u32,
     random: u64,
 }
@@ -205,6 +207,7 @@ impl Peers {
     pub(super) const fn new(seed: u64) -> Self {
         Self {
             all: Vec::new(),
+            removed: Vec::new(),
             next_id: 0,
             random: seed,
         }
@@ -257,7 +260,16 @@ impl Peers {
             .iter()
             .position(|peer| peer.target.as_ref() == Some(target))?;
         let peer = self.all.remove(at);
+        if peer.state == PeerState::Dialling {
+            self.removed.push(peer.id);
+        }
         Some(peer.live.iter().map(|live| live.no).collect())
+    }
+
+    /// A dial ended: whether its peer was removed meanwhile.
+    pub(super) fn was_removed(&mut self, id: u32) -> bool {
+        let at = self.removed.iter().position(|removed| *removed == id);
+        at.map(|at| self.removed.swap_remove(at)).is_some()
     }
 
     /// A node was found on the network.
@@ -268,6 +280,9 @@ impl Peers {
             peer.addresses = addresses;
             // One that is being dialled gets the new addresses with its next dial.
             if peer.live.is_empty() && peer.state != PeerState::Dialling {
+                // An announcement is not signed: whoever sends it for a node that lied does not
+                // bring it back.
+                let soon = soon.max(peer.not_before);
                 (peer.state, peer.next) = (PeerState::Waiting, Some(soon));
                 (peer.failures, peer.useless) = (0, 0);
                 peer.soon_until = soon.after(SOON);
@@ -304,7 +319,7 @@ impl Peers {
     ) {
         // A node that dialled in may be one that was named or found.
         let known = || self.all.iter().position(|peer| peer.node == Some(node));
-        // The operator may have removed the peer while it was dialled.
+        // It may have been lost from the network while it was dialled, which the link disproves.
         let at = id.and_then(|id| self.at(id)).or_else(known);
         let at = at.unwrap_or_else(|| {
             self.forget_strangers();
@@ -635,6 +650,40 @@ mod tests {
         peers.down(ContactNo(99), "it lied".into(), now);
         peers.name(target, now);
         assert_eq!(peers.next(), Some(until), "also when the network changes");
+    }
+
+    #[test]
+    fn a_node_that_lied_is_left_alone_also_when_it_is_found_again() {
+        let mut peers = Peers::new(1);
+        let (node, now) = (PublisherKey([1; 32]), Time::from_seconds(5));
+        let link = (LinkKind::Tcp, "127.0.0.1:1".parse().unwrap());
+        peers.found(node, vec![link.1], now);
+        let (id, _) = peers.due(now).unwrap();
+        peers.up(Some(id), node, ContactNo(1), link, now);
+        let until = now.after(PAUSE_MAX * 2);
+        peers.leave(ContactNo(1), until);
+        peers.down(ContactNo(1), "it lied".into(), now);
+        peers.found(node, vec![link.1], now.after(SOON));
+        assert_eq!(peers.next(), Some(until));
+        peers.found(node, vec![link.1], until.after(SOON));
+        assert_eq!(peers.next(), Some(until.after(SOON)));
+    }
+
+    #[test]
+    fn a_peer_that_is_removed_while_it_is_dialled_stays_away() {
+        let mut peers = Peers::new(1);
+        let now = Time::from_seconds(5);
+        let target: Target = "ship:7778".parse().unwrap();
+        peers.name(target.clone(), now);
+        let (id, _) = peers.due(now).unwrap();
+        assert_eq!(peers.forget(&target), Some(Vec::new()));
+        assert!(peers.was_removed(id));
+        assert!(!peers.was_removed(id), "it is dialled once");
+        // Named again, it is another one.
+        peers.name(target.clone(), now);
+        assert!(!peers.was_removed(peers.all[0].id));
+        peers.forget(&target);
+        assert!(peers.removed.is_empty(), "it was not being dialled");
     }
 
     #[test]
