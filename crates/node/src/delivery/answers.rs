@@ -269,7 +269,7 @@ fn gone(request: RequestNo) -> Frame {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use lavant_proto::content::{MimeType, Priority};
     use lavant_proto::ids::{ContentId, Rendition, SigningKey};
     use lavant_proto::numbers::{ContactNo, ContentNo, Place, TrackNo};
@@ -284,7 +284,7 @@ mod tests {
     const LENGTH: u64 = 200_000;
 
     /// A store that holds one segment, and the segment's root.
-    fn store_of_one(folder: &std::path::Path) -> (Store, Root) {
+    pub(in super::super) fn store_of_one(folder: &std::path::Path) -> (Store, Root) {
         let payload: Bytes = (0..LENGTH).map(|n| (n % 251) as u8).collect();
         let root = Root(*blake3::hash(&payload).as_bytes());
         let key = SigningKey::from_seed(&[5; 32]);

@@ -10,8 +10,9 @@ use lavant_proto::time::Time;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::contact::{self, Expectations, Outbox};
+use super::contact::{self, Outbox};
 use super::driver::{Driver, Event, Live};
+use super::expected::Expectations;
 use super::peers::Dial;
 use crate::link::{Link, LinkProfile, Sighting};
 

@@ -20,7 +20,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::contact::{Expectations, Held, Outbox, ReadingRoom};
+use super::contact::{Held, Outbox, ReadingRoom};
+use super::expected::Expectations;
 use super::holdings::{Holdings, Told, Verdict, rendition_no};
 use super::library::{Library, Sheets};
 use super::peers::Peers;

@@ -14,8 +14,8 @@ use lavant_proto::uplink::Serving;
 use tokio::time::Instant;
 
 use super::answers::{Payload, Serve};
-use super::contact;
 use super::driver::{Driver, Event};
+use super::expected::Expected;
 use super::holdings::rendition_no;
 use crate::store::{Partial, StoreError};
 
@@ -185,7 +185,7 @@ impl Driver {
         let Some(live) = self.contacts.get(&asking.contact) else {
             return;
         };
-        let expected = contact::Expected::new(root, length, asking.groups, partial);
+        let expected = Expected::new(root, length, asking.groups, partial);
         // Before the question goes out: on a fast link the answer comes before the next line.
         live.expected.insert(asking.request, expected);
         live.outbox.control(&asking.message);
