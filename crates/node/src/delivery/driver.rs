@@ -159,7 +159,12 @@ impl Driver {
         } else {
             COPIES_EVERY.saturating_sub(self.copies_at.elapsed())
         };
-        Instant::now() + wait.min(copies)
+        let now = Instant::now();
+        let until = now + wait.min(copies);
+        // A question that waits for the end of a pause, which may be before all of these.
+        let slow = |no: &ContactNo| self.contacts.get(no)?.slow_until;
+        let question = self.library.next_of(now, slow);
+        question.map_or(until, |question| until.min(question))
     }
 
     /// Runs until asked to stop, or until nobody can ask anything any more.
