@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lavant_media::hls::MAX_BYTES;
 use lavant_proto::ids::{ContentId, Root};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,8 +24,6 @@ const STEP: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(120);
 /// Bytes of an answer that are read: the list of 200,000 segments.
 const ANSWER_BYTES: u64 = 64 << 20;
-/// Longest playlist that is read.
-const PLAYLIST_BYTES: u64 = 16 << 20;
 /// Pauses before a segment is sent again.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(500),
@@ -253,7 +252,7 @@ impl Client {
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let body = response.body_mut().with_config().limit(PLAYLIST_BYTES);
+        let body = response.body_mut().with_config().limit(MAX_BYTES as u64);
         body.read_to_string().map(Some).map_err(|e| self.failed(e))
     }
 
