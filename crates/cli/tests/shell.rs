@@ -115,6 +115,18 @@ fn without_a_node_commands_end_with_3() {
 }
 
 #[test]
+fn a_node_is_reached_past_the_proxies_of_the_environment() {
+    let node = Node::start(&[]);
+    let nowhere = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    for name in ["http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        node.command_on(&["status"]).env(name, &nowhere).run().ok();
+    }
+}
+
+#[test]
 fn every_command_speaks_json() {
     let mut node = Node::start(&[]);
     let folder = tempfile::tempdir().unwrap();

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | how a file becomes segments, and these reach a node | [`ingest`] |
 //! | how a node is asked and told | [`client`] |
+//! | what speaks HTTP for both | `agent.rs` |
 
+mod agent;
 pub mod client;
 pub mod ingest;
