@@ -355,6 +355,7 @@ fn keys_are_exported_and_imported() {
     let import = ["key", "import", text(&backup), "--store", text(&store)];
     assert_eq!(lavant(&import).ok().text().trim(), publisher);
     assert_eq!(mode(&store.join("node.key")), 0o600);
+    assert_eq!(mode(&store), 0o700);
     failed(lavant(&import), 1, "has a key already");
     let other = Node::on(&store, &[]);
     assert_eq!(other.ready["publisher"], publisher);

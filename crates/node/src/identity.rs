@@ -103,12 +103,7 @@ pub fn key_at(path: &Path) -> Result<SigningKey, IdentityError> {
     }
     // The folder of keys is for its owner alone, too.
     if let Some(folder) = path.parent() {
-        let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(folder);
-        made.map_err(|source| IdentityError::Io {
-            path: folder.to_owned(),
-            source,
-        })?;
+        private_folder(folder)?;
     }
     let key = new_key()?;
     match write_key(path, &key) {
@@ -116,6 +111,16 @@ pub fn key_at(path: &Path) -> Result<SigningKey, IdentityError> {
         Err(IdentityError::Exists(_)) => read_key(path),
         written => written.map(|()| key),
     }
+}
+
+/// Makes a folder, with those above it, that only its owner can look into, unless it is there.
+pub fn private_folder(folder: &Path) -> Result<(), IdentityError> {
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| IdentityError::Io {
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 /// Reads a token from a file that only its owner can read.
