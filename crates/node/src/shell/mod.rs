@@ -10,3 +10,5 @@
 mod agent;
 pub mod client;
 pub mod ingest;
+
+pub use lavant_proto::content::is_hidden;
