@@ -1,6 +1,7 @@
 //! A node from its start to its end.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lavant_proto::ids::PublisherKey;
@@ -43,8 +44,10 @@ pub struct Ready {
     pub address: SocketAddr,
     /// The node's key.
     pub publisher: PublisherKey,
-    /// Whether changing anything needs a token, and the file that holds the one that was made.
+    /// Whether changing anything needs a token.
     pub auth_required: bool,
+    /// The file that holds this token; none when another one was given.
+    pub token_file: Option<PathBuf>,
     /// The port that links of other nodes come in at; none when it meets nobody.
     pub relay_port: Option<u16>,
     /// What the operator should know.
@@ -105,6 +108,7 @@ pub async fn run(
         warnings.extend_from_slice(handle.warnings());
     }
     let relay_port = handle.as_ref().map(delivery::Handle::port);
+    let token_given = config.api_token.is_some();
     let server = match Server::bind(
         config,
         AsyncStore::new(store.clone()),
@@ -126,6 +130,8 @@ pub async fn run(
         address: server.address()?,
         publisher: store.publisher(),
         auth_required: server.auth_required(),
+        token_file: (server.auth_required() && !token_given)
+            .then(|| store.settings().layout.api_token()),
         relay_port,
         warnings,
     });
@@ -162,7 +168,7 @@ async fn start_relay(
         ..LinkConfig::new(store.signing_key().clone())
     };
     if store.is_read_only() {
-        tracing::warn!("the store is read-only: this node gives and takes nothing");
+        tracing::warn!("the store is read-only: this node gives what it has and takes nothing");
     }
     Ok(Some(
         delivery::start(
