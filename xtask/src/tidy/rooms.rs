@@ -13,12 +13,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("signals", &[]),
     ("store", &[]),
     ("link", &[]),
-    // Whom a link can name is part of what can be configured.
+    // Whom a link can name, and what is known of it, is part of what can be configured.
     (
         "config",
         &[
             "identity",
             "link::LinkKind",
+            "link::LinkProfile",
             "link::Target",
             "link::TargetError",
         ],

@@ -128,7 +128,8 @@ async fn relayed(app: &App) -> Vec<Metric> {
         (
             "relay_ignored_messages_total",
             "counter",
-            "Messages and pieces that were not agreed on, or of kinds that this version does not know.",
+            "Messages and pieces that were not agreed on, or of kinds that this version does not \
+             know.",
             sum(|peer| peer.stats.ignored),
         ),
         (

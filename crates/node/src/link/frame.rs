@@ -3,8 +3,11 @@
 //! | bytes | meaning |
 //! |---|---|
 //! | 4 | length of what follows the header, big-endian |
-//! | 1 | kind: 0 control, 1 data, 2 last data of its request, 3 close (with the reason), 4 hello, 5 part, 6 pushed data, 7 last pushed data of its piece |
+//! | 1 | kind, see below |
 //! | 4 | number, big-endian: of the request, or of a pushed piece; 0 where there is none |
+//!
+//! Kinds: 0 control, 1 data, 2 last data of its request, 3 close (with the reason), 4 hello,
+//! 5 part, 6 pushed data, 7 last pushed data of its piece.
 //!
 //! The same form is used on a TCP link and on every stream of a QUIC link. A **part** holds bytes
 //! that come before those of the next data frame of its number: where a frame takes long to cross,

@@ -41,8 +41,8 @@ impl LinkProfile {
         closest.map_or_else(Profile::default, |(_, it)| it.profile)
     }
 
-    /// Reads what is said of links. `size` and `span` read numbers of bytes and times as the rest of
-    /// the configuration does.
+    /// Reads what is said of links. `size` and `span` read numbers of bytes and times as the rest
+    /// of the configuration does.
     pub fn parse(
         text: &str,
         size: impl Fn(&str) -> Option<u64>,
@@ -135,8 +135,8 @@ pub enum ProfileError {
     Nothing,
     /// A word that is not known, or its value.
     #[error(
-        "'{0}' is none of rate=BYTES (a second), delay=TIME (at most 12 h), mtu=BYTES (at least 64), \
-         half-duplex, metered"
+        "'{0}' is none of rate=BYTES (a second), delay=TIME (at most 12 h), mtu=BYTES (at least \
+         64), half-duplex, metered"
     )]
     Value(String),
 }
