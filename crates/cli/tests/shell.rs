@@ -115,6 +115,13 @@ fn without_a_node_commands_end_with_3() {
 }
 
 #[test]
+fn a_node_that_is_ready_ends_in_order() {
+    for _ in 0..20 {
+        Node::start(&[]).stop();
+    }
+}
+
+#[test]
 fn a_node_is_reached_past_the_proxies_of_the_environment() {
     let node = Node::start(&[]);
     let nowhere = {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use lavant_proto::ids::PublisherKey;
 
 use crate::config::{Config, RelayConfig};
@@ -126,6 +127,10 @@ pub async fn run(
             return Err(error.into());
         }
     };
+    // Whoever is told that the node is ready may end it at once: it listens for that from before,
+    // or the signal would just kill it.
+    let mut stop = std::pin::pin!(stop);
+    let is_over = stop.as_mut().now_or_never().is_some();
     ready(&Ready {
         address: server.address()?,
         publisher: store.publisher(),
@@ -136,6 +141,11 @@ pub async fn run(
         warnings,
     });
     let keeper = tokio::spawn(keep_house(store, health.part("housekeeping")));
+    let stop = async {
+        if !is_over {
+            stop.await;
+        }
+    };
     server.run(stop).await;
     // Nothing is half done by that: its work is on a thread, which goes on to its end.
     keeper.abort();
