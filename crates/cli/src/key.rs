@@ -100,7 +100,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
             // Read before the folder is made, so that a wrong file leaves nothing behind.
             let key = identity::read_key(&file)?;
-            std::fs::create_dir_all(&args.store)?;
+            identity::private_folder(&args.store)?;
             identity::write_key(&own, &key)?;
             (
                 key,

@@ -8,14 +8,15 @@ use std::process::ExitCode;
 
 use lavant_node::run::StartError;
 use lavant_node::shell::client::ClientError;
+use lavant_node::shell::is_hidden;
 
 /// A text as one line that does nothing but show letters.
 ///
 /// Titles, names, reasons and addresses come from other nodes. A terminal would obey the control
 /// characters in them, and show the text between marks of direction in another order.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
-    if text.contains(is_odd) {
-        Cow::Owned(text.replace(is_odd, "\u{fffd}"))
+    if text.contains(is_hidden) {
+        Cow::Owned(text.replace(is_hidden, "\u{fffd}"))
     } else {
         Cow::Borrowed(text)
     }
@@ -25,11 +26,6 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
 fn clean_lines(text: &str) -> String {
     let lines = text.split('\n').map(clean);
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Controls, line and paragraph separators, and what overrides the direction of writing.
-fn is_odd(letter: char) -> bool {
-    letter.is_control() || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Prints one line, cleaned; a reader that went away ends the program quietly.
@@ -131,11 +127,11 @@ mod tests {
             clean("x\u{202e}y\u{2067}z\u{2028}"),
             "x\u{fffd}y\u{fffd}z\u{fffd}"
         );
-        for plain in [
-            "Caf\u{e9} \u{1f3ac}",
-            "\u{5e9}\u{5dc}\u{200f} a\u{200d}b",
-            "",
-        ] {
+        assert_eq!(
+            clean("a\u{61c}b\u{200e}c\u{200f}"),
+            "a\u{fffd}b\u{fffd}c\u{fffd}"
+        );
+        for plain in ["Caf\u{e9} \u{1f3ac}", "\u{5e9}\u{5dc} a\u{200d}b", ""] {
             assert!(matches!(clean(plain), Cow::Borrowed(same) if same == plain));
         }
         assert_eq!(clean_lines("a\nb\u{1b}"), "a\nb\u{fffd}");

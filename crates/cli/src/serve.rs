@@ -178,6 +178,7 @@ fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
             "url": url,
             "publisher": ready.publisher.to_string(),
             "auth_required": ready.auth_required,
+            "token_file": ready.token_file,
             "relay_port": ready.relay_port,
             "warnings": ready.warnings,
         });
@@ -196,13 +197,11 @@ fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
         output::line(format_args!("  relay  port {port}, TCP and UDP"));
     }
     if ready.auth_required {
-        let file = store.join("api.token");
         // A token that was given is not repeated; one that was made stands in a file of the
-        // owner's.
-        let hint = if file.exists() {
-            format!("in {}", file.display())
-        } else {
-            "as given".into()
+        // owner's, where one may stand from a start before.
+        let hint = match &ready.token_file {
+            Some(file) => format!("in {}", file.display()),
+            None => "as given".into(),
         };
         output::line(format_args!("  token  {hint} (needed to change anything)"));
     }

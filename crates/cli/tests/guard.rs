@@ -196,6 +196,7 @@ fn beyond_loopback_changes_need_the_token() {
     let token = std::fs::read_to_string(&path).unwrap();
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
     assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(node.ready["token_file"], common::text(&path));
     let post = |headers: &[(&str, &str)]| {
         let all = [&[("content-type", "video/mp2t")], headers].concat();
         let path = "/ingest?content_id=film&sequence=0&duration=1";
@@ -226,6 +227,17 @@ fn beyond_loopback_changes_need_the_token() {
         .env("LAVANT_TOKEN", token.trim())
         .run()
         .ok();
+}
+
+#[test]
+fn a_token_that_was_given_is_not_said_to_be_in_a_file() {
+    let mut node = Node::start(&["--bind", "0.0.0.0"]);
+    node.stop();
+    assert!(node.store.join("api.token").exists());
+    let token = "given-by-the-operator";
+    let node = Node::on(&node.store, &["--bind", "0.0.0.0", "--api-token", token]);
+    assert_eq!(node.ready["auth_required"], true);
+    assert_eq!(node.ready["token_file"], serde_json::Value::Null);
 }
 
 #[test]

@@ -115,6 +115,25 @@ fn without_a_node_commands_end_with_3() {
 }
 
 #[test]
+fn a_node_that_is_ready_ends_in_order() {
+    for _ in 0..20 {
+        Node::start(&[]).stop();
+    }
+}
+
+#[test]
+fn a_node_is_reached_past_the_proxies_of_the_environment() {
+    let node = Node::start(&[]);
+    let nowhere = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    for name in ["http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        node.command_on(&["status"]).env(name, &nowhere).run().ok();
+    }
+}
+
+#[test]
 fn every_command_speaks_json() {
     let mut node = Node::start(&[]);
     let folder = tempfile::tempdir().unwrap();
@@ -343,6 +362,7 @@ fn keys_are_exported_and_imported() {
     let import = ["key", "import", text(&backup), "--store", text(&store)];
     assert_eq!(lavant(&import).ok().text().trim(), publisher);
     assert_eq!(mode(&store.join("node.key")), 0o600);
+    assert_eq!(mode(&store), 0o700);
     failed(lavant(&import), 1, "has a key already");
     let other = Node::on(&store, &[]);
     assert_eq!(other.ready["publisher"], publisher);

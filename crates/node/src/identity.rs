@@ -1,11 +1,12 @@
 //! Secret keys and tokens, and the files that hold them.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use lavant_proto::ids::{Root, SigningKey};
+use rustix::fs::{CWD, RenameFlags};
 
 /// Characters that a token has at least.
 pub const TOKEN_MIN: usize = 16;
@@ -102,12 +103,7 @@ pub fn key_at(path: &Path) -> Result<SigningKey, IdentityError> {
     }
     // The folder of keys is for its owner alone, too.
     if let Some(folder) = path.parent() {
-        let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(folder);
-        made.map_err(|source| IdentityError::Io {
-            path: folder.to_owned(),
-            source,
-        })?;
+        private_folder(folder)?;
     }
     let key = new_key()?;
     match write_key(path, &key) {
@@ -115,6 +111,16 @@ pub fn key_at(path: &Path) -> Result<SigningKey, IdentityError> {
         Err(IdentityError::Exists(_)) => read_key(path),
         written => written.map(|()| key),
     }
+}
+
+/// Makes a folder, with those above it, that only its owner can look into, unless it is there.
+pub fn private_folder(folder: &Path) -> Result<(), IdentityError> {
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| IdentityError::Io {
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 /// Reads a token from a file that only its owner can read.
@@ -154,20 +160,32 @@ fn random() -> Result<[u8; 32], IdentityError> {
     Ok(bytes)
 }
 
+/// Writes a secret to a new file that only its owner can read.
 fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
+    // Under another name until it is whole: an empty file of that name would end each start from
+    // then on. What a start leaves that is killed here is never looked at.
+    let mut other = path.as_os_str().to_owned();
+    other.push(format!(".{}.new", random_id()?));
+    let other = PathBuf::from(other);
     let written = (|| {
         let mut file = File::options()
             .write(true)
-            // A key that exists is never overwritten: what it signed could not be continued.
             .create_new(true)
             // From the start, and not by a change afterwards: nobody can open it in between.
             .mode(0o600)
-            .open(path)?;
+            .open(&other)?;
         writeln!(file, "{text}")?;
         // A key that is used before it is on the disk could be another one after a power cut.
-        file.sync_all()
+        file.sync_all()?;
+        put(&other, path)
     })();
-    written.map_err(|source| match source.kind() {
+    // Also after a failure. It has gone already where files cannot have two names.
+    let _ = fs::remove_file(&other);
+    let durable = written.and_then(|()| match path.parent() {
+        Some(folder) if folder != Path::new("") => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    });
+    durable.map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => IdentityError::Exists(path.to_owned()),
         _ => IdentityError::Io {
             path: path.to_owned(),
@@ -176,10 +194,21 @@ fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
     })
 }
 
+/// Gives a file its name, unless there is one of that name: a key that exists is never overwritten,
+/// as what it signed could not be continued.
+fn put(file: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(file, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            // A stick to which a key is copied may have no links.
+            let flags = RenameFlags::NOREPLACE;
+            Ok(rustix::fs::renameat_with(CWD, file, CWD, path, flags)?)
+        }
+        linked => linked,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -199,6 +228,24 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let text = key_at(&path).unwrap_err().to_string();
         assert!(text.contains("chmod 600"), "{text}");
+    }
+
+    #[test]
+    fn starts_at_the_same_moment_agree_on_one_key() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("node.key");
+            // What a start left that was killed.
+            fs::write(folder.path().join("node.key.0123.new"), "").unwrap();
+            let keys = std::thread::scope(|scope| {
+                let starts: [_; 8] = std::array::from_fn(|_| scope.spawn(|| key_at(&path)));
+                starts.map(|start| start.join().unwrap().unwrap().publisher())
+            });
+            let key = read_key(&path).unwrap().publisher();
+            assert_eq!(keys, [key; 8]);
+            let left = fs::read_dir(folder.path()).unwrap().count();
+            assert_eq!(left, 2, "the key, and what was there before");
+        }
     }
 
     #[test]

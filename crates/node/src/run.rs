@@ -1,11 +1,13 @@
 //! A node from its start to its end.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use lavant_proto::ids::PublisherKey;
 
-use crate::config::Config;
+use crate::config::{Config, RelayConfig};
 use crate::delivery;
 use crate::health::{Health, Part};
 use crate::http::{ServeError, Server};
@@ -43,8 +45,10 @@ pub struct Ready {
     pub address: SocketAddr,
     /// The node's key.
     pub publisher: PublisherKey,
-    /// Whether changing anything needs a token, and the file that holds the one that was made.
+    /// Whether changing anything needs a token.
     pub auth_required: bool,
+    /// The file that holds this token; none when another one was given.
+    pub token_file: Option<PathBuf>,
     /// The port that links of other nodes come in at; none when it meets nobody.
     pub relay_port: Option<u16>,
     /// What the operator should know.
@@ -105,6 +109,7 @@ pub async fn run(
         warnings.extend_from_slice(handle.warnings());
     }
     let relay_port = handle.as_ref().map(delivery::Handle::port);
+    let token_given = config.api_token.is_some();
     let server = match Server::bind(
         config,
         AsyncStore::new(store.clone()),
@@ -122,14 +127,25 @@ pub async fn run(
             return Err(error.into());
         }
     };
+    // Whoever is told that the node is ready may end it at once: it listens for that from before,
+    // or the signal would just kill it.
+    let mut stop = std::pin::pin!(stop);
+    let is_over = stop.as_mut().now_or_never().is_some();
     ready(&Ready {
         address: server.address()?,
         publisher: store.publisher(),
         auth_required: server.auth_required(),
+        token_file: (server.auth_required() && !token_given)
+            .then(|| store.settings().layout.api_token()),
         relay_port,
         warnings,
     });
     let keeper = tokio::spawn(keep_house(store, health.part("housekeeping")));
+    let stop = async {
+        if !is_over {
+            stop.await;
+        }
+    };
     server.run(stop).await;
     // Nothing is half done by that: its work is on a thread, which goes on to its end.
     keeper.abort();
@@ -148,9 +164,41 @@ async fn start_relay(
     let Some(wanted) = &config.relay else {
         return Ok(None);
     };
+    let settings = delivery::Settings {
+        relay: behaviour(config, wanted, store),
+        peers: wanted.peers.clone(),
+        discovery: wanted.discovery,
+        profiles: wanted.profiles.clone(),
+    };
+    let links = LinkConfig {
+        addresses: wanted.addresses.clone(),
+        port: wanted.port,
+        choice: wanted.link,
+        known_peers: Some(store.settings().layout.known_peers()),
+        ..LinkConfig::new(store.signing_key().clone())
+    };
+    if store.is_read_only() {
+        tracing::warn!("the store is read-only: this node gives what it has and takes nothing");
+    }
+    Ok(Some(
+        delivery::start(
+            links,
+            settings,
+            AsyncStore::new(store.clone()),
+            health.part("relay"),
+        )
+        .await?,
+    ))
+}
+
+/// How a configuration shapes the core of the relay.
+fn behaviour(
+    config: &Config,
+    wanted: &RelayConfig,
+    store: &Store,
+) -> lavant_proto::delivery::Config {
     let [upload, download, peer_upload, peer_download] = wanted.limits;
-    let own = store.publisher();
-    let behaviour = lavant_proto::delivery::Config {
+    lavant_proto::delivery::Config {
         name: config.node_id.clone(),
         interest: wanted.interest.clone(),
         token: wanted.token.clone(),
@@ -164,35 +212,11 @@ async fn start_relay(
         copies: wanted.copies,
         group: wanted.group.clone(),
         signer: Some(store.signing_key().clone()),
-        // They decide only what a full store lets go first.
-        count_copies: config.store_limit.is_some(),
-        ..lavant_proto::delivery::Config::new(own)
-    };
-    let settings = delivery::Settings {
-        relay: behaviour,
-        peers: wanted.peers.clone(),
-        discovery: wanted.discovery,
-        profiles: wanted.profiles.clone(),
-    };
-    let links = LinkConfig {
-        addresses: wanted.addresses.clone(),
-        port: wanted.port,
-        choice: wanted.link,
-        known_peers: Some(store.settings().layout.known_peers()),
-        ..LinkConfig::new(store.signing_key().clone())
-    };
-    if store.is_read_only() {
-        tracing::warn!("the store is read-only: this node gives and takes nothing");
+        // They decide only what a full store lets go first. Without a limit that was set, it may
+        // have one by what the disk has free.
+        count_copies: store.stats().limit.is_some(),
+        ..lavant_proto::delivery::Config::new(store.publisher())
     }
-    Ok(Some(
-        delivery::start(
-            links,
-            settings,
-            AsyncStore::new(store.clone()),
-            health.part("relay"),
-        )
-        .await?,
-    ))
 }
 
 async fn keep_house(store: Store, part: Part) {
@@ -215,6 +239,30 @@ async fn keep_house(store: Store, part: Part) {
         } else {
             tracing::error!("housekeeping failed");
             part.fail("it failed and is tried again; the log says why");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layer;
+
+    #[test]
+    fn copies_are_counted_by_each_store_that_lets_go() {
+        for (limit, is_counted) in [
+            ("", true),
+            ("store_limit = \"1G\"", true),
+            ("store_limit = \"0\"", false),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = folder.path().join("store");
+            let text = format!("store = {store:?}\n{limit}");
+            let config = Layer::parse(&text).unwrap().resolve().unwrap();
+            let store = open_store(&config).unwrap();
+            let relay = config.relay.as_ref().unwrap();
+            let behaviour = behaviour(&config, relay, &store);
+            assert_eq!(behaviour.count_copies, is_counted, "{limit}");
         }
     }
 }

@@ -137,8 +137,8 @@ async fn a_record_whose_time_is_over() {
     );
     peer.offer_finished(2, &film).await;
     peer.say(film.manifest(2)).await;
-    peer.is_left(&node, "it sent a manifest whose time is over")
-        .await;
+    // It is not taken, and no lie: it may have become so on its way.
+    assert!(peer.is_up().await);
     assert!(node.is_empty());
 }
 

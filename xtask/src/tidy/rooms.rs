@@ -13,7 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("signals", &[]),
     ("store", &[]),
     ("link", &[]),
-    // Whom a link can name is part of what can be configured.
+    // Whom a link can name, and what is known of it, is part of what can be configured.
     (
         "config",
         &[

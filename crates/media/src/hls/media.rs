@@ -418,6 +418,12 @@ mod tests {
             bad("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1"),
             PlaylistError::OtherKind
         );
+        let name = "a".repeat(250);
+        let longest: String = (0..MAX_ENTRIES)
+            .map(|n| format!("#EXTINF:6.000000,\n/{name}/{n}.ts\n"))
+            .collect();
+        let longest = MediaPlaylist::parse(&format!("#EXTM3U\n{longest}")).unwrap();
+        assert_eq!(longest.segments.len(), MAX_ENTRIES);
         let large = format!("#EXTM3U\n{}", " ".repeat(MAX_BYTES));
         assert_eq!(bad(&large), PlaylistError::TooLarge);
         let many = format!("#EXTM3U\n{}", "#EXTINF:1,\na\n".repeat(MAX_ENTRIES + 1));

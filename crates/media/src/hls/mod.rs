@@ -12,8 +12,9 @@ mod text;
 pub use master::{MasterPlaylist, Variant};
 pub use media::{MediaPlaylist, MediaSegment, PlaylistType, Start};
 
-/// The most bytes of a playlist that is parsed.
-pub const MAX_BYTES: usize = 4 << 20;
+/// The most bytes of a playlist that is parsed: [`MAX_ENTRIES`] of 300 bytes each, which is what
+/// two lines with a long name take.
+pub const MAX_BYTES: usize = 64 << 20;
 /// The most segments or variants of a playlist that is parsed.
 pub const MAX_ENTRIES: usize = 200_000;
 
@@ -79,7 +80,7 @@ pub enum PlaylistError {
     #[error("the playlist is of the other kind (master or media): ask for the right one")]
     OtherKind,
     /// Over [`MAX_BYTES`] or [`MAX_ENTRIES`].
-    #[error("the playlist is larger than 4 MiB or 200000 entries: publish a shorter one")]
+    #[error("the playlist is larger than 64 MiB or 200000 entries: publish a shorter one")]
     TooLarge,
     /// A tag cannot be read.
     #[error("line {line} of the playlist is not valid: correct it at its source")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lavant_proto::contact::hello::{Interest, Token};
+use lavant_proto::contact::hello::{CONTENTS_MAX, Interest, NAMES_MAX, Token};
 use lavant_proto::ids::{ContentId, PublisherKey};
 use lavant_proto::relay::message::RECEIPTS_MAX;
 
@@ -164,6 +164,18 @@ impl Layer {
             let id = ContentId::new(id).map_err(|error| wrong("want", error))?;
             interest.contents.insert((id, publisher));
         }
+        // A hello has room for no more: every other node would take a longer one for a lie. The
+        // node's own key comes to the publishers.
+        let most = [
+            ("carry", interest.publishers.len() as u64, NAMES_MAX - 1),
+            ("want", interest.contents.len() as u64, CONTENTS_MAX),
+        ];
+        for (key, count, most) in most {
+            if count > most {
+                let what = format!("{count} are named, and other nodes can be told of {most}");
+                return Err(wrong(key, what));
+            }
+        }
         Ok(interest)
     }
 
@@ -183,6 +195,11 @@ impl Layer {
 
 #[cfg(test)]
 mod tests {
+    use lavant_proto::contact::hello::Hello;
+    use lavant_proto::contact::message::ContactMessage;
+    use lavant_proto::ids::SigningKey;
+    use lavant_proto::message::Message;
+
     use super::*;
 
     fn layer(text: &str) -> Layer {
@@ -197,10 +214,39 @@ mod tests {
         let some = interest("carry = [\"none\"]\nwant = [\"film\"]");
         assert!(!some.all && some.publishers.is_empty());
         assert_eq!(some.contents.len(), 1);
-        let key = lavant_proto::ids::SigningKey::from_seed(&[1; 32]).publisher();
+        let key = SigningKey::from_seed(&[1; 32]).publisher();
         let some = interest(&format!("carry = [\"{key}\"]\nwant = [\"{key}/film\"]"));
         assert_eq!(some.publishers.len(), 1);
         assert!(layer("relay = false").resolve_relay().unwrap().is_none());
+    }
+
+    #[test]
+    fn no_more_is_named_than_a_hello_has_room_for() {
+        let interest = |text: &str| {
+            let relay = layer(text).resolve_relay();
+            relay.map(|relay| relay.unwrap().interest)
+        };
+        let carry = |count: u16| {
+            let keys = (0..count).map(|n| {
+                let mut seed = [0; 32];
+                seed[..2].copy_from_slice(&n.to_le_bytes());
+                format!("\"{}\"", SigningKey::from_seed(&seed).publisher())
+            });
+            format!("carry = [{}]", keys.collect::<Vec<_>>().join(","))
+        };
+        let want = |count: u16| {
+            let ids = (0..count).map(|n| format!("\"{n:0>100}\""));
+            format!("want = [{}]", ids.collect::<Vec<_>>().join(","))
+        };
+        let mut most = interest(&format!("{}\n{}", carry(511), want(256))).unwrap();
+        most.publishers.insert(PublisherKey([255; 32]));
+        let hello = Hello::new("ship".into(), most, None);
+        let message = Message::from(ContactMessage::Hello(hello));
+        assert_eq!(Message::decode(&message.encode()), Ok(message));
+        for (key, text) in [("carry", carry(512)), ("want", want(257))] {
+            let said = interest(&text).unwrap_err().to_string();
+            assert!(said.contains(key) && said.contains("are named"), "{said}");
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What goes out: chunk groups that others asked for, read from the store in frames.
 
-use std::collections::BTreeMap;
 use std::io::IoSliceMut;
 use std::sync::Arc;
 
@@ -19,8 +18,9 @@ use crate::store::{AsyncStore, Content, SliceFile, Store, StoreError};
 
 /// Files kept open for answers that take several turns.
 const FILES_MAX: usize = 8;
-/// Unfinished answers; those that were cancelled stay among them until there are so many.
-const ANSWERS_MAX: usize = 4096;
+/// Unfinished answers that are kept: more than there are urgencies, of each of which one is sent at
+/// a time. Those that were cancelled are let go by that, too.
+const ANSWERS_MAX: usize = 16;
 /// Buffers that are kept: as many as a link holds at a time.
 const BUFFERS_MAX: usize = 8;
 
@@ -70,6 +70,9 @@ pub(super) struct Read {
 
 /// An answer of which a part was sent.
 struct Answer {
+    request: RequestNo,
+    /// The chunk group that follows what was sent.
+    next: u64,
     root: Root,
     length: u64,
     writer: FrameWriter,
@@ -78,8 +81,9 @@ struct Answer {
 /// Answers that are being sent.
 #[derive(Default)]
 pub(super) struct Answers {
-    open: BTreeMap<RequestNo, Answer>,
-    // A list: it is as short as that is searched faster than any map.
+    /// Kept to spare a look into the index at each turn; the oldest is in front.
+    // Lists: they are as short as that are searched faster than any map.
+    open: Vec<Answer>,
     files: Vec<(Root, Arc<SliceFile>)>,
     /// Buffers of frames that were sent, once nobody holds them any more.
     buffers: Vec<Bytes>,
@@ -150,9 +154,12 @@ impl Answers {
             last,
             ..
         } = serve.serving;
+        // By what comes next, too: the other side chooses the numbers, and may use one again.
+        let goes_on = |it: &Answer| (it.request, it.next) == (request, groups.start);
+        let kept = self.open.iter().position(goes_on);
         // Put back only when its frames were read: the writer does not go back to those that
         // failed.
-        let mut answer = match self.open.remove(&request) {
+        let mut answer = match kept.map(|at| self.open.remove(at)) {
             Some(answer) => answer,
             None => match begin(store, serve)? {
                 Some(answer) => answer,
@@ -199,14 +206,17 @@ impl Answers {
         });
         let frames = frames.collect();
         if !last && !done {
-            // All of these are for one contact: whoever breaks off thousands of answers harms
-            // itself alone.
-            if self.open.len() >= ANSWERS_MAX {
-                self.open.clear();
-            }
-            self.open.insert(request, answer);
+            answer.next = groups.end;
+            self.keep(answer);
         }
         Ok(Ok(frames))
+    }
+
+    fn keep(&mut self, answer: Answer) {
+        if self.open.len() >= ANSWERS_MAX {
+            self.open.remove(0);
+        }
+        self.open.push(answer);
     }
 
     fn file(
@@ -230,22 +240,149 @@ impl Answers {
     }
 }
 
-/// The beginning of an answer; none when more was asked for than there is. Blocks.
+/// An answer that begins, or goes on where it was let go; none when more was asked for than there
+/// is. Blocks.
 fn begin(store: &Store, serve: &Serve) -> Result<Option<Answer>, StoreError> {
     let found = serve.payload.as_ref().map(|payload| payload.find(store));
     let gone = || StoreError::NotFound("the segment".into());
     let (root, length) = found.ok_or_else(gone)??;
-    let asked = serve.serving.asked;
+    let Serving {
+        request,
+        asked,
+        groups,
+        ..
+    } = serve.serving;
     // The length is told in the record, so no honest node asks beyond it.
     let fits = asked.end <= group_count(length);
     Ok(fits.then(|| Answer {
+        request,
+        next: groups.start,
         root,
         length,
-        writer: FrameWriter::new(length, asked),
+        writer: FrameWriter::resumed(length, asked, groups.start),
     }))
 }
 
 fn gone(request: RequestNo) -> Frame {
     let gone: Message = PieceMessage::Gone(request).into();
     Frame::Control(gone.encode().into())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use lavant_proto::content::{MimeType, Priority};
+    use lavant_proto::ids::{ContentId, Rendition, SigningKey};
+    use lavant_proto::numbers::{ContactNo, ContentNo, Place, TrackNo};
+    use lavant_proto::runs::Run;
+    use lavant_proto::uplink::Class;
+    use lavant_proto::verify::FrameReader;
+    use tokio::task::block_in_place;
+
+    use super::*;
+    use crate::store::{NewSegment, Settings};
+
+    const LENGTH: u64 = 200_000;
+
+    /// A store that holds one segment, and the segment's root.
+    pub(in super::super) fn store_of_one(folder: &std::path::Path) -> (Store, Root) {
+        let payload: Bytes = (0..LENGTH).map(|n| (n % 251) as u8).collect();
+        let root = Root(*blake3::hash(&payload).as_bytes());
+        let key = SigningKey::from_seed(&[5; 32]);
+        let store = Store::open(Settings::new(&folder.join("store")), key).unwrap();
+        let new = NewSegment {
+            content_id: ContentId::new("film").unwrap(),
+            title: "Film".into(),
+            priority: Priority::Vod,
+            target_duration: None,
+            rendition: Rendition::main(),
+            kind: Kind::Media,
+            sequence: 0,
+            duration: 540_000,
+            discontinuity: false,
+            init: None,
+            mime: MimeType::TransportStream,
+            codecs: String::new(),
+            size: (0, 0),
+            payload,
+        };
+        store.append(new).unwrap();
+        (store, root)
+    }
+
+    fn serve(root: Root, request: u32, (asked, groups): ((u64, u64), (u64, u64))) -> Serve {
+        let place = Place {
+            content: ContentNo(0),
+            track: TrackNo(0),
+            sequence: 0,
+        };
+        Serve {
+            serving: Serving {
+                contact: ContactNo(0),
+                request: RequestNo(request),
+                place,
+                class: Class::Relay,
+                rank: 0,
+                asked: Run::new(asked.0, asked.1),
+                groups: Run::new(groups.0, groups.1),
+                last: groups.1 == asked.1,
+            },
+            payload: Some(Payload::Partial {
+                root,
+                length: LENGTH,
+            }),
+        }
+    }
+
+    /// The frames of one request among those that were read.
+    fn frames_of(read: Read, of: u32) -> Vec<Bytes> {
+        let of_it = read.frames.into_iter().filter_map(|frame| match frame {
+            Frame::Data { request, bytes, .. } if request == of => Some(bytes),
+            _ => None,
+        });
+        of_it.collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_answer_goes_on_however_many_others_are_broken_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, root) = block_in_place(|| store_of_one(folder.path()));
+        let store = AsyncStore::new(store);
+        let mut answers = Answers::default();
+        let asked = (1, 9);
+        let first = serve(root, 0, (asked, (1, 4)));
+        let mut frames = frames_of(answers.read(&store, vec![first]).await, 0);
+        for broken in 1..=4200 {
+            let begun = serve(root, broken, ((0, 9), (0, 1)));
+            answers.read(&store, vec![begun]).await;
+        }
+        assert!(answers.open.len() <= ANSWERS_MAX);
+        let second = serve(root, 0, (asked, (4, 6)));
+        frames.extend(frames_of(answers.read(&store, vec![second]).await, 0));
+        // Nor is it harmed when all that was kept is lost, as when the thread that reads fails.
+        answers = Answers::default();
+        let third = serve(root, 0, (asked, (6, 9)));
+        frames.extend(frames_of(answers.read(&store, vec![third]).await, 0));
+        let mut reader = FrameReader::new(root, LENGTH, Run::new(asked.0, asked.1));
+        for frame in &frames {
+            reader.push(frame).unwrap();
+        }
+        assert!(reader.is_done());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_number_that_is_used_again_begins_another_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, root) = block_in_place(|| store_of_one(folder.path()));
+        let store = AsyncStore::new(store);
+        let mut answers = Answers::default();
+        let broken = serve(root, 7, ((0, 9), (0, 2)));
+        answers.read(&store, vec![broken]).await;
+        let again = serve(root, 7, ((3, 6), (3, 6)));
+        let frames = frames_of(answers.read(&store, vec![again]).await, 7);
+        let mut reader = FrameReader::new(root, LENGTH, Run::new(3, 6));
+        for frame in &frames {
+            reader.push(frame).unwrap();
+        }
+        assert!(reader.is_done());
+    }
 }

@@ -1,18 +1,17 @@
 //! The two tasks of one contact: what goes out, and what comes in.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use lavant_proto::delivery::Delivery;
-use lavant_proto::ids::Root;
 use lavant_proto::message::Message;
 use lavant_proto::numbers::{ContactNo, PushNo, RequestNo};
-use lavant_proto::runs::{GroupRun, Run};
+use lavant_proto::runs::Run;
 use lavant_proto::uplink::{Class, Serving};
-use lavant_proto::verify::{FrameReader, VerifiedFrame};
+use lavant_proto::verify::VerifiedFrame;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -20,8 +19,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answers::{Answers, Serve};
 use super::driver::Event;
+use super::expected::Expectations;
 use crate::link::{Frame, LinkReceiver, LinkSender, Urgency};
-use crate::store::{AsyncStore, Partial};
+use crate::store::AsyncStore;
 
 /// Bytes of frames that go out in one batch.
 /// Each batch is a hop to a thread that may block, so it is to be worth it. What is urgent does not
@@ -98,44 +98,6 @@ impl Outbox {
     pub(super) fn waiting(&self) -> usize {
         // A value that is a moment old does: it is compared with megabytes.
         self.waiting.load(Ordering::Relaxed)
-    }
-}
-
-/// An answer that is expected.
-pub(super) struct Expected {
-    reader: FrameReader,
-    partial: Arc<Partial>,
-}
-
-impl Expected {
-    pub(super) fn new(root: Root, length: u64, groups: GroupRun, partial: Arc<Partial>) -> Self {
-        Self {
-            reader: FrameReader::new(root, length, groups),
-            partial,
-        }
-    }
-}
-
-/// The answers that a contact owes, by request: shared by the driver, which adds and removes, and
-/// the reading task, which works through them.
-#[derive(Clone, Default)]
-pub(super) struct Expectations(Arc<Mutex<BTreeMap<RequestNo, Expected>>>);
-
-impl Expectations {
-    pub(super) fn insert(&self, request: RequestNo, expected: Expected) {
-        self.lock().insert(request, expected);
-    }
-
-    pub(super) fn remove(&self, request: RequestNo) -> Option<Expected> {
-        self.lock().remove(&request)
-    }
-
-    fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<RequestNo, Expected>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -500,7 +462,7 @@ fn keep(
 ) {
     // An answer to a request that was given up is of no use.
     // Taken out, so that hashing and writing do not hold the lock that the driver waits for.
-    let Some(mut answer) = expected.remove(request) else {
+    let Some(mut answer) = expected.take(request) else {
         return;
     };
     // They borrow the link's buffers: a payload is not copied before it is written.
@@ -525,13 +487,16 @@ fn keep(
             Err(error) => {
                 tracing::error!(%error, "part of a segment cannot be written");
                 happened.push(Happened::Event(Event::Unwritten(no, request)));
-                return;
+                return expected.remove(request);
             }
         }
     }
     if damaged {
         happened.push(Happened::Event(Event::Damaged(no, request)));
-    } else if !answer.reader.is_done() {
-        expected.insert(request, answer);
+        expected.remove(request);
+    } else if answer.reader.is_done() {
+        expected.remove(request);
+    } else {
+        expected.put_back(request, answer);
     }
 }

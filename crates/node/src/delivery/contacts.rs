@@ -10,8 +10,9 @@ use lavant_proto::time::Time;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::contact::{self, Expectations, Outbox};
+use super::contact::{self, Outbox};
 use super::driver::{Driver, Event, Live};
+use super::expected::Expectations;
 use super::peers::Dial;
 use crate::link::{Link, LinkProfile, Sighting};
 
@@ -108,8 +109,7 @@ impl Driver {
         if let Some(live) = self.contacts.remove(&no) {
             tracing::debug!(node = %live.node, why, "a link is down");
             self.forget_contact(no);
-            // The last counts, while the core still has them: they decide whether the contact was
-            // of use.
+            // The last counts, while the core still has them.
             self.count();
             let now = self.now();
             // The other direction may still be open, and the sending task waits for commands.
@@ -124,7 +124,7 @@ impl Driver {
         self.library.close(no);
     }
 
-    /// Ends a contact for a reason of the core's.
+    /// Ends a contact, of which the last counts were taken.
     pub(super) fn close(&mut self, no: ContactNo, why: String) {
         let Some(live) = self.contacts.remove(&no) else {
             return;
@@ -143,9 +143,21 @@ impl Driver {
 
     /// Ends a contact for a reason of the driver's.
     pub(super) fn end(&mut self, no: ContactNo, why: String) {
+        self.count();
         // The core asks for nothing to be closed when it hears of an end, so that it is done here.
         self.close(no, why);
         self.input(Input::Down { contact: no });
+    }
+
+    /// A contact has proven what is asked of it.
+    pub(super) fn ready(&mut self, no: ContactNo) {
+        self.peers.ready(no);
+        // Its name, now: when the core ends the contact, it has forgotten it before that is heard
+        // of here.
+        let info = self.core.contacts().find(|info| info.contact == no);
+        if let Some(info) = info {
+            self.peers.count(&info);
+        }
     }
 
     /// Brings the counts of peers up to date.

@@ -20,7 +20,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::contact::{Expectations, Held, Outbox, ReadingRoom};
+use super::contact::{Held, Outbox, ReadingRoom};
+use super::expected::Expectations;
 use super::holdings::{Holdings, Told, Verdict, rendition_no};
 use super::library::{Library, Sheets};
 use super::peers::Peers;
@@ -158,7 +159,12 @@ impl Driver {
         } else {
             COPIES_EVERY.saturating_sub(self.copies_at.elapsed())
         };
-        Instant::now() + wait.min(copies)
+        let now = Instant::now();
+        let until = now + wait.min(copies);
+        // A question that waits for the end of a pause, which may be before all of these.
+        let slow = |no: &ContactNo| self.contacts.get(no)?.slow_until;
+        let question = self.library.next_of(now, slow);
+        question.map_or(until, |question| until.min(question))
     }
 
     /// Runs until asked to stop, or until nobody can ask anything any more.
@@ -245,6 +251,8 @@ impl Driver {
             Event::Lied(no, why) => self.lied(no, why),
             Event::Sent(contact, bytes) => self.input(Input::Sent { contact, bytes }),
             Event::Down(no, why) => self.down(no, why),
+            // The link is cut with what comes of the dial.
+            Event::Dialled(peer, _) if self.peers.was_removed(peer) => {}
             Event::Dialled(peer, Ok(link)) => self.up(Some(peer), link),
             Event::Dialled(peer, Err(why)) => {
                 tracing::debug!(peer, why, "a dial failed");
@@ -385,10 +393,18 @@ impl Driver {
             Output::Ready { contact } => {
                 if let Some(live) = self.contacts.get(&contact) {
                     tracing::info!(node = %live.node, "a contact is up");
+                    self.ready(contact);
                 }
             }
             Output::Slow { contact, until } => self.slow_down(contact, until),
-            Output::Close { contact, why } => self.close(contact, why),
+            Output::Close {
+                contact,
+                why,
+                stats,
+            } => {
+                self.peers.counted(contact, stats);
+                self.close(contact, why);
+            }
             Output::Serve(serving) => self.serve(serving),
             Output::Ask {
                 contact,

@@ -103,6 +103,17 @@ pub(super) struct Library {
 }
 
 impl Library {
+    /// When a question may be read of a contact that is slowed down until then; one of any other
+    /// contact is read at once, or when another one was read.
+    pub(super) fn next_of(
+        &self,
+        now: Instant,
+        slow: impl Fn(&ContactNo) -> Option<Instant>,
+    ) -> Option<Instant> {
+        let ends = self.turn.iter().filter_map(slow);
+        ends.filter(|end| *end > now).min()
+    }
+
     /// Forgets what a contact asked.
     pub(super) fn close(&mut self, no: ContactNo) {
         self.waiting.remove(&no);
@@ -331,4 +342,28 @@ fn recalled(
         }
     }
     Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_pause_that_ends_is_waited_for() {
+        let mut library = Library::default();
+        library.turn.extend([1, 2, 3, 4].map(ContactNo));
+        let now = Instant::now();
+        let after = |seconds| Some(now + Duration::from_secs(seconds));
+        let slow = |no: &ContactNo| match no.0 {
+            1 => after(0),
+            2 => after(9),
+            3 => after(4),
+            _ => None,
+        };
+        assert_eq!(library.next_of(now, slow), after(4));
+        library.close(ContactNo(3));
+        assert_eq!(library.next_of(now, slow), after(9));
+        library.close(ContactNo(2));
+        assert_eq!(library.next_of(now, slow), None);
+    }
 }

@@ -8,7 +8,7 @@
 //! | what is done with what the core wants | `driver.rs` |
 //! | what happens when the driver fails | `supervise` in this file |
 //! | who comes and goes | `contacts.rs` |
-//! | how bytes go out and come in | `contact.rs`, `answers.rs` |
+//! | how bytes go out and come in | `contact.rs`, `answers.rs`, `expected.rs` |
 //! | what is given, expected, adopted, doubted | `segments.rs` |
 //! | how questions about contents are read | `library.rs` |
 //! | how records and manifests are learned | `supply.rs` |
@@ -19,6 +19,7 @@ mod answers;
 mod contact;
 mod contacts;
 mod driver;
+mod expected;
 mod holdings;
 mod library;
 mod peers;

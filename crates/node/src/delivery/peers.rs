@@ -104,6 +104,8 @@ struct Live {
     no: ContactNo,
     link: (LinkKind, SocketAddr),
     stats: Stats,
+    /// Both sides have said hello, and this one let the other in.
+    ready: bool,
 }
 
 fn sum(a: Stats, b: Stats) -> Stats {
@@ -195,6 +197,8 @@ pub(super) enum Dial {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     pub(super) all: Vec<Peer>,
+    /// Peers that were removed while they were dialled.
+    removed: Vec<u32>,
     next_id: u32,
     random: u64,
 }
@@ -203,6 +207,7 @@ impl Peers {
     pub(super) const fn new(seed: u64) -> Self {
         Self {
             all: Vec::new(),
+            removed: Vec::new(),
             next_id: 0,
             random: seed,
         }
@@ -255,7 +260,16 @@ impl Peers {
             .iter()
             .position(|peer| peer.target.as_ref() == Some(target))?;
         let peer = self.all.remove(at);
+        if peer.state == PeerState::Dialling {
+            self.removed.push(peer.id);
+        }
         Some(peer.live.iter().map(|live| live.no).collect())
+    }
+
+    /// A dial ended: whether its peer was removed meanwhile.
+    pub(super) fn was_removed(&mut self, id: u32) -> bool {
+        let at = self.removed.iter().position(|removed| *removed == id);
+        at.map(|at| self.removed.swap_remove(at)).is_some()
     }
 
     /// A node was found on the network.
@@ -266,6 +280,9 @@ impl Peers {
             peer.addresses = addresses;
             // One that is being dialled gets the new addresses with its next dial.
             if peer.live.is_empty() && peer.state != PeerState::Dialling {
+                // An announcement is not signed: whoever sends it for a node that lied does not
+                // bring it back.
+                let soon = soon.max(peer.not_before);
                 (peer.state, peer.next) = (PeerState::Waiting, Some(soon));
                 (peer.failures, peer.useless) = (0, 0);
                 peer.soon_until = soon.after(SOON);
@@ -302,7 +319,7 @@ impl Peers {
     ) {
         // A node that dialled in may be one that was named or found.
         let known = || self.all.iter().position(|peer| peer.node == Some(node));
-        // The operator may have removed the peer while it was dialled.
+        // It may have been lost from the network while it was dialled, which the link disproves.
         let at = id.and_then(|id| self.at(id)).or_else(known);
         let at = at.unwrap_or_else(|| {
             self.forget_strangers();
@@ -314,6 +331,7 @@ impl Peers {
             no: contact,
             link,
             stats: Stats::default(),
+            ready: false,
         });
         (peer.link, peer.last_seen) = (Some(link), Some(now));
         (peer.state, peer.next) = (PeerState::Connected, None);
@@ -370,6 +388,13 @@ impl Peers {
         })
     }
 
+    /// A contact has proven what is asked of it.
+    pub(super) fn ready(&mut self, contact: ContactNo) {
+        if let Some((peer, at)) = self.of(contact) {
+            peer.live[at].ready = true;
+        }
+    }
+
     /// A contact ended.
     pub(super) fn down(&mut self, contact: ContactNo, why: String, now: Time) {
         // Spread, or two nodes that lost each other would dial at the same moment, again and again.
@@ -384,8 +409,9 @@ impl Peers {
             peer.link = Some(live.link);
             return;
         }
-        // A contact that gave nothing is as good as a dial that failed.
-        let useless = peer.name.is_empty() && ended.stats == Stats::default();
+        // A contact that was not let in on both sides is as good as a dial that failed. One that
+        // was before may be cut in the middle of it, over and over, on a bad link.
+        let useless = !ended.ready && peer.name.is_empty();
         if useless {
             (peer.failures, peer.useless) = (peer.failures + 1, peer.useless + 1);
         } else {
@@ -460,14 +486,21 @@ impl Peers {
         waiting.filter_map(|peer| peer.next).min()
     }
 
-    /// Takes over what a contact counts.
+    /// Takes over the counts of a contact.
+    pub(super) fn counted(&mut self, contact: ContactNo, stats: Stats) {
+        if let Some((peer, at)) = self.of(contact) {
+            peer.live[at].stats = stats;
+            let live = peer.live.iter().map(|live| live.stats);
+            peer.stats = live.fold(peer.before, sum);
+        }
+    }
+
+    /// Takes over how a contact is.
     pub(super) fn count(&mut self, info: &ContactInfo) {
-        let Some((peer, at)) = self.of(info.contact) else {
+        self.counted(info.contact, info.stats);
+        let Some((peer, _)) = self.of(info.contact) else {
             return;
         };
-        peer.live[at].stats = info.stats;
-        let live = peer.live.iter().map(|live| live.stats);
-        peer.stats = live.fold(peer.before, sum);
         // What a contact says before it has proven the token is not shown.
         if info.ready {
             peer.name.clone_from(&info.name);
@@ -570,6 +603,26 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_was_met_is_expected_soon_although_nobody_looked_at_it_meanwhile() {
+        let mut peers = Peers::new(1);
+        let now = Time::from_seconds(100);
+        peers.name("ship:7778".parse().unwrap(), now);
+        let (id, _) = peers.due(now).unwrap();
+        let link = (LinkKind::Tcp, "127.0.0.1:1".parse().unwrap());
+        peers.up(Some(id), PublisherKey([1; 32]), ContactNo(1), link, now);
+        peers.ready(ContactNo(1));
+        peers.down(ContactNo(1), "it is silent".into(), now);
+        assert_eq!(peers.all[0].failures, 0);
+        let mut then = now;
+        assert!(pause_after(&mut peers, 20, &mut then) <= PAUSE_MAX_SOON * 5 / 4);
+        peers.up(None, PublisherKey([1; 32]), ContactNo(2), link, then);
+        let last = info(2, 100).stats;
+        peers.counted(ContactNo(2), last);
+        peers.down(ContactNo(2), "it is silent".into(), then);
+        assert_eq!(peers.all[0].stats, last);
+    }
+
+    #[test]
     fn a_node_that_refuses_or_lied_is_not_dialled_often() {
         let mut peers = Peers::new(1);
         let target: Target = "ship:7778".parse().unwrap();
@@ -597,6 +650,40 @@ mod tests {
         peers.down(ContactNo(99), "it lied".into(), now);
         peers.name(target, now);
         assert_eq!(peers.next(), Some(until), "also when the network changes");
+    }
+
+    #[test]
+    fn a_node_that_lied_is_left_alone_also_when_it_is_found_again() {
+        let mut peers = Peers::new(1);
+        let (node, now) = (PublisherKey([1; 32]), Time::from_seconds(5));
+        let link = (LinkKind::Tcp, "127.0.0.1:1".parse().unwrap());
+        peers.found(node, vec![link.1], now);
+        let (id, _) = peers.due(now).unwrap();
+        peers.up(Some(id), node, ContactNo(1), link, now);
+        let until = now.after(PAUSE_MAX * 2);
+        peers.leave(ContactNo(1), until);
+        peers.down(ContactNo(1), "it lied".into(), now);
+        peers.found(node, vec![link.1], now.after(SOON));
+        assert_eq!(peers.next(), Some(until));
+        peers.found(node, vec![link.1], until.after(SOON));
+        assert_eq!(peers.next(), Some(until.after(SOON)));
+    }
+
+    #[test]
+    fn a_peer_that_is_removed_while_it_is_dialled_stays_away() {
+        let mut peers = Peers::new(1);
+        let now = Time::from_seconds(5);
+        let target: Target = "ship:7778".parse().unwrap();
+        peers.name(target.clone(), now);
+        let (id, _) = peers.due(now).unwrap();
+        assert_eq!(peers.forget(&target), Some(Vec::new()));
+        assert!(peers.was_removed(id));
+        assert!(!peers.was_removed(id), "it is dialled once");
+        // Named again, it is another one.
+        peers.name(target.clone(), now);
+        assert!(!peers.was_removed(peers.all[0].id));
+        peers.forget(&target);
+        assert!(peers.removed.is_empty(), "it was not being dialled");
     }
 
     #[test]

@@ -14,8 +14,8 @@ use lavant_proto::uplink::Serving;
 use tokio::time::Instant;
 
 use super::answers::{Payload, Serve};
-use super::contact;
 use super::driver::{Driver, Event};
+use super::expected::Expected;
 use super::holdings::rendition_no;
 use crate::store::{Partial, StoreError};
 
@@ -185,7 +185,7 @@ impl Driver {
         let Some(live) = self.contacts.get(&asking.contact) else {
             return;
         };
-        let expected = contact::Expected::new(root, length, asking.groups, partial);
+        let expected = Expected::new(root, length, asking.groups, partial);
         // Before the question goes out: on a fast link the answer comes before the next line.
         live.expected.insert(asking.request, expected);
         live.outbox.control(&asking.message);
@@ -290,7 +290,8 @@ impl Driver {
     }
 }
 
-/// Whether a segment that was refused will be refused again.
+/// Whether a segment that was refused will be refused again. Where there was no room for it there
+/// may be some later, also within a share: what is here of its publisher goes, too.
 pub(super) const fn is_final(error: &StoreError) -> bool {
     matches!(
         error,
@@ -298,13 +299,32 @@ pub(super) const fn is_final(error: &StoreError) -> bool {
             | StoreError::Conflict(_)
             | StoreError::Removed(_)
             | StoreError::NotFound(_)
-            | StoreError::Share { .. }
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_there_is_no_room_for_now_is_welcome_later() {
+        let publisher = lavant_proto::ids::PublisherKey([1; 32]);
+        for no_room in [
+            StoreError::Full {
+                limit: 1,
+                wanted: 2,
+            },
+            StoreError::Share {
+                publisher,
+                share: 1,
+            },
+            StoreError::Strangers { share: 1 },
+            StoreError::DiskFull { free: 1, kept: 2 },
+        ] {
+            assert!(!is_final(&no_room), "{no_room}");
+        }
+        assert!(is_final(&StoreError::Removed("film".into())));
+    }
 
     #[test]
     fn a_payload_that_was_looked_at_is_not_looked_at_again_for_a_while() {

@@ -16,7 +16,7 @@ use super::error::ApiError;
 /// How long a sender may pause inside a body, and when it must have come at the least rate.
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 /// The least bytes a second that a body comes at after that, on average. Slower than any video can
-/// be sent; the largest segment, 64 MiB, takes 68 minutes.
+/// be sent; what is larger than 56 MiB has to be faster, to end within [`BODY_TIME_MAX`].
 const RATE_MIN: u64 = 16 << 10;
 /// How long a body may take in all, however large.
 const BODY_TIME_MAX: Duration = Duration::from_secs(3600);

@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf, Bytes, BytesMut};
-use lavant_proto::content::clean_title;
+use lavant_proto::content::{clean_title, is_hidden};
 
 use super::LinkError;
 
@@ -181,8 +181,8 @@ pub(super) fn close_frame(reason: &str) -> Vec<u8> {
 /// [`REASON_BYTES_MAX`] bytes.
 pub(super) fn shown(said: &[u8]) -> String {
     let said = &said[..said.len().min(REASON_BYTES_MAX)];
-    // The Arabic letter mark shifts what stands beside it, as the other marks do.
-    let text = String::from_utf8_lossy(said).replace('\u{61c}', " ");
+    let text = String::from_utf8_lossy(said).replace(is_hidden, " ");
+    // It makes one space of several, too.
     let mut text = clean_title(&text);
     text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
     text

@@ -1,16 +1,15 @@
 //! Talking to a node over its HTTP API, for the shell.
 
 use std::io::{Read, Write};
-use std::time::Duration;
 
 use lavant_media::hls::{MediaPlaylist, Playlist};
 use serde::de::DeserializeOwned;
 use ureq::{Agent, http};
 
+use super::agent::agent;
+
 /// Longest JSON answer or playlist that is read.
 const ANSWER_MAX: u64 = 64 << 20;
-/// How long an answer may take to begin.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
 
 /// Why a call to a node failed.
 #[derive(Debug, thiserror::Error)]
@@ -65,15 +64,9 @@ impl Client {
     /// The node at `base`, such as `http://127.0.0.1:7777`.
     #[must_use]
     pub fn new(base: &str, token: Option<String>) -> Self {
-        let config = Agent::config_builder()
-            .timeout_connect(Some(Duration::from_secs(5)))
-            .timeout_recv_response(Some(ANSWER_TIME))
-            // The node's own sentence is in the body, which an error of the library does not hold.
-            .http_status_as_error(false)
-            .build();
         let base = base.trim_end_matches('/').to_owned();
         Self {
-            agent: config.new_agent(),
+            agent: agent(),
             base,
             token,
         }

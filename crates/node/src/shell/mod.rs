@@ -5,6 +5,10 @@
 //! |---|---|
 //! | how a file becomes segments, and these reach a node | [`ingest`] |
 //! | how a node is asked and told | [`client`] |
+//! | what speaks HTTP for both | `agent.rs` |
 
+mod agent;
 pub mod client;
 pub mod ingest;
+
+pub use lavant_proto::content::is_hidden;

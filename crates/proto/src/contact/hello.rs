@@ -9,10 +9,10 @@ use crate::wire::{DecodeError, Reader, Writer};
 
 /// The version of the protocol between nodes.
 pub const VERSION: u64 = 2;
-/// Most publishers, and most contents, that an interest names: both fit into a message (16 KiB and
-/// 39 KiB).
-const NAMES_MAX: u64 = 512;
-const CONTENTS_MAX: u64 = 256;
+/// Most publishers that an interest names, with the node itself: 16 KiB of a message.
+pub const NAMES_MAX: u64 = 512;
+/// Most contents that an interest names: 39 KiB of a message.
+pub const CONTENTS_MAX: u64 = 256;
 /// Longest name of a node, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 

@@ -282,10 +282,6 @@ impl Contacts {
         self.all.keys().copied().collect()
     }
 
-    pub(crate) fn contains(&self, no: ContactNo) -> bool {
-        self.all.contains_key(&no)
-    }
-
     pub(crate) fn remove(&mut self, no: ContactNo) -> Option<Box<Contact>> {
         let gone = self.all.remove(&no)?;
         if let Some(source) = gone.source

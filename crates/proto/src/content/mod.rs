@@ -10,7 +10,7 @@ pub use manifest::{Manifest, ManifestError, RenditionInfo, SignedManifest};
 pub use merkle::{Leaf, MerkleTree, leaf, merkle_root, prove_range, verify_range};
 pub use mime::{MimeError, MimeType};
 pub use priority::{Priority, PriorityError};
-pub use record::{Kind, Proof, RecordError, SegmentRecord, clean_title};
+pub use record::{Kind, Proof, RecordError, SegmentRecord, clean_title, is_hidden};
 
 use crate::ids::PublisherKey;
 use crate::limits::ADDRESSEES_MAX;

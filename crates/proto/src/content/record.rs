@@ -198,6 +198,9 @@ impl Unverified<SegmentRecord> {
     }
 }
 
+/// The Arabic letter mark, which shifts what stands beside it.
+const LETTER_MARK: char = '\u{61c}';
+
 /// A title as it may be shown: control characters and bidirectional overrides become spaces, and
 /// it is cut to [`TITLE_BYTES_MAX`] bytes at a character's boundary.
 #[must_use]
@@ -205,7 +208,14 @@ pub fn clean_title(title: &str) -> String {
     // They could change what stands beside the title: on a page, or on a terminal.
     let visible = title
         .chars()
-        .map(|c| if is_hidden(c) { ' ' } else { c })
+        // That one mark stays: titles with it are signed already, and what is not clean is refused.
+        .map(|c| {
+            if is_hidden(c) && c != LETTER_MARK {
+                ' '
+            } else {
+                c
+            }
+        })
         .collect::<String>();
     let mut clean = visible.split_whitespace().collect::<Vec<_>>().join(" ");
     clean.truncate(clean.floor_char_boundary(TITLE_BYTES_MAX));
@@ -215,11 +225,17 @@ pub fn clean_title(title: &str) -> String {
     clean
 }
 
-fn is_hidden(c: char) -> bool {
+/// Whether a character shows nothing itself and changes what stands beside it: of a text from
+/// elsewhere, no such one is shown on a terminal, on a page or in a log.
+#[must_use]
+pub fn is_hidden(c: char) -> bool {
     // Zero-width characters and marks, overrides and isolates of direction: with these two titles
     // look alike, or text runs backwards.
     c.is_control()
-        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+        || matches!(
+            c,
+            '\u{200b}' | '\u{200e}' | '\u{200f}' | LETTER_MARK | '\u{feff}'
+        )
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }
 

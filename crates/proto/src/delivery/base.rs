@@ -9,7 +9,7 @@ use super::io::Output;
 use crate::contact::budget::is_beyond;
 use crate::contact::hello::{Hello, VERSION};
 use crate::contact::message::ContactMessage;
-use crate::contact::{Arrival, Contacts, Look};
+use crate::contact::{Arrival, Contacts, Look, Stats};
 use crate::message::Message;
 use crate::numbers::{ContactNo, ContentNo, RequestNo};
 use crate::piece::{Pieces, Want};
@@ -102,14 +102,13 @@ impl Base {
         let allowed = self.config.allow.as_ref();
         let node = arrival.node;
         if node == self.config.own || allowed.is_some_and(|allow| !allow.contains(&node)) {
-            let why = "this node is not allowed here".to_owned();
-            return self.out.push_back(Output::Close { contact: no, why });
+            return self.refuse(no, "this node is not allowed here".to_owned());
         }
         let (own, patience) = (self.config.own, self.config.patience);
         let admitted = self.contacts.admit(no, arrival, &own, &patience, self.now);
         let ends = match admitted {
             Ok(ends) => ends,
-            Err(why) => return self.out.push_back(Output::Close { contact: no, why }),
+            Err(why) => return self.refuse(no, why),
         };
         for (end, why) in ends {
             self.close(end, why);
@@ -126,6 +125,15 @@ impl Base {
         if arrival.dialled {
             self.say_hello(no);
         }
+    }
+
+    /// Ends a contact that was never admitted.
+    fn refuse(&mut self, no: ContactNo, why: String) {
+        self.out.push_back(Output::Close {
+            contact: no,
+            why,
+            stats: Stats::default(),
+        });
     }
 
     fn say_hello(&mut self, no: ContactNo) {
@@ -268,8 +276,13 @@ impl Base {
     /// Ends a contact for a reason that may pass.
     pub(crate) fn close(&mut self, no: ContactNo, why: String) {
         // It may have ended in the same step, by what came before.
-        if self.contacts.contains(no) {
-            self.out.push_back(Output::Close { contact: no, why });
+        if let Some(contact) = self.contacts.get(no) {
+            let stats = contact.stats;
+            self.out.push_back(Output::Close {
+                contact: no,
+                why,
+                stats,
+            });
             self.down(no);
         }
     }

@@ -1,6 +1,6 @@
 //! What goes into the core and what comes out.
 
-use crate::contact::Arrival;
+use crate::contact::{Arrival, Stats};
 use crate::content::Priority;
 use crate::ids::{PublisherKey, Root, Signature};
 use crate::message::Message;
@@ -221,6 +221,8 @@ pub enum Output {
         contact: ContactNo,
         /// Why.
         why: String,
+        /// Its last counts: it is not among [`super::Delivery::contacts`] any more.
+        stats: Stats,
     },
     /// Send chunk groups of a segment as the answer to a request.
     Serve(Serving),

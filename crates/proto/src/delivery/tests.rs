@@ -24,6 +24,8 @@ struct Bench {
     contacts: u32,
     said: Vec<(ContactNo, Message)>,
     closed: Vec<(ContactNo, String)>,
+    /// Of contacts that were closed.
+    last_counts: Vec<(ContactNo, Stats)>,
     slowed: usize,
 }
 
@@ -35,6 +37,7 @@ impl Bench {
             contacts: 0,
             said: Vec::new(),
             closed: Vec::new(),
+            last_counts: Vec::new(),
             slowed: 0,
         }
     }
@@ -86,7 +89,14 @@ impl Bench {
                 | Output::Ask {
                     contact, message, ..
                 } => self.said.push((contact, *message)),
-                Output::Close { contact, why } => self.closed.push((contact, why)),
+                Output::Close {
+                    contact,
+                    why,
+                    stats,
+                } => {
+                    self.closed.push((contact, why));
+                    self.last_counts.push((contact, stats));
+                }
                 Output::Slow { .. } => self.slowed += 1,
                 _ => {}
             }
@@ -208,6 +218,30 @@ fn invented_contents_leave_room_for_those_of_others() {
     bench.said.clear();
     bench.offer(honest, &[(5, "film")], &here);
     assert!(bench.was_asked(honest, 5), "{:?}", bench.closed);
+}
+
+#[test]
+fn a_contact_that_is_closed_leaves_its_counts() {
+    let mut bench = Bench::new();
+    let (contact, refused) = (bench.meet(1), bench.up(2));
+    for push in 0..3 {
+        let push = PushNo(push);
+        bench.input(Input::Pushed { contact, push });
+    }
+    for contact in [contact, refused] {
+        // Before its own hello the second one speaks out of turn; the first one says it twice.
+        bench.hear(contact, ContactMessage::Ping(1));
+        let hello = Hello::new("x".into(), Interest::everything(), None);
+        bench.hear(contact, ContactMessage::Hello(hello));
+    }
+    let counted = Stats {
+        ignored: 3,
+        ..Stats::default()
+    };
+    assert_eq!(
+        bench.last_counts,
+        [(contact, counted), (refused, Stats::default())]
+    );
 }
 
 #[test]

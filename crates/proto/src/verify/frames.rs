@@ -130,6 +130,30 @@ impl FrameWriter {
         }
     }
 
+    /// For what is left of a run when the frames before the chunk group `from` were given by
+    /// another writer.
+    #[must_use]
+    pub fn resumed(length: u64, groups: GroupRange, from: u64) -> Self {
+        let mut writer = Self::new(length, groups);
+        // Before the first frame nothing is proven, not even the top: it is left whole.
+        while from > writer.groups.start
+            && let Some(top) = writer.pending.pop()
+        {
+            if top.first >= from {
+                writer.pending.push(top);
+                break;
+            }
+            if top.first + top.count > from {
+                // A frame below it was given, and with it the proof of both halves.
+                let (left, right) = top.halves();
+                let halves = [right, left];
+                let wanted = halves.iter().filter(|half| half.meets(writer.groups));
+                writer.pending.extend(wanted);
+            }
+        }
+        writer
+    }
+
     /// Whether all frames were given.
     #[must_use]
     pub const fn is_done(&self) -> bool {
@@ -573,6 +597,29 @@ mod tests {
                 out.extend(frame(&mut writer, &whole, &sealed.outboard).unwrap());
             }
             assert_eq!(out, response(&whole, &sealed, groups), "{known}");
+        }
+    }
+
+    #[test]
+    fn another_writer_goes_on_with_the_frames_that_are_left() {
+        for groups in 1..=9u64 {
+            let whole = payload((groups * 16_384 - 5000) as usize);
+            let sealed = seal(&whole);
+            for (start, end) in
+                (0..groups).flat_map(|start| (start + 1..=groups).map(move |end| (start, end)))
+            {
+                let all = frames(&whole, &sealed, run(start, end));
+                for given in 0..=all.len() {
+                    let from = start + given as u64;
+                    let mut writer =
+                        FrameWriter::resumed(whole.len() as u64, run(start, end), from);
+                    for left in &all[given..] {
+                        let next = frame(&mut writer, &whole, &sealed.outboard).unwrap();
+                        assert_eq!(next, *left, "{start}..{end} from {from}");
+                    }
+                    assert!(writer.is_done());
+                }
+            }
         }
     }
 

@@ -97,7 +97,7 @@ impl Node {
     fn output(&mut self, output: Output) {
         match output {
             Output::Send { contact, message } => self.send(contact, &message),
-            Output::Close { contact, why } => self.end(contact, why),
+            Output::Close { contact, why, .. } => self.end(contact, why),
             Output::Slow { contact, until } => self.effects.push(Effect::Slow(contact, until)),
             Output::Serve(serving) => self.serve(serving),
             Output::Ask {

@@ -397,7 +397,7 @@ impl World {
     fn output(&mut self, node: u32, output: Output) {
         match output {
             Output::Send { contact, message } => self.send(contact, node, message),
-            Output::Close { contact, why } => {
+            Output::Close { contact, why, .. } => {
                 *self.outcome.closed.entry(why).or_default() += 1;
                 self.hang_up(contact.0, node);
             }

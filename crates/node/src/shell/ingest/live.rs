@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use lavant_media::hls::MediaPlaylist;
+use lavant_media::hls::{MediaPlaylist, PlaylistError};
 use lavant_proto::content::Priority;
 use lavant_proto::ids::{ContentId, PublisherKey};
 use lavant_proto::time::ticks_to_seconds;
@@ -68,9 +68,11 @@ impl Stream {
                 // A stream that broke off goes on under the numbers that its viewers expect next.
                 for rendition in &plan.renditions {
                     let path = format!("/play/{reference}/{}.m3u8", rendition.name);
-                    let start = client
-                        .text(&path)?
-                        .map_or_else(Start::default, |t| after(&t));
+                    let start = match client.text(&path)? {
+                        // From another number the segments would meet those that are there.
+                        Some(text) => after(&text).map_err(|error| client.bad_answer(error))?,
+                        None => Start::default(),
+                    };
                     starts.insert(rendition.name.clone(), start);
                 }
             }
@@ -130,19 +132,17 @@ impl Sink for Stream {
 }
 
 /// The numbers that come after a playlist's last.
-fn after(playlist: &str) -> Start {
-    let Ok(playlist) = MediaPlaylist::parse(playlist) else {
-        return Start::default();
-    };
+fn after(playlist: &str) -> Result<Start, PlaylistError> {
+    let playlist = MediaPlaylist::parse(playlist)?;
     let init = playlist.segments.iter().rev().find_map(|segment| {
         let name = segment.init.as_ref()?.rsplit("/init-").next()?;
         name.split('.').next()?.parse::<u64>().ok()
     });
-    Start {
+    Ok(Start {
         // Gaps are listed too, so that the count leads to the number after the last.
         segment: playlist.media_sequence + playlist.segments.len() as u64,
         init: init.map_or(0, |last| last + 1),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -154,8 +154,15 @@ mod tests {
         let text = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:6\n#EXT-X-MEDIA-SEQUENCE:7\n\
                     #EXT-X-MAP:URI=\"/segment/cam/1/main/init-2.mp4\"\n#EXTINF:6,\n/7.m4s\n\
                     #EXTINF:6,\n/8.m4s\n";
-        let start = after(text);
+        let start = after(text).unwrap();
         assert_eq!((start.segment, start.init), (9, 3));
-        assert_eq!(after("nonsense"), Start::default());
+        assert_eq!(after("nonsense"), Err(PlaylistError::NotPlaylist));
+        // A camera of a day, under a long name.
+        let name = "c".repeat(120);
+        let day: String = (0..86_400)
+            .map(|n| format!("#EXTINF:1.000000,\n/segment/{name}/1/main/{n}.ts\n"))
+            .collect();
+        let start = after(&format!("#EXTM3U\n{day}")).unwrap();
+        assert_eq!(start.segment, 86_400);
     }
 }

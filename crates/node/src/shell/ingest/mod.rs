@@ -481,6 +481,7 @@ impl Session<'_> {
         if let Some(key) = &self.options.publish_as {
             let mime = prepared.plan.mime();
             let terms = sign::Terms {
+                content_id: self.options.content_id.as_deref(),
                 title,
                 priority: self.options.priority,
                 mime,

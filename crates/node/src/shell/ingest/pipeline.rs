@@ -119,7 +119,9 @@ pub(super) fn run(
         (Err(error), ffmpeg) => {
             // In this order: nothing new is sent, ffmpeg ends, and what is being sent is waited
             // for.
-            stop.store(true, Ordering::Relaxed);
+            // In the one order of all threads that `send` counts in, or `settle` could miss a
+            // piece whose thread has not seen the stop.
+            stop.store(true, Ordering::SeqCst);
             let error = explain(error, ffmpeg.as_mut(), cancel);
             settle(&sending);
             job.reach.check()?;

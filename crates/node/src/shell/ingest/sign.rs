@@ -15,6 +15,8 @@ use super::upload::{Commit, RenditionSums, Upload};
 
 /// What the user wishes to sign.
 pub(super) struct Terms<'a> {
+    /// None where the node makes it from the title.
+    pub(super) content_id: Option<&'a str>,
     pub(super) title: &'a str,
     pub(super) priority: Priority,
     pub(super) mime: &'a str,
@@ -86,6 +88,10 @@ fn common(upload: &Upload, terms: &Terms<'_>, target_duration: u32) -> Result<Co
     if upload.title != clean_title(terms.title) || upload.priority != terms.priority.as_str() {
         return Err("it changed the title or the priority".to_owned());
     }
+    let asked = terms.content_id.map(ContentId::new);
+    if asked.is_some_and(|asked| asked.as_ref() != Ok(&content_id)) {
+        return Err(format!("it changed the content id to {content_id}"));
+    }
     Ok(Common {
         content: ContentKey {
             publisher,
@@ -143,5 +149,37 @@ fn row(name: Rendition, mime: MimeType, sums: &RenditionSums, summary: &Summary)
         segments: sums.segments,
         duration: summary.duration,
         bytes: summary.bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_user_chose_is_signed_and_nothing_else() {
+        let answer = |content_id: &str, title: &str| -> Upload {
+            let answer = serde_json::json!({
+                "upload_id": "1", "content_id": content_id, "version": 1,
+                "publisher": "0".repeat(64), "created_us": 1, "ttl_seconds": 1,
+                "title": title, "priority": "vod",
+            });
+            serde_json::from_value(answer).unwrap()
+        };
+        let mut terms = Terms {
+            content_id: Some("film"),
+            title: "Film",
+            priority: Priority::Vod,
+            mime: "video/mp2t",
+            to: &[],
+        };
+        assert!(common(&answer("film", "Film"), &terms, 6).is_ok());
+        let refused = |upload: &Upload| common(upload, &terms, 6).err().unwrap();
+        let other = refused(&answer("other", "Film"));
+        assert!(other.contains("content id to other"), "{other}");
+        assert!(refused(&answer("film", "Other")).contains("the title"));
+        // A choice that was left to the node is its own.
+        terms.content_id = None;
+        assert!(common(&answer("other", "Film"), &terms, 6).is_ok());
     }
 }

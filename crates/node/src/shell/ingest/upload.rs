@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lavant_media::hls::MAX_BYTES;
 use lavant_proto::ids::{ContentId, Root};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,19 +13,12 @@ use serde_json::Value;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, RequestBuilder};
 
+use super::super::agent::agent;
 use super::error::IngestError;
 use super::segments::{Fact, Piece};
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long a single read or write may take: the node may be flushing to a slow disk.
-const STEP: Duration = Duration::from_secs(60);
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(120);
 /// Bytes of an answer that are read: the list of 200,000 segments.
 const ANSWER_BYTES: u64 = 64 << 20;
-/// Longest playlist that is read.
-const PLAYLIST_BYTES: u64 = 16 << 20;
 /// Pauses before a segment is sent again.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(500),
@@ -151,19 +145,8 @@ impl Client {
                  http://127.0.0.1:7777"
             )));
         }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            // A node is reached directly: proxies of the environment are for the internet.
-            .proxy(None)
-            .no_delay(true)
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(ANSWER))
-            .timeout_per_read(Some(ANSWER))
-            .timeout_per_write(Some(STEP))
-            .user_agent(concat!("lavant/", env!("CARGO_PKG_VERSION")))
-            .build();
         Ok(Self {
-            agent: config.into(),
+            agent: agent(),
             base,
             token: token.map(str::to_owned),
         })
@@ -253,7 +236,7 @@ impl Client {
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let body = response.body_mut().with_config().limit(PLAYLIST_BYTES);
+        let body = response.body_mut().with_config().limit(MAX_BYTES as u64);
         body.read_to_string().map(Some).map_err(|e| self.failed(e))
     }
 
