@@ -28,6 +28,9 @@ const TYPES = {
   '.mp4': 'video/mp4',
 };
 
+/** How many contents a node tells of at first. */
+const AT_ONCE = 500;
+
 export class MockNode {
   catalog = [];
   status = sampleStatus();
@@ -77,9 +80,19 @@ export class MockNode {
     for (const stream of this.#streams) this.#send(stream, events);
   }
 
+  /** Tells every open page what changed, and the status, as a node does after its first event. */
+  change(changed, gone = []) {
+    const left = (entry) => !gone.some((it) => it.content_id === entry.content_id);
+    const other = (entry) => !changed.some((it) => it.content_id === entry.content_id);
+    this.catalog = [...this.catalog.filter((entry) => left(entry) && other(entry)), ...changed];
+    this.changes = { changed, gone };
+    this.push(['changes', 'status']);
+  }
+
   #send(stream, events) {
     for (const name of events) {
-      stream.write(`event: ${name}\ndata: ${JSON.stringify(this[name])}\n\n`);
+      const data = name === 'catalog' ? this.catalog.slice(0, AT_ONCE) : this[name];
+      stream.write(`event: ${name}\ndata: ${JSON.stringify(data)}\n\n`);
     }
   }
 
@@ -88,7 +101,7 @@ export class MockNode {
   }
 
   async #answer(req, res) {
-    const { pathname } = new URL(req.url, this.url);
+    const { pathname, searchParams } = new URL(req.url, this.url);
     this.calls.push(`${req.method} ${pathname}`);
     res.setHeader('content-security-policy', CSP);
     if (req.method === 'PUT' || req.method === 'DELETE') return this.#change(req, res, pathname);
@@ -96,7 +109,7 @@ export class MockNode {
       const { node_id, version, publisher } = this.status;
       return this.#json(res, 200, { ok: true, node_id, version, publisher });
     }
-    if (pathname === '/catalog') return this.#json(res, 200, this.catalog);
+    if (pathname === '/catalog') return this.#json(res, 200, this.#listed(searchParams));
     if (pathname === '/status') return this.#json(res, 200, this.status);
     if (pathname === '/peers') return this.#json(res, 200, this.peers);
     if (pathname === '/events') return this.#events(req, res);
@@ -111,6 +124,13 @@ export class MockNode {
     this.#streams.add(res);
     req.on('close', () => this.#streams.delete(res));
     this.#send(res, ['catalog', 'status']);
+  }
+
+  #listed(query) {
+    const words = query.get('search') ?? '';
+    const found = this.catalog.filter((entry) => entry.title.includes(words));
+    const from = Number(query.get('offset') ?? 0);
+    return found.slice(from, from + Number(query.get('limit') ?? found.length));
   }
 
   #find(ref) {

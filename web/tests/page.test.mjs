@@ -62,6 +62,42 @@ describe('catalogue', () => {
     await page.getByText('Nothing matches').waitFor();
     assertClean();
   });
+
+  test('what changes is told alone: new, changed, gone', async () => {
+    mock.catalog = [entry('tide', { title: 'Tide' }), entry('ferry', { title: 'Ferry' })];
+    await open();
+    await card('Ferry').waitFor();
+    const { publisher, content_id, version } = mock.catalog[1];
+    mock.change(
+      [entry('tide', { title: 'Tide at noon' }), entry('market', { title: 'Market' })],
+      [{ publisher, content_id, version }],
+    );
+    await card('Market').waitFor();
+    await card('Tide at noon').waitFor();
+    assert.equal(await page.locator('li.card').count(), 2);
+    assertClean();
+  });
+
+  test('of a long catalogue the beginning is shown; the node is asked for the rest', async () => {
+    mock.catalog = Array.from({ length: 1200 }, (_, no) =>
+      entry(`c${no}`, { title: `Film ${no}` }),
+    );
+    mock.status = { ...sampleStatus(), uploads: [] };
+    mock.status.store.contents = 1200;
+    await open();
+    await page.getByText('500 of 1200 are shown.').waitFor();
+    assert.equal(await page.locator('li.card').count(), 500);
+    await page.getByRole('searchbox').fill('Film 1111');
+    await card('Film 1111').waitFor();
+    await page.getByText('1 of 1200 contents').waitFor();
+    await page.getByRole('searchbox').fill('');
+    await page.getByRole('button', { name: 'Show more' }).click();
+    await page.getByText('1000 of 1200 are shown.').waitFor();
+    await page.getByRole('button', { name: 'Show more' }).click();
+    await page.getByText('1200 contents').waitFor();
+    assert.equal(await page.getByRole('button', { name: 'Show more' }).count(), 0);
+    assertClean();
+  });
 });
 
 describe('changes', () => {
