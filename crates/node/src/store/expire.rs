@@ -16,7 +16,7 @@ use super::rows::{SegmentKey, SegmentRow, deadline_key, split_deadline};
 use super::tx::{Tx, deadline};
 
 /// Most rows that go in one commit by themselves, so that a commit stays short.
-const ROWS_MAX: usize = 128;
+const ROWS_MAX: usize = 48;
 
 /// Drops what is left of removed contents, and what is past its deadline. What is not done then,
 /// the next commit does.

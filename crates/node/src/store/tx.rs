@@ -25,7 +25,7 @@ use super::standing::Standings;
 use super::{Settings, Shared, manifest, payload};
 
 /// Rows of a removed content that go in one step: some milliseconds of work.
-const CLEAR_STEP: usize = 64;
+const CLEAR_STEP: usize = 32;
 
 /// The open tables of a write transaction, and what is to be done once it is durable.
 pub(super) struct Tx<'t> {
