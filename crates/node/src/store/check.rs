@@ -95,6 +95,8 @@ impl Store {
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
+        // What is left of removed contents goes first, a step at a time: others write between.
+        while self.write(|tx| tx.clear_some())? {}
         // In the writer, so that no segment is on its way to its place meanwhile.
         let mut report = self.write(|tx| {
             let known = |root: &Root| Ok(tx.payloads.get(root.0.as_slice())?.is_some());
