@@ -405,10 +405,10 @@ mod tests {
             last_arrival: Time(no),
             target_duration: 2,
             state: [State::Open, State::Finished][(no as usize / 2) % 2],
-            superseded: bytes % 5 == 0,
+            superseded: bytes.is_multiple_of(5),
             pinned: false,
             held_bytes: bytes,
-            source: if no % 3 == 0 {
+            source: if no.is_multiple_of(3) {
                 "film.mp4".into()
             } else {
                 String::new()
