@@ -1,6 +1,8 @@
 //! The disk that a store is on. All that a store does to files goes through it, so that tests can
 //! put one in its place that loses its power.
 
+#[cfg(test)]
+pub(super) mod simulated;
 mod system;
 
 use std::fmt;

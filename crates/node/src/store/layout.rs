@@ -141,10 +141,53 @@ impl Layout {
         disk.files.flush_folder(&self.segments())?;
         disk.files.flush_folder(&self.root)
     }
+
+    /// Makes durable what was done to the names of files.
+    pub(super) fn flush(&self, disk: &Disk) -> io::Result<()> {
+        for digit in 0..16 {
+            let folder = self.segments().join(format!("{digit:x}"));
+            disk.files.flush_folder(&folder)?;
+        }
+        let others = [
+            self.incoming(),
+            self.partials(),
+            self.manifests(),
+            self.pins(),
+        ];
+        let mut others = others.iter();
+        others.try_for_each(|folder| disk.files.flush_folder(folder))
+    }
 }
 
 /// The mode of a folder that others can look into.
 pub(super) fn exposed(disk: &Disk, folder: &Path) -> Option<u32> {
     let mode = disk.files.facts(folder).ok()?.mode;
     (mode & 0o077 != 0).then_some(mode)
+}
+
+/// Makes the store's own folder, durably.
+pub(super) fn make_root(disk: &Disk, root: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    let above = |folder: &&Path| !disk.exists(folder);
+    let missing = root.ancestors().take_while(above).count();
+    disk.files.make_folder(root)?;
+    // The first one always: the process that made the folder may have been stopped.
+    for folder in root.ancestors().skip(1).take(missing.max(1)) {
+        let folder = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        match disk.files.flush_folder(folder) {
+            Ok(()) => {}
+            // It cannot be told to, as one that belongs to somebody else, or to a system that is
+            // only read; a store may be mounted there.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported
+                ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -147,6 +147,7 @@ impl Settings {
 /// What is shared between handles and the writer thread.
 struct Shared {
     settings: Settings,
+    is_writable: bool,
     standings: Arc<standing::Standings>,
     limit: Option<room::Limit>,
     index: RwLock<open::Index>,
@@ -322,6 +323,17 @@ impl Shared {
         let Settings { disk, layout, .. } = &self.settings;
         let path = layout.payload(root);
         disk.files.remove(&path).is_ok() || !disk.exists(&path)
+    }
+}
+
+impl Drop for Shared {
+    /// Makes durable what was done to names after the last commit. The index is closed after it,
+    /// and a start believes one that was closed.
+    fn drop(&mut self) {
+        let Settings { disk, layout, .. } = &self.settings;
+        if self.is_writable {
+            let _ = layout.flush(disk);
+        }
     }
 }
 

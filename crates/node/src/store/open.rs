@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::error::{OpenError, StoreError};
 use super::layout::{self, Layout};
 use super::partial::Partials;
 use super::queues::bring_up;
-use super::recover::recover;
+use super::recover::{recover, settle_pins};
 use super::room::Limit;
 use super::rows::{CONTENTS, META, PAYLOADS, STORE_FORMAT};
 use super::standing::Standings;
@@ -125,7 +125,9 @@ impl Store {
             Err(error) => return Err(error),
         };
         let (index, catalog, used) = if writable {
-            open_writable(&settings, &standings, &mut warnings)?
+            let opened = open_writable(&settings, &standings, &mut warnings)?;
+            settle_pins(&settings, &opened.1);
+            opened
         } else {
             open_read_only(&settings, &standings)?
         };
@@ -140,6 +142,7 @@ impl Store {
             partials,
             hot: Mutex::new(hot::Hot::new(settings.hot_memory)),
             settings,
+            is_writable: writable,
             index: RwLock::new(index),
             catalog: RwLock::new(Arc::new(catalog)),
             used: AtomicU64::new(used),
@@ -164,7 +167,7 @@ impl Store {
 
 fn lock_for_writing(disk: &Disk, layout: &Layout) -> Result<Lock, OpenError> {
     let failed = || OpenError::io(layout.root());
-    disk.files.make_folder(layout.root()).map_err(failed())?;
+    layout::make_root(disk, layout.root()).map_err(failed())?;
     let lock = Lock::take(disk, layout)?;
     layout.create(disk).map_err(failed())?;
     Ok(lock)
@@ -205,8 +208,9 @@ fn open_writable(
     let layout = &settings.layout;
     let existed = settings.disk.exists(&layout.index());
     let failed = |error: StoreError| OpenError::Index(error.to_string());
+    let stopped = Arc::new(AtomicBool::new(false));
     let opened = guarded(|| {
-        let mut index = open_index(settings)?;
+        let mut index = open_noting(settings, Arc::clone(&stopped))?;
         if existed {
             check_pages(&mut index)?;
         }
@@ -217,7 +221,8 @@ fn open_writable(
     });
     match opened {
         Ok((Some((catalog, used)), index)) => {
-            let recovered = recover(settings, &index, &catalog).map_err(failed)?;
+            let stopped = stopped.load(Ordering::Relaxed);
+            let recovered = recover(settings, &index, &catalog, stopped).map_err(failed)?;
             let made = bring_up(settings, &index, &catalog, standings).map_err(failed)?;
             if !recovered && !made {
                 return Ok((index, catalog, used));
@@ -325,16 +330,24 @@ fn fault_of(error: DatabaseError) -> IndexFault {
 
 /// Opens or makes the index; a new one has no format yet.
 fn open_index(settings: &Settings) -> Result<Index, IndexFault> {
+    open_noting(settings, Arc::default())
+}
+
+/// The same; notes whether the last process did not close it.
+fn open_noting(settings: &Settings, stopped: Arc<AtomicBool>) -> Result<Index, IndexFault> {
     let mut builder = redb::Builder::new();
+    builder.set_repair_callback(move |_| stopped.store(true, Ordering::Relaxed));
     builder.set_cache_size(usize::try_from(settings.index_memory).unwrap_or(usize::MAX));
     let path = settings.layout.index();
     // An empty file is a new index, and only its owner can read this one.
     let files = &settings.disk.files;
     match files.open(&path, Access::New) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(IndexFault::Io(error));
+        Ok(_) => {
+            let flushed = files.flush_folder(settings.layout.root());
+            flushed.map_err(IndexFault::Io)?;
         }
-        _ => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(IndexFault::Io(error)),
     }
     let opened = files.index(&path, &builder).map_err(fault_of)?;
     Ok(Index::Writable(opened))

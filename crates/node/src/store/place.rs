@@ -47,15 +47,23 @@ impl<'a> Placed<'a> {
     }
 
     fn fill(&mut self, moves: BTreeMap<PathBuf, PathBuf>) -> io::Result<()> {
+        let manifests = self.settings.layout.manifests();
+        let (last, first) = moves
+            .into_iter()
+            .partition(|(place, _)| place.starts_with(&manifests));
+        // A manifest that has its place says that its payloads have theirs.
+        self.put_all(first)?;
+        self.put_all(last)
+    }
+
+    fn put_all(&mut self, moves: BTreeMap<PathBuf, PathBuf>) -> io::Result<()> {
         let files = &*self.settings.disk.files;
         let mut folders = Vec::new();
         for (place, file) in moves {
             let how = put(files, &file, &place)?;
             folders.push(match how {
                 How::Waits => self.settings.layout.incoming(),
-                How::Linked | How::Renamed => {
-                    place.parent().map(Path::to_owned).unwrap_or_default()
-                }
+                How::Linked | How::Renamed => folder_of(&place),
             });
             self.files.push((file, place, how));
         }
@@ -66,18 +74,46 @@ impl<'a> Placed<'a> {
             .try_for_each(|folder| files.flush_folder(folder))
     }
 
-    /// The commit failed: the files are incoming ones again.
-    pub(super) fn undo(self) {
+    /// Nothing was committed: the files are incoming ones again.
+    fn undo(self) {
+        self.settle_known(|_| Some(false));
+    }
+
+    /// The commit failed, and what is in the index says whether it is there all the same: a place
+    /// that the index knows is kept, and what may be known has both names until the next start.
+    pub(super) fn settle_known(self, is_known: impl Fn(&Path) -> Option<bool>) {
+        let (known, others): (Vec<_>, Vec<_>) = self
+            .files
+            .into_iter()
+            .filter_map(|moved| Some((is_known(&moved.1)?, moved)))
+            .partition(|(known, _)| *known);
+        let of = |moved: Vec<(bool, _)>| Self {
+            settings: self.settings,
+            files: moved.into_iter().map(|(_, moved)| moved).collect(),
+        };
+        of(known).settle();
+        of(others).take_back();
+    }
+
+    fn take_back(self) {
         let files = &self.settings.disk.files;
+        let mut folders = Vec::new();
         for (file, place, how) in self.files {
             let undone = match how {
                 How::Linked => files.remove(&place),
                 How::Renamed => files.rename(&place, &file),
-                How::Waits => Ok(()),
+                How::Waits => continue,
             };
+            folders.push(folder_of(&place));
             if let Err(error) = undone {
                 tracing::warn!(%error, place = %place.display(), "a file stays that nothing names");
             }
+        }
+        folders.sort_unstable();
+        folders.dedup();
+        // A place that comes back with the power would have no name in `incoming/`.
+        for folder in folders {
+            let _ = files.flush_folder(&folder);
         }
     }
 
@@ -95,6 +131,10 @@ impl<'a> Placed<'a> {
             }
         }
     }
+}
+
+fn folder_of(place: &Path) -> PathBuf {
+    place.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 fn put(files: &dyn Files, file: &Path, place: &Path) -> io::Result<How> {

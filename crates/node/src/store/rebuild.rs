@@ -86,13 +86,15 @@ pub(super) fn rebuild(
     }
     let roots: BTreeSet<Root> = payloads.iter().map(|payload| payload.record.root).collect();
     let mut found = finished_contents(settings, &roots);
-    report.unusable += add_growing(&mut found, &payloads);
+    let incoming = settings.layout.incoming();
+    report.unusable += add_growing(&mut found, &payloads, &incoming);
     found.retain(|_, found| found.content.segment_count() > 0);
+    supersede_older(&mut found, settings.clock.now());
+    // An older version whose pin is here was pinned after a later one had come.
     let pins = read_pins(settings);
     for (key, found) in &mut found {
         found.content.pinned = pins.contains(&pin_line(key));
     }
-    supersede_older(&mut found, settings.clock.now());
     place_files(settings, &found, &payloads)?;
     write((settings, standings), index, found, report)
 }
@@ -154,12 +156,9 @@ fn finished_contents(settings: &Settings, roots: &BTreeSet<Root>) -> BTreeMap<Co
             let no = u64::from_str_radix(path.file_name()?.to_str()?, 16).ok()?;
             Some((no, path))
         });
-    let incoming = disk
-        .files_below(&layout.incoming())
-        .into_iter()
-        .filter_map(|path| Some((Layout::incoming_manifest_no(&path)?, path)));
     let mut contents = BTreeMap::new();
-    for (no, path) in places.chain(incoming) {
+    // One in `incoming/` belongs to nothing that was acknowledged: its payloads may be missing.
+    for (no, path) in places {
         let Some(Stored { signed, rows }) = manifest::read(disk, &path) else {
             continue;
         };
@@ -176,8 +175,6 @@ fn finished_contents(settings: &Settings, roots: &BTreeSet<Root>) -> BTreeMap<Co
             }
             found.insert(place, row);
         }
-        // One that was on its way in takes its place; the others are there already.
-        let _ = disk.files.rename(&path, &layout.manifest(no));
         contents.insert(
             content.key.clone(),
             Found {
@@ -190,7 +187,11 @@ fn finished_contents(settings: &Settings, roots: &BTreeSet<Root>) -> BTreeMap<Co
 }
 
 /// Adds the contents that no manifest tells of. Returns how many payloads belong to nothing.
-fn add_growing(found: &mut BTreeMap<ContentKey, Found>, payloads: &[Payload]) -> u64 {
+fn add_growing(
+    found: &mut BTreeMap<ContentKey, Found>,
+    payloads: &[Payload],
+    incoming: &Path,
+) -> u64 {
     let finished: BTreeSet<ContentKey> = found.keys().cloned().collect();
     let vouched: BTreeSet<Root> = found
         .values()
@@ -205,7 +206,11 @@ fn add_growing(found: &mut BTreeMap<ContentKey, Found>, payloads: &[Payload]) ->
             unusable += 1;
         }
     }
-    growing.sort_by_key(|payload| (payload.record.created, payload.record.sequence));
+    // A file that never got its place may be of an append that was refused: it gives way.
+    growing.sort_by_key(|payload| {
+        let waits = payload.path.starts_with(incoming);
+        (waits, payload.record.created, payload.record.sequence)
+    });
     let mut next_no = 1 + found
         .values()
         .map(|found| found.content.no)
@@ -323,7 +328,10 @@ fn place_files(
         .collect();
     for Payload { path, record, .. } in payloads {
         if path.starts_with(layout.incoming()) && used.contains(&record.root) {
-            let placed = disk.files.rename(path, &layout.payload(&record.root));
+            // The process may have been stopped before it flushed it.
+            let flushed = disk.open(path).and_then(|file| file.flush());
+            let place = layout.payload(&record.root);
+            let placed = flushed.and_then(|()| disk.files.rename(path, &place));
             placed.map_err(|error| StoreError::io("complete a segment", &error))?;
         }
     }
@@ -332,7 +340,19 @@ fn place_files(
             let _ = disk.files.remove(&path);
         }
     }
-    Ok(())
+    let finished = found
+        .values()
+        .filter(|found| found.content.state == State::Finished);
+    let manifests: BTreeSet<PathBuf> = finished
+        .map(|found| layout.manifest(found.content.no))
+        .collect();
+    for path in disk.files_below(&layout.manifests()) {
+        if !manifests.contains(&path) {
+            let _ = disk.files.remove(&path);
+        }
+    }
+    let flushed = layout.flush(disk);
+    flushed.map_err(|error| StoreError::io("complete a segment", &error))
 }
 
 /// Writes all in one transaction: a stop in the middle leaves an index without a format, which

@@ -1,7 +1,8 @@
 //! Completing or removing what the last process was doing when it stopped.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lavant_proto::content::SegmentRecord;
@@ -13,6 +14,7 @@ use super::disk::Disk;
 use super::error::StoreError;
 use super::layout::Layout;
 use super::open::Index;
+use super::rebuild::{pin_line, root_of_path};
 use super::rows::{GARBAGE, PAYLOADS};
 use super::tx::Tx;
 use super::{Settings, expire, manifest, partial, payload};
@@ -20,16 +22,22 @@ use super::{Settings, expire, manifest, partial, payload};
 /// A table that an index may have and that is not used.
 const UNUSED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("partials");
 
-/// Returns whether the index changed.
+/// Returns whether the index changed. After a process that was `stopped` before it closed the
+/// store, or a power cut, names may be there that the index does not know.
 pub(super) fn recover(
     settings: &Settings,
     index: &Index,
     catalog: &Catalog,
+    stopped: bool,
 ) -> Result<bool, StoreError> {
     let Settings { disk, layout, .. } = settings;
     let read = index.begin_read()?;
+    // What was not acknowledged must not come back with the power: if the index were lost then, a
+    // payload would have the same claim to its sequence as the one that is sent next, and a
+    // manifest would end a content that grows.
+    let mut lost = Lost(BTreeSet::new());
     for path in disk.files_below(&layout.incoming()) {
-        finish_move(settings, &read, catalog, &path)?;
+        finish_move(settings, &read, (catalog, &mut lost), &path)?;
         // Unless it was moved, or if its place had its other name already.
         if disk.exists(&path) {
             remove(disk, &path)?;
@@ -40,12 +48,16 @@ pub(super) fn recover(
             .file_name()
             .and_then(|name| u64::from_str_radix(name.to_str()?, 16).ok());
         if !no.is_some_and(|no| is_finished(catalog, no)) {
-            remove(disk, &path)?;
+            lost.remove(disk, &path)?;
         }
     }
     for path in disk.files_below(&layout.partials()) {
-        finish_partial(settings, &read, &path)?;
+        finish_partial(settings, &read, &mut lost, &path)?;
     }
+    if stopped {
+        remove_strays(settings, &read, &mut lost)?;
+    }
+    lost.flush(disk)?;
     let garbage = read.open_table(GARBAGE)?.len()?;
     let unused = read
         .list_tables()?
@@ -62,12 +74,33 @@ pub(super) fn recover(
     }
 }
 
+/// The folders in which payloads and manifests lost their places.
+struct Lost(BTreeSet<PathBuf>);
+
+impl Lost {
+    /// Takes its place from a file.
+    fn remove(&mut self, disk: &Disk, place: &Path) -> Result<(), StoreError> {
+        match disk.files.remove(place) {
+            Ok(()) => self.0.extend(place.parent().map(Path::to_owned)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("remove an unfinished segment", &error)),
+        }
+        Ok(())
+    }
+
+    fn flush(self, disk: &Disk) -> Result<(), StoreError> {
+        let mut folders = self.0.iter();
+        let flushed = folders.try_for_each(|folder| disk.files.flush_folder(folder));
+        flushed.map_err(|error| StoreError::io("remove an unfinished segment", &error))
+    }
+}
+
 /// Moves a file in `incoming/` to its place when the index knows it; when it does not, takes the
 /// place from it that it may have got already.
 fn finish_move(
     settings: &Settings,
     read: &ReadTransaction,
-    catalog: &Catalog,
+    (catalog, lost): (&Catalog, &mut Lost),
     path: &Path,
 ) -> Result<(), StoreError> {
     let Settings { disk, layout, .. } = settings;
@@ -93,10 +126,7 @@ fn finish_move(
     let place = layout.payload(&root);
     let known = read.open_table(PAYLOADS)?.get(root.0.as_slice())?.is_some();
     if !known {
-        return match disk.files.remove(&place) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
-        };
+        return lost.remove(disk, &place);
     }
     let opened = disk.open(path);
     let intact = opened.and_then(|file| payload::is_intact(&*file, &root, length));
@@ -124,6 +154,7 @@ fn is_finished(catalog: &Catalog, no: u64) -> bool {
 fn finish_partial(
     settings: &Settings,
     read: &ReadTransaction,
+    lost: &mut Lost,
     path: &Path,
 ) -> Result<(), StoreError> {
     let Settings { disk, layout, .. } = settings;
@@ -134,7 +165,7 @@ fn finish_partial(
     let place = layout.payload(&root);
     let known = read.open_table(PAYLOADS)?.get(root.0.as_slice())?.is_some();
     match (known, same_file(disk, path, &place)) {
-        (false, Some(true)) => disk.files.remove(&place).map_err(failed),
+        (false, Some(true)) => lost.remove(disk, &place),
         (false, _) => Ok(()),
         (true, Some(true)) => remove(disk, path),
         (true, _) => {
@@ -154,6 +185,53 @@ fn same_file(disk: &Disk, one: &Path, other: &Path) -> Option<bool> {
     let id = |path| disk.files.facts(path).map(|facts| facts.id).ok();
     let other = id(other)?;
     Some(id(one) == Some(other))
+}
+
+/// Removes payload files that the index does not know. A cut may have left the place of a file and
+/// not its name in `incoming/`, or may have undone the removal of what was let go.
+fn remove_strays(
+    settings: &Settings,
+    read: &ReadTransaction,
+    lost: &mut Lost,
+) -> Result<(), StoreError> {
+    let Settings { disk, layout, .. } = settings;
+    let payloads = read.open_table(PAYLOADS)?;
+    for folder in disk.files.list(&layout.segments()).unwrap_or_default() {
+        for path in disk.files.list(&folder).unwrap_or_default() {
+            // What has no name of a payload is somebody else's.
+            if let Some(root) = root_of_path(&path)
+                && payloads.get(root.0.as_slice())?.is_none()
+            {
+                lost.remove(disk, &path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Brings the files of pins to what the index says: one may be of a pin that never was durable, or
+/// of one that was taken back. What fails, a later start does.
+pub(super) fn settle_pins(settings: &Settings, catalog: &Catalog) {
+    let Settings { disk, layout, .. } = settings;
+    let pinned = catalog.all().filter(|content| content.pinned);
+    let mut wanted: BTreeMap<PathBuf, String> = pinned
+        .map(|content| (layout.pin(&content.key), pin_line(&content.key)))
+        .collect();
+    let mut changed = false;
+    for path in disk.files_below(&layout.pins()) {
+        let line = disk.read(&path).unwrap_or_default();
+        match wanted.get(&path) {
+            Some(text) if text.as_bytes() == line => drop(wanted.remove(&path)),
+            Some(_) => {}
+            None => changed |= disk.files.remove(&path).is_ok(),
+        }
+    }
+    for (path, line) in wanted {
+        changed |= disk.write(&path, line.as_bytes()).is_ok();
+    }
+    if changed {
+        let _ = disk.files.flush_folder(&layout.pins());
+    }
 }
 
 fn clean_index(settings: &Settings, index: &Index) -> Result<(), StoreError> {

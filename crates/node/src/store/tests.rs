@@ -4,6 +4,7 @@ mod admit;
 mod append;
 mod arriving;
 mod partial;
+mod power;
 mod quota;
 mod random;
 mod recovery;

@@ -56,6 +56,8 @@ pub(super) struct Tx<'t> {
     pub(super) unlinks: Vec<Root>,
     /// Other files to remove: incoming ones that are not needed, old manifests, old pins.
     pub(super) surplus: Vec<PathBuf>,
+    /// Contents for which a pin was written.
+    pub(super) pins: Vec<ContentKey>,
     /// How many segments were dropped, by reason.
     pub(super) dropped: Dropped,
     /// What is told to those who listen.
@@ -76,6 +78,7 @@ pub(super) struct Done {
     pub(super) moves: BTreeMap<PathBuf, PathBuf>,
     pub(super) unlinks: Vec<Root>,
     pub(super) surplus: Vec<PathBuf>,
+    pub(super) pins: Vec<ContentKey>,
     pub(super) dropped: Dropped,
     pub(super) changes: Vec<Change>,
 }
@@ -133,6 +136,7 @@ impl<'t> Tx<'t> {
             moves: BTreeMap::new(),
             unlinks: Vec::new(),
             surplus: Vec::new(),
+            pins: Vec::new(),
             dropped: Dropped::default(),
             changes: Vec::new(),
             settings,
@@ -151,6 +155,7 @@ impl<'t> Tx<'t> {
             moves: self.moves,
             unlinks: self.unlinks,
             surplus: self.surplus,
+            pins: self.pins,
             dropped: self.dropped,
             changes: self.changes,
         }
@@ -319,9 +324,12 @@ impl<'t> Tx<'t> {
     pub(super) fn mark_pinned(&mut self, content: &Content) -> Result<(), StoreError> {
         let path = self.settings.layout.pin(&content.key);
         self.surplus.retain(|file| *file != path);
+        self.pins.push(content.key.clone());
         let line = pin_line(&content.key);
-        let written = self.settings.disk.write(&path, line.as_bytes());
-        written.map_err(|error| StoreError::io("write a pin", &error))
+        let Settings { disk, layout, .. } = self.settings;
+        let written = disk.write(&path, line.as_bytes());
+        let named = written.and_then(|()| disk.files.flush_folder(&layout.pins()));
+        named.map_err(|error| StoreError::io("write a pin", &error))
     }
 
     /// Removes a content with all of its segments, of which so many bytes have files. It is gone at
@@ -393,6 +401,9 @@ impl<'t> Tx<'t> {
         rows: &[SegmentRow],
     ) -> Result<(), StoreError> {
         let file = self.settings.layout.incoming_manifest(no);
+        // One of a content that is gone would keep the place until after the commit.
+        let stale = self.settings.layout.manifest(no);
+        let _ = self.settings.disk.files.remove(&stale);
         let written = manifest::write(&self.settings.disk, &file, signed, rows);
         written.map_err(|error| StoreError::io("write a manifest", &error))?;
         self.moves.insert(self.settings.layout.manifest(no), file);

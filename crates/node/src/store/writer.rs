@@ -3,23 +3,25 @@
 //! Operations that wait at the same time share one durable commit, so that many small writes cost
 //! one flush. Between operations the thread sleeps until the next segment expires.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lavant_proto::ids::Root;
+use lavant_proto::ids::{ContentKey, Root};
 use redb::{ReadableTable, ReadableTableMetadata};
 use tokio::sync::oneshot;
 
+use super::catalog::State;
 use super::error::StoreError;
 use super::place::Placed;
-use super::rows::{DEADLINES, LEFTOVERS, split_deadline};
+use super::rebuild::root_of_path;
+use super::rows::{DEADLINES, LEFTOVERS, PAYLOADS, split_deadline};
 use super::tx::{Done, Tx};
-use super::{Shared, expire, lock};
+use super::{Settings, Shared, expire, lock};
 
 /// Most operations in one commit.
 const BATCH_MAX: usize = 256;
@@ -143,10 +145,14 @@ fn run_batch(
         }
     }
     let mut reports = Vec::new();
-    let outcome = commit_batch(shared, batch, &mut reports, unlinked);
+    let mut failed = None;
+    let outcome = commit_batch(shared, batch, (&mut reports, &mut failed), unlinked);
     if outcome.is_err() {
         // Before anybody hears of it, who may read on at once.
         shared.reopen_if_poisoned();
+        if let Some(failed) = failed {
+            undo(shared, failed);
+        }
     }
     for report in reports {
         report(outcome.as_ref().map(|_| ()).map_err(StoreError::clone));
@@ -154,10 +160,10 @@ fn run_batch(
     outcome
 }
 
-fn commit_batch(
-    shared: &Arc<Shared>,
+fn commit_batch<'a>(
+    shared: &'a Arc<Shared>,
     batch: Vec<Operation>,
-    reports: &mut Vec<Report>,
+    (reports, failed): (&mut Vec<Report>, &mut Option<Failed<'a>>),
     unlinked: &mut Vec<Root>,
 ) -> Result<Duration, StoreError> {
     let index = shared.index.read().map_err(|_| StoreError::Closed)?;
@@ -170,27 +176,44 @@ fn commit_batch(
     let mut done = tx.close();
     let moves = std::mem::take(&mut done.moves);
     let manifests = incoming_manifests(shared, &moves);
+    let mut placed = None;
     let committed = stepped.and_then(|sleep| {
-        commit(shared, write, moves)?;
+        commit(&shared.settings, write, moves, &mut placed)?;
         Ok(sleep)
     });
     match &committed {
         Ok(_) => *unlinked = settle(shared, done),
-        // The transaction made them itself, so nobody else removes them.
-        Err(_) => manifests
-            .iter()
-            .for_each(|file| drop(shared.settings.disk.files.remove(file))),
+        Err(_) => {
+            let pins = done.pins;
+            *failed = Some(Failed {
+                placed,
+                manifests,
+                pins,
+            });
+        }
     }
     committed
 }
 
-/// Puts files to their places and makes the transaction durable: both or neither.
-fn commit(
-    shared: &Shared,
+/// What a batch left that failed.
+struct Failed<'a> {
+    /// Files that got their places; the commit came after that.
+    placed: Option<Placed<'a>>,
+    /// Manifests that it wrote, on their way in.
+    manifests: Vec<PathBuf>,
+    /// Contents for which it wrote a pin.
+    pins: Vec<ContentKey>,
+}
+
+/// Puts files to their places and makes the transaction durable. A commit that fails leaves the
+/// files where they are: it may be there all the same, which only the index knows.
+fn commit<'a>(
+    settings: &'a Settings,
     write: redb::WriteTransaction,
     moves: BTreeMap<PathBuf, PathBuf>,
+    failed: &mut Option<Placed<'a>>,
 ) -> Result<(), StoreError> {
-    let placed = Placed::new(&shared.settings, moves)
+    let placed = Placed::new(settings, moves)
         .map_err(|error| StoreError::io("put segments to their places", &error))?;
     match write.commit() {
         Ok(()) => {
@@ -198,8 +221,43 @@ fn commit(
             Ok(())
         }
         Err(error) => {
-            placed.undo();
+            *failed = Some(placed);
             Err(error.into())
+        }
+    }
+}
+
+/// Takes back what a batch did to files, as far as the index does not know of it.
+fn undo(shared: &Shared, failed: Failed<'_>) {
+    let Settings { disk, layout, .. } = &shared.settings;
+    let catalog = shared.catalog();
+    let read = shared.index.read().ok();
+    let read = read.and_then(|index| index.begin_read().ok());
+    let payloads = read.and_then(|read| read.open_table(PAYLOADS).ok());
+    let finished: BTreeSet<PathBuf> = catalog
+        .all()
+        .filter(|content| content.state == State::Finished)
+        .map(|content| layout.manifest(content.no))
+        .collect();
+    let is_known = |place: &Path| match root_of_path(place) {
+        Some(root) => payloads
+            .as_ref()?
+            .get(root.0.as_slice())
+            .ok()
+            .map(|row| row.is_some()),
+        None => payloads.as_ref().map(|_| finished.contains(place)),
+    };
+    if let Some(placed) = failed.placed {
+        placed.settle_known(is_known);
+    }
+    // The transaction made these itself, so nobody else removes them.
+    for file in failed.manifests {
+        let _ = disk.files.remove(&file);
+    }
+    for key in failed.pins {
+        let found = catalog.find(Some(&key.publisher), &key.content_id, Some(key.version));
+        if !found.is_some_and(|content| content.pinned) {
+            let _ = disk.files.remove(&layout.pin(&key));
         }
     }
 }
@@ -232,8 +290,15 @@ fn settle(shared: &Shared, done: Done) -> Vec<Root> {
     if !done.changes.is_empty() {
         lock(&shared.listeners).retain(|listener| listener.send(done.changes.clone()).is_ok());
     }
+    let Settings { disk, layout, .. } = &shared.settings;
+    let mut unpinned = false;
     for file in done.surplus {
-        let _ = shared.settings.disk.files.remove(&file);
+        let removed = disk.files.remove(&file).is_ok();
+        unpinned |= removed && file.starts_with(layout.pins());
+    }
+    // A pin that came back would hold for an index that is made again.
+    if unpinned {
+        let _ = disk.files.flush_folder(&layout.pins());
     }
     let mut unlinked = done.unlinks;
     unlinked.retain(|root| shared.forget(root));
