@@ -24,8 +24,9 @@ use super::rows::{
 use super::standing::Standings;
 use super::{Settings, Shared, manifest, payload};
 
-/// Rows of a removed content that go in one step: some milliseconds of work.
-const CLEAR_STEP: usize = 32;
+/// Rows of a removed content that go in one step: some milliseconds of work. In tests contents are
+/// short.
+const CLEAR_STEP: usize = if cfg!(test) { 3 } else { 32 };
 
 /// The open tables of a write transaction, and what is to be done once it is durable.
 pub(super) struct Tx<'t> {
