@@ -36,6 +36,8 @@ const UNSENT_MAX: u32 = 256 * 1024;
 const UNSENT_TIME: Duration = Duration::from_millis(10);
 /// Over which time it is measured what a link takes.
 const PACE_SPAN: Duration = Duration::from_millis(100);
+/// Steps after which it is known earlier: more than a slow path has under way.
+const QUICK_STEPS: u64 = 64;
 /// Pieces of one system call; Linux takes 1024.
 const SLICES_MAX: usize = 64;
 /// Time for what was sent, and the reason, to leave; and for the other side to close too.
@@ -100,7 +102,9 @@ impl Pace {
     fn took(&mut self, bytes: usize, now: Instant) -> Option<u32> {
         self.bytes += bytes as u64;
         let span = now.duration_since(self.since);
-        if span < PACE_SPAN {
+        // What is taken so fast is no slow link, and need not wait for the end of the span: until
+        // then it would be filled in small steps.
+        if span < PACE_SPAN && self.bytes < u64::from(self.unsent) * QUICK_STEPS {
             return None;
         }
         // In 128 bits, as bytes times microseconds may exceed 64.

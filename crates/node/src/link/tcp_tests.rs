@@ -292,5 +292,10 @@ fn what_the_system_may_hold_follows_what_the_link_takes() {
     assert_eq!(pace.took(400_000, after(200)), Some(64 * 1024));
     assert_eq!(pace.took(100_000_000, after(300)), Some(UNSENT_MAX));
     assert_eq!(pace.took(1, after(350)), None);
+    // A fast link is known before the span is over, a slow one with a full queue is not.
+    let mut fast = Pace::new();
+    let soon = fast.since + Duration::from_millis(1);
+    assert_eq!(fast.took(200_000, soon), None);
+    assert_eq!(fast.took(100_000, soon), Some(UNSENT_MAX));
     assert_eq!(pace.took(1, after(900)), Some(UNSENT_MIN));
 }
