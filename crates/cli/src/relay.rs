@@ -33,7 +33,7 @@ pub(crate) struct RelayArgs {
     /// A node to meet: HOST:PORT or KEY@HOST:PORT (repeat)
     #[arg(long, env = "LAVANT_PEER", value_name = "PEER", value_delimiter = ',')]
     peer: Option<Vec<String>>,
-    /// What is known of a link: "WHERE rate=300k delay=700ms mtu=200 half-duplex metered", WHERE
+    /// What is known of a link: "WHERE rate=300k delay=700ms mtu=500 half-duplex metered", WHERE
     /// being a node's key, an address or a network (repeat)
     #[arg(
         long,

@@ -30,6 +30,20 @@ fn hurried() -> Patience {
     }
 }
 
+/// Gives what the node asks for until it has all of the film. How many chunk groups that were.
+async fn give_the_rest(node: &Node, peer: &mut Peer, film: &Film) -> u64 {
+    let mut given = 0;
+    while !node.has(film) {
+        let asked = tokio::time::timeout(Duration::from_millis(50), peer.asked_for_groups(1));
+        if let Ok((request, sequence, groups)) = asked.await {
+            given += groups.count();
+            peer.send(film.frames(request, sequence, groups)).await;
+        }
+        assert!(given < 100);
+    }
+    given
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_its_publisher_did_not_sign() {
     let node = Node::start(|_| {}).await;
@@ -106,18 +120,8 @@ async fn what_is_true_is_stored_and_what_came_before_a_lie_is_not_lost() {
         Run::new(sequence, sequence + 1),
     ))
     .await;
-    let mut asked = 0;
-    while !node.has(&film) {
-        match tokio::time::timeout(Duration::from_millis(50), peer.asked_for_groups(1)).await {
-            Ok((request, sequence, groups)) => {
-                asked += groups.count();
-                peer.send(film.frames(request, sequence, groups)).await;
-            }
-            Err(_) => assert!(asked < 100),
-        }
-    }
     // Of three chunk groups the two that came before the lie are not asked for again.
-    assert_eq!(asked, 1);
+    assert_eq!(give_the_rest(&node, &mut peer, &film).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,12 +227,7 @@ async fn what_is_pushed_and_nobody_agreed_on_is_counted_and_passed_over() {
     let mut frames = vec![pushed.clone(), pushed];
     frames.extend(film.frames(request, sequence, groups));
     peer.send(frames).await;
-    while !node.has(&film) {
-        let asked = tokio::time::timeout(Duration::from_millis(50), peer.asked_for_groups(1));
-        if let Ok((request, sequence, groups)) = asked.await {
-            peer.send(film.frames(request, sequence, groups)).await;
-        }
-    }
+    give_the_rest(&node, &mut peer, &film).await;
     let known = node.peer().await;
     assert_eq!((known.stats.ignored, known.error), (2, None));
 }

@@ -1,19 +1,22 @@
 //! `/catalog` and `/content/...`.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lavant_proto::content::Priority;
 use lavant_proto::relay::evict::EVERYWHERE;
-use lavant_proto::time::ticks_to_seconds;
+use lavant_proto::time::{Time, ticks_to_seconds};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -21,10 +24,13 @@ use super::dto::{CatalogEntry, CatalogQuery};
 use super::error::ApiError;
 use super::reference::Reference;
 use super::{App, etag};
-use crate::store::{Catalog, Content, State as Growth};
+use crate::store::{Catalog, Content, State as Growth, StoreError};
 
 /// What is shorter fits into a packet or two and is not compressed.
 const GZIP_MIN: usize = 1024;
+/// Parts of the catalogue that are written down at a time, and that are kept.
+const MAKING_MAX: usize = 2;
+const KEPT_MAX: usize = 4;
 
 #[utoipa::path(
     get, path = "/catalog", params(CatalogQuery),
@@ -46,14 +52,15 @@ pub(super) async fn list(
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
     let gzip = accepts_gzip(&headers);
-    // A long catalogue takes a second to write down and to compress.
-    let made = app.store.run(move |_| page(&catalog, &query, gzip)).await?;
+    let made = app.parts.get((etag.clone(), gzip), || {
+        app.store.run(move |_| part(&catalog, &query, gzip))
+    });
     let Made {
         body,
         total,
         next,
         zipped,
-    } = made;
+    } = made.await?;
     let mut response = body.into_response();
     let headers = response.headers_mut();
     let mut set = |name, value: String| {
@@ -74,26 +81,83 @@ pub(super) async fn list(
     Ok(response)
 }
 
+/// Parts of the catalogue that were written down: a long one takes a second and megabytes, and
+/// whoever asks for it again, at the same time or later, gets the same bytes.
+pub(super) struct Parts {
+    making: Semaphore,
+    kept: Mutex<VecDeque<(PartKey, Made)>>,
+}
+
+/// The entity tag, and whether it is compressed.
+type PartKey = (String, bool);
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            making: Semaphore::new(MAKING_MAX),
+            kept: Mutex::default(),
+        }
+    }
+}
+
+impl Parts {
+    async fn get<F: Future<Output = Result<Made, StoreError>>>(
+        &self,
+        key: PartKey,
+        make: impl FnOnce() -> F,
+    ) -> Result<Made, StoreError> {
+        if let Some(made) = self.kept(&key) {
+            return Ok(made);
+        }
+        let _turn = self
+            .making
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        // Somebody else may have made it meanwhile.
+        if let Some(made) = self.kept(&key) {
+            return Ok(made);
+        }
+        let made = make().await?;
+        let mut kept = self.lock();
+        kept.truncate(KEPT_MAX - 1);
+        kept.push_front((key, made.clone()));
+        Ok(made)
+    }
+
+    fn kept(&self, key: &PartKey) -> Option<Made> {
+        let kept = self.lock();
+        let found = kept.iter().find(|(other, _)| other == key);
+        found.map(|(_, made)| made.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(PartKey, Made)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 struct Made {
-    body: Vec<u8>,
+    body: Bytes,
     total: usize,
     next: Option<String>,
     zipped: bool,
 }
 
-fn page(catalog: &Catalog, query: &CatalogQuery, gzip: bool) -> Made {
+fn part(catalog: &Catalog, query: &CatalogQuery, gzip: bool) -> Made {
     let Found { contents, total } = find(catalog, query);
     let entries: Vec<_> = contents
         .iter()
         .map(|content| CatalogEntry::of(catalog, content))
         .collect();
     let end = query.offset.saturating_add(entries.len());
-    let next = (end < total).then(|| query.next(end));
+    // A part without contents has none after it, or who asks for nothing would ask for ever.
+    let next = (end < total && !entries.is_empty()).then(|| query.next(end));
     let plain = serde_json::to_vec(&entries).unwrap_or_default();
     let zipped = gzip && plain.len() >= GZIP_MIN;
     let body = if zipped { zip(&plain) } else { plain };
     Made {
-        body,
+        body: body.into(),
         total,
         next,
         zipped,
@@ -111,50 +175,40 @@ pub(super) struct Found {
 /// for, from the offset on.
 pub(super) fn find(catalog: &Catalog, query: &CatalogQuery) -> Found {
     let words = query.words();
-    let limit = query.limit.unwrap_or(usize::MAX);
-    // In order of arrival, which costs no look-up of each; what a search finds is sorted after it.
-    let matching = || {
+    let mut all: Vec<&Arc<Content>> = if words.is_empty() && !query.newest {
+        catalog.by_id().filter(|it| is_shown(it)).collect()
+    } else {
+        // In order of arrival, which costs no look-up of each; what is found is sorted after it.
         let all = catalog.all();
-        all.filter(|content| is_shown(content) && matches(content, &words))
+        all.filter(|it| is_shown(it) && matches(it, &words))
+            .collect()
     };
-    if !query.newest && !words.is_empty() {
-        let mut all: Vec<&Arc<Content>> = matching().collect();
-        all.sort_by(|a, b| a.key.content_id.cmp(&b.key.content_id));
-        let total = all.len();
-        let contents = all.into_iter().skip(query.offset).take(limit).cloned();
-        return Found {
-            contents: contents.collect(),
-            total,
-        };
-    }
-    if !query.newest {
-        let (mut contents, mut total) = (Vec::new(), 0);
-        for content in catalog.by_id().filter(|content| is_shown(content)) {
-            if total >= query.offset && contents.len() < limit {
-                contents.push(Arc::clone(content));
-            }
-            total += 1;
-        }
-        return Found { contents, total };
-    }
-    let mut all: Vec<&Arc<Content>> = matching().collect();
     let total = all.len();
-    let end = query.offset.saturating_add(limit).min(total);
-    // What is live goes first, then the newest; only as much is sorted as is asked for.
-    let order = |content: &&Arc<Content>| {
-        let live = content.state == Growth::Open && content.priority == Priority::Live;
-        (!live, Reverse(content.created), content.no)
-    };
-    if end > 0 && end < total {
-        all.select_nth_unstable_by_key(end - 1, order);
-        all.truncate(end);
+    if query.newest {
+        // Only as much is sorted as is asked for.
+        let end = query
+            .offset
+            .saturating_add(query.limit.unwrap_or(usize::MAX));
+        if end > 0 && end < total {
+            all.select_nth_unstable_by_key(end - 1, newest_first);
+            all.truncate(end);
+        }
+        all.sort_unstable_by_key(newest_first);
+    } else if !words.is_empty() {
+        all.sort_by(|a, b| a.key.content_id.cmp(&b.key.content_id));
     }
-    all.sort_unstable_by_key(order);
+    let limit = query.limit.unwrap_or(usize::MAX);
     let contents = all.into_iter().skip(query.offset).take(limit).cloned();
     Found {
         contents: contents.collect(),
         total,
     }
+}
+
+/// What is live goes first, then the newest.
+fn newest_first(content: &&Arc<Content>) -> (bool, Reverse<Time>, u64) {
+    let live = content.state == Growth::Open && content.priority == Priority::Live;
+    (!live, Reverse(content.created), content.no)
 }
 
 /// Of a content that was only announced nothing can be played yet.
@@ -286,4 +340,68 @@ pub(super) async fn pin(
     app.blocking(move |store| store.pin(content.no, pinned))
         .await?;
     Ok(Json(json!({ "pinned": pinned })))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn however_many_ask_for_a_part_it_is_written_down_once() {
+        let parts = Arc::new(Parts::default());
+        let made = Arc::new(AtomicUsize::new(0));
+        let ask = |tag: usize| {
+            let (parts, made) = (Arc::clone(&parts), Arc::clone(&made));
+            tokio::spawn(async move {
+                let make = || async {
+                    made.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                    let body = Bytes::from(tag.to_string());
+                    Ok(Made {
+                        body,
+                        total: 1,
+                        next: None,
+                        zipped: false,
+                    })
+                };
+                parts
+                    .get((tag.to_string(), false), make)
+                    .await
+                    .unwrap()
+                    .body
+            })
+        };
+        for body in futures_util::future::join_all((0..1000).map(|_| ask(1))).await {
+            assert_eq!(body.unwrap(), "1");
+        }
+        assert!(made.load(Ordering::SeqCst) <= MAKING_MAX);
+        for tag in 2..10 {
+            assert_eq!(ask(tag).await.unwrap(), tag.to_string());
+            assert!(parts.lock().len() <= KEPT_MAX);
+        }
+    }
+
+    #[test]
+    fn what_a_client_accepts_is_read_as_it_is_written() {
+        let accepts = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(text));
+            accepts_gzip(&headers)
+        };
+        for text in ["gzip", "br, gzip;q=0.5", "*", "deflate,x-gzip"] {
+            assert!(accepts(text), "{text}");
+        }
+        for text in ["", "br", "gzip;q=0", "gzip; q=0.000", "gzippy"] {
+            assert!(!accepts(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn titles_are_found_without_case_and_accents() {
+        assert_eq!(folded("\u{c9}T\u{c9} 2026"), "ete 2026");
+        assert_eq!(folded("Stra\u{df}e"), "stra\u{df}e");
+        assert_eq!(folded("\u{0} \u{1f3ac}"), "\u{0} \u{1f3ac}");
+    }
 }

@@ -51,6 +51,7 @@ pub struct AppState {
     pub(crate) started: Instant,
     pub(crate) auth_required: bool,
     ready: Ready,
+    parts: catalog::Parts,
     counters: metrics::Counters,
     /// For segments on their way in.
     ingest_memory: body::Memory,
@@ -77,6 +78,7 @@ impl AppState {
             started: Instant::now(),
             auth_required,
             ready: Ready::default(),
+            parts: catalog::Parts::default(),
             counters: metrics::Counters::default(),
             ingest_memory: body::Memory::new(config.ingest_memory.0, config.segment_limit.0),
             pool: pool::Pool::new(config.max_connections),

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use lavant_proto::contact::patience::Profile;
+use lavant_proto::contact::patience::{BATCH_BYTES_MIN, Profile};
 use lavant_proto::ids::PublisherKey;
 
 /// Longest time that a byte may take: to Pluto, and a little.
 const DELAY_MAX: Duration = Duration::from_secs(12 * 3600);
 /// Shortest message that a link may be said to carry.
-const MTU_MIN: u32 = 64;
+const MTU_MIN: u32 = BATCH_BYTES_MIN as u32;
 
 /// What is known of the links to a node or to a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ pub enum ProfileError {
     /// A word that is not known, or its value.
     #[error(
         "'{0}' is none of rate=BYTES (a second), delay=TIME (at most 12 h), mtu=BYTES (at least \
-         64), half-duplex, metered"
+         256), half-duplex, metered"
     )]
     Value(String),
 }
@@ -157,7 +157,7 @@ mod tests {
         let profiles: Vec<LinkProfile> = [
             "0.0.0.0/0 rate=1000000".to_owned(),
             "10.9.0.0/16 rate=2400 delay=700 metered".to_owned(),
-            "10.9.7.0/24 mtu=200 half-duplex".to_owned(),
+            "10.9.7.0/24 mtu=300 half-duplex".to_owned(),
             format!("{key} rate=37"),
             "fd00::/8 rate=5".to_owned(),
         ]
@@ -176,7 +176,7 @@ mod tests {
         let near = of(&other, "10.9.7.200");
         assert_eq!(
             (near.mtu, near.half_duplex, near.rate),
-            (Some(200), true, None)
+            (Some(300), true, None)
         );
         assert_eq!(of(&key, "10.9.7.200").rate, Some(37));
         assert_eq!(of(&other, "fd12::1").rate, Some(5));
@@ -200,7 +200,7 @@ mod tests {
         for word in [
             "rate=0",
             "rate",
-            "mtu=63",
+            "mtu=255",
             "delay=99999999999",
             "metered=no",
             "fast",

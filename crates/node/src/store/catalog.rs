@@ -108,11 +108,6 @@ impl Catalog {
         contents.filter(move |content| content.key.publisher == *publisher)
     }
 
-    /// The current version of every content, in order of arrival.
-    pub fn current(&self) -> impl Iterator<Item = &Arc<Content>> {
-        self.all().filter(|content| !content.superseded)
-    }
-
     /// How many contents there are, all versions counted.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -15,13 +15,16 @@ use super::payload;
 use super::rows::{SegmentKey, SegmentRow, deadline_key, split_deadline};
 use super::tx::{Tx, deadline};
 
-/// Most rows that go in one commit by themselves, so that a commit stays short.
+/// Most rows that go in one commit by themselves, so that a commit stays short; or for each
+/// operation in it, so that what goes keeps up with what comes.
 const ROWS_MAX: usize = 48;
+const ROWS_OF_OPERATION: usize = 2;
 
 /// Drops what is left of removed contents, and what is past its deadline. What is not done then,
 /// the next commit does.
-pub(super) fn expire_due(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    while tx.rows_gone < ROWS_MAX {
+pub(super) fn expire_due(tx: &mut Tx<'_>, operations: usize) -> Result<(), StoreError> {
+    let most = ROWS_MAX.max(ROWS_OF_OPERATION * operations);
+    while tx.rows_gone < most {
         if !tx.clear_some()? && !expire_next(tx)? {
             break;
         }

@@ -268,12 +268,13 @@ fn step_all(
     reports: &mut Vec<Report>,
 ) -> Result<(), StoreError> {
     let mut failed = None;
+    let count = batch.len();
     for operation in batch {
         let step = operation(tx);
         failed = failed.or(step.failed);
         reports.push(step.report);
     }
-    failed.map_or_else(|| expire::expire_due(tx), Err)
+    failed.map_or_else(|| expire::expire_due(tx, count), Err)
 }
 
 fn incoming_manifests(shared: &Shared, moves: &BTreeMap<PathBuf, PathBuf>) -> Vec<PathBuf> {

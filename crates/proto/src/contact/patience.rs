@@ -26,7 +26,7 @@ pub struct Profile {
 const BATCH_BYTES_MAX: usize = 24 * 1024;
 const _: () = assert!(2 * BATCH_BYTES_MAX < MESSAGE_BYTES_MAX);
 /// At least; one content of many tracks takes more, and goes alone.
-const BATCH_BYTES_MIN: usize = 256;
+pub const BATCH_BYTES_MIN: usize = 256;
 /// How long a batch may keep a slow link from what is more urgent.
 const BATCH_SECONDS: u64 = 4;
 

@@ -183,7 +183,7 @@ fn an_older_version_stays_superseded_when_the_index_is_made_again() {
     fs::remove_file(index(&bench)).unwrap();
     bench.reopen();
     assert_eq!(bench.content("film").key.version, 2);
-    assert_eq!(bench.store().catalog().current().count(), 1);
+    assert_eq!(bench.store().catalog().current_count(), 1);
     bench.at(3601);
     bench.store().append(vod("tick", 0)).unwrap();
     assert!(

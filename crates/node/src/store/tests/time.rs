@@ -19,6 +19,35 @@ fn reap(bench: &Bench) {
 }
 
 #[test]
+fn what_expires_keeps_up_with_what_comes_and_holds_up_few() {
+    let bench = Bench::new();
+    for sequence in 0..400 {
+        let payload = bytes(sequence, 10);
+        let segment = NewSegment {
+            payload,
+            ..live("cam", sequence)
+        };
+        bench.store().append(segment).unwrap();
+    }
+    bench.at(3600);
+    let went = |operations| {
+        let expire = move |tx: &mut super::super::tx::Tx<'_>| {
+            let before = tx.rows_gone;
+            super::super::expire::expire_due(tx, operations)?;
+            Ok(tx.rows_gone - before)
+        };
+        bench.store().write(expire).unwrap()
+    };
+    // A batch of few operations waits for few rows, one of many for twice as many.
+    assert!((20..100).contains(&went(1)));
+    assert!(went(100) >= 200);
+    reap(&bench);
+    while bench.find("cam").is_some() {
+        reap(&bench);
+    }
+}
+
+#[test]
 fn segments_live_as_long_as_their_priority_says() {
     let bench = Bench::new();
     bench.store().append(live("live", 0)).unwrap();
