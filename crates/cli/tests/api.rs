@@ -552,12 +552,18 @@ fn a_long_catalogue_is_read_in_parts() {
     let found = node.get("/catalog?search=ETE%20c1&limit=100").ok();
     assert_eq!(ids(&found), ["c10", "c13", "c16", "c19"]);
     assert_eq!(found.header("x-total-count"), "4");
+    node.post("content_id=caf%C3%A9&sequence=0&duration=1", b"a")
+        .ok();
+    assert_eq!(ids(&node.get("/catalog?search=Cafe").ok()), ["caf\u{e9}"]);
     assert_eq!(ids(&node.get("/catalog?search=nothing").ok()), [""; 0]);
+    // Who asks for none is not told to ask for more.
+    let none = node.get("/catalog?limit=0").ok();
+    assert_eq!((ids(&none).len(), none.header("link")), (0, ""));
     assert_eq!(ids(&node.get("/catalog?offset=1000").ok()), [""; 0]);
     node.get("/catalog?limit=many").is(400);
 
     // What is held already is not sent again, until something changes.
-    let tag = all.header("etag").to_owned();
+    let tag = node.get("/catalog").ok().header("etag").to_owned();
     let held = [("if-none-match", tag.as_str())];
     let same = node.call("GET", "/catalog", &held, &[]).is(304);
     assert!(same.body.is_empty());

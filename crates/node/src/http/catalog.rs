@@ -222,9 +222,10 @@ fn matches(content: &Content, words: &[String]) -> bool {
         return true;
     }
     let title = folded(&content.title);
+    let id = folded(content.key.content_id.as_str());
     let holds = |word: &String| {
         title.contains(word.as_str())
-            || content.key.content_id.as_str().contains(word.as_str())
+            || id.contains(word.as_str())
             // Writing down a key takes longer than all else, and most words are none.
             || (word.bytes().all(|byte| byte.is_ascii_hexdigit())
                 && content.key.publisher.to_string().starts_with(word.as_str()))
