@@ -87,7 +87,7 @@ fn connect_from(source: [u8; 4], to: SocketAddr) -> std::io::Result<TcpStream> {
 
 #[test]
 fn thousands_of_half_sent_heads_keep_nobody_out() {
-    // As many as this machine lets one process open, and fewer places in the node.
+    // As many as this machine lets one process open, and far fewer places in the node.
     let files = getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20);
     let count = usize::try_from(files.min(6000)).unwrap() - 200;
     let limit = Rlimit {
@@ -95,7 +95,10 @@ fn thousands_of_half_sent_heads_keep_nobody_out() {
         maximum: Some(files),
     };
     setrlimit(Resource::Nofile, limit).unwrap();
-    let node = Node::start(&["--max-connections", &(count * 3 / 4).to_string()]);
+    // Few enough that they are taken, also on a slow machine, long before a head has had its time:
+    // a connection that ends by itself makes no room.
+    let places = count / 8;
+    let node = Node::start(&["--max-connections", &places.to_string()]);
     let head = b"GET /health HTTP/1.1\r\nhost: localhost\r\nx-slow: ";
     let mut held = Vec::new();
     for n in 0..count {
@@ -108,7 +111,7 @@ fn thousands_of_half_sent_heads_keep_nobody_out() {
         if n % (count / 8) == count / 8 - 1 {
             let begun = Instant::now();
             node.get("/health").ok();
-            assert!(begun.elapsed() < Duration::from_secs(1), "after {n}");
+            assert!(begun.elapsed() < PATIENCE / 4, "after {n}");
         }
     }
     let metrics = node.get("/metrics").ok().text();
@@ -117,8 +120,8 @@ fn thousands_of_half_sent_heads_keep_nobody_out() {
         let number = line.and_then(|line| line.rsplit(' ').next());
         number.and_then(|text| text.parse().ok()).expect(name)
     };
-    assert!(value("lavant_connections_ended_total ") > count / 5);
-    assert!(value("lavant_connections ") <= count * 3 / 4);
+    assert!(value("lavant_connections_ended_total ") > count / 2);
+    assert!(value("lavant_connections ") <= places);
     drop(held);
 }
 
