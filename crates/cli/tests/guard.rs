@@ -5,7 +5,7 @@ mod common;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::{Node, PATIENCE, payload, refused};
 use rustix::net::{AddressFamily, SocketType};

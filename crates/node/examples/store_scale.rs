@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! cargo run -p lavant-node --release --example store_scale -- FOLDER [SEGMENTS]
+//! cargo run -p lavant-node --release --example store_scale -- FOLDER contents [CONTENTS [EACH]]
 //! ```
 //!
-//! FOLDER is made, and must be empty. The figures are printed one to a line.
+//! The first measures a store of so many segments, the second one of so many contents, EACH of so
+//! many segments that all have the same payload. FOLDER is made; the second goes on with what is
+//! there. The figures are printed one to a line.
 
 #![allow(clippy::print_stdout)]
 
@@ -28,6 +31,10 @@ fn main() -> Outcome {
     let second = arguments.next();
     if second.as_deref() == Some("read") {
         return read_many(Path::new(&folder));
+    }
+    if second.as_deref() == Some("contents") {
+        let mut count = |default| arguments.next().map_or(Ok(default), |count| count.parse());
+        return fill(Path::new(&folder), count(100_000)?, count(1)?);
     }
     let count = second.map_or(Ok(100_000), |count| count.parse())?;
     ratio(&Path::new(&folder).join("film"))?;
@@ -177,6 +184,49 @@ fn rate(folder: &Path) -> Outcome {
         println!("append, {writers} writers: {rate:.0} segments/s");
     }
     Ok(())
+}
+
+/// Many contents, entered by as many writers as share a commit; then a fresh process opens them.
+fn fill(folder: &Path, contents: u64, segments: u64) -> Outcome {
+    const WRITERS: u64 = 64;
+    const WORDS: [&str; 8] = [
+        "harbour", "tide", "ferry", "market", "school", "weather", "storm", "village",
+    ];
+    let store = open(folder)?;
+    let begun = store.catalog().len() as u64;
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let store = store.clone();
+            scope.spawn(move || {
+                for no in (begun..contents).filter(|no| no % WRITERS == writer) {
+                    for sequence in 0..segments {
+                        let made = segment(&format!("c{no}"), sequence, payload(1, 512));
+                        let Ok(mut segment) = made else { return };
+                        let word = |at: u64| WORDS[(at % 8) as usize];
+                        segment.title = format!("The {} {} {no}", word(no), word(no >> 3));
+                        if store.append(segment).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let took = start.elapsed().as_secs_f64();
+    println!("{contents} contents of {segments} segments stored in {took:.1} s");
+    drop(store);
+    let index = std::fs::metadata(folder.join("index.redb"))?.len();
+    println!("index: {:.1} MB", index as f64 / 1e6);
+    let child = Command::new(std::env::current_exe()?)
+        .arg(folder)
+        .arg("read")
+        .status()?;
+    if child.success() {
+        Ok(())
+    } else {
+        Err("the reader failed".into())
+    }
 }
 
 /// Many small segments in contents of a thousand; then a fresh process opens and reads them.

@@ -56,7 +56,10 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Most nodes that a finished content is for.
 pub const ADDRESSEES_MAX: usize = 16;
 
-/// Most contents that a node knows, here or elsewhere: about 40 MB with one track each.
+/// Most contents in the store of one node. A contact may speak of as many.
+pub const STORED_MAX: usize = 200_000;
+
+/// Most contents that a node knows of and does not have: about 30 MB with one track each.
 pub const CONTENTS_MAX: usize = 40_000;
 
 /// Most contacts at a time, and how many of them are kept for nodes that this node dials or names.

@@ -178,6 +178,10 @@ impl<K: Copy> Runs<K> {
             .fold(Run::new(start, end), |all: Run<K>, run| {
                 Run::new(all.start.min(run.start), all.end.max(run.end))
             });
+        // Most sets have one run and never get another.
+        if self.0.is_empty() {
+            self.0.reserve_exact(1);
+        }
         self.0.splice(first..last, [merged]);
     }
 

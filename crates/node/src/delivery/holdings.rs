@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lavant_proto::content::{Kind, Manifest, Proof, SegmentRecord, Verified};
+use lavant_proto::content::{Kind, Proof, SegmentRecord, Verified};
 use lavant_proto::delivery::{Delivery, Facts, Input};
-use lavant_proto::ids::{ContentKey, PublisherKey};
+use lavant_proto::ids::ContentKey;
 use lavant_proto::numbers::{ContentNo, TrackNo};
-use lavant_proto::relay::learn::manifest_hash;
 use lavant_proto::relay::message::TrackName;
 use lavant_proto::runs::{GroupRuns, Run, SequenceRun};
 use lavant_proto::time::Time;
@@ -61,10 +60,6 @@ impl Verdict {
     }
 }
 
-/// Hash and time of manifests that were read, and for whom they are, by the store's numbers: a
-/// manifest never changes, and these are told again with each commit.
-type Manifests = BTreeMap<u64, (([u8; 32], Time), Vec<PublisherKey>)>;
-
 /// Tells the driver of everything that is in the store, then of what every commit changes, until
 /// nobody listens.
 pub(super) async fn feed(store: AsyncStore, events: Sender<Event>) {
@@ -72,7 +67,6 @@ pub(super) async fn feed(store: AsyncStore, events: Sender<Event>) {
     let mut changes = store.subscribe();
     let catalog = store.catalog();
     let mut numbers: Vec<u64> = catalog.all().map(|content| content.no).collect();
-    let mut manifests = Manifests::new();
     while !numbers.is_empty() {
         let rest = numbers.split_off(numbers.len().min(CONTENTS_AT_ONCE));
         let some = std::mem::replace(&mut numbers, rest);
@@ -81,12 +75,11 @@ pub(super) async fn feed(store: AsyncStore, events: Sender<Event>) {
             let contents = some.iter().filter_map(|no| catalog.get(*no));
             let mut told = Vec::new();
             for content in contents {
-                begin(store, content, &mut manifests, &mut told);
+                begin(store, content, &mut told);
             }
-            (told, manifests)
+            told
         });
-        let Ok((told, kept)) = told.await else { return };
-        manifests = kept;
+        let Ok(told) = told.await else { return };
         if events.send(Event::Told(told)).await.is_err() {
             return;
         }
@@ -96,9 +89,8 @@ pub(super) async fn feed(store: AsyncStore, events: Sender<Event>) {
         return;
     }
     while let Some(batch) = changes.recv().await {
-        let told = store.run(move |store| (resolve(store, batch, &mut manifests), manifests));
-        let Ok((told, kept)) = told.await else { return };
-        manifests = kept;
+        let told = store.run(move |store| resolve(store, batch));
+        let Ok(told) = told.await else { return };
         if events.send(Event::Told(told)).await.is_err() {
             return;
         }
@@ -106,9 +98,9 @@ pub(super) async fn feed(store: AsyncStore, events: Sender<Event>) {
 }
 
 /// All that is here of a content.
-fn begin(store: &Store, content: &Content, manifests: &mut Manifests, told: &mut Vec<Told>) {
+fn begin(store: &Store, content: &Content, told: &mut Vec<Told>) {
     // The facts come before the segments, as the core knows a track only with its content.
-    if !tell_content(store, content, manifests, told) {
+    if !tell_content(store, content, told) {
         return;
     }
     let runs = match store.holdings(content) {
@@ -132,31 +124,18 @@ fn begin(store: &Store, content: &Content, manifests: &mut Manifests, told: &mut
 
 /// What the store says of a content; false for a version that has a later one, which is not
 /// relayed.
-fn tell_content(
-    store: &Store,
-    content: &Content,
-    manifests: &mut Manifests,
-    told: &mut Vec<Told>,
-) -> bool {
+fn tell_content(store: &Store, content: &Content, told: &mut Vec<Told>) -> bool {
     if content.superseded {
         return false;
     }
-    // The catalogue holds no manifests, so a file is read, once for each content.
-    if content.state == State::Finished && !manifests.contains_key(&content.no) {
-        let head = store.manifest_head(content);
+    let known = match content.state {
+        State::Open => None,
         // Without its manifest nothing of it can be proven to others.
-        let Some((manifest, signature)) = head else {
-            return false;
-        };
-        let Ok(read) = Manifest::decode(&manifest) else {
-            return false;
-        };
-        let hash = manifest_hash(&manifest, &signature);
-        let claim = read.claim();
-        let known = ((hash, claim.created), claim.to.clone());
-        manifests.insert(content.no, known);
-    }
-    let known = manifests.get(&content.no);
+        State::Finished => match store.manifest_facts(content) {
+            Some(facts) => Some(facts),
+            None => return false,
+        },
+    };
     let facts = Facts {
         priority: content.priority,
         // What is pinned does not expire here, so it is offered for as long.
@@ -165,8 +144,8 @@ fn tell_content(
         } else {
             content.expires
         },
-        manifest: known.map(|(named, _)| *named),
-        to: known.map(|(_, to)| to.clone()).unwrap_or_default(),
+        manifest: known.as_ref().map(|it| (it.hash, it.created)),
+        to: known.map(|it| it.to.clone()).unwrap_or_default(),
         own: content.key.publisher == store.publisher(),
         complete: content.is_complete(),
     };
@@ -175,7 +154,7 @@ fn tell_content(
 }
 
 /// What a commit changed.
-fn resolve(store: &Store, changes: Vec<Change>, manifests: &mut Manifests) -> Vec<Told> {
+fn resolve(store: &Store, changes: Vec<Change>) -> Vec<Told> {
     // It may be newer than these changes: what a later one took away is told with that one.
     let catalog = store.catalog();
     let mut told = Vec::new();
@@ -186,7 +165,7 @@ fn resolve(store: &Store, changes: Vec<Change>, manifests: &mut Manifests) -> Ve
             Change::Admitted { content_no } => {
                 told.push(Told::Changed(content_no));
                 if let Some(content) = catalog.get(content_no) {
-                    tell_content(store, content, manifests, &mut told);
+                    tell_content(store, content, &mut told);
                     superseded(&catalog, content, &mut told);
                 }
             }
@@ -201,7 +180,7 @@ fn resolve(store: &Store, changes: Vec<Change>, manifests: &mut Manifests) -> Ve
                     continue;
                 };
                 if latest != Some(content_no) {
-                    tell_content(store, content, manifests, &mut told);
+                    tell_content(store, content, &mut told);
                     latest = Some(content_no);
                 }
                 if let Some(name) = track_name(content, rendition_no, kind) {
@@ -224,7 +203,6 @@ fn resolve(store: &Store, changes: Vec<Change>, manifests: &mut Manifests) -> Ve
                 }
             }
             Change::Removed { content_no, .. } => {
-                manifests.remove(&content_no);
                 told.push(Told::Changed(content_no));
                 told.push(Told::Removed(content_no));
             }

@@ -10,27 +10,34 @@ use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::Time;
 
 pub(super) use content::next_generation;
-pub use content::{Content, RenditionState, State};
+pub use content::{Content, ManifestFacts, RenditionState, State};
 
 use super::standing::Standings;
 
+/// How many neighbours of a map lie in one allocation: a change copies so many, and an entry costs
+/// little more than its bytes.
+const CHUNK: usize = 32;
 /// A map of which a copy costs nothing and a change costs the logarithm of its size: each commit
 /// makes a catalogue of its own, and whoever reads one keeps it as it was.
-type Map<K, V> = rpds::RedBlackTreeMapSync<K, V>;
+type Map<K, V> = immutable_chunkmap::map::Map<K, V, CHUNK>;
+/// The same without values.
+type Set<K> = immutable_chunkmap::set::Set<K, CHUNK>;
+/// The hash of a text, with the number of a content.
+type Hashed = (u64, u64);
 
 /// All contents of a store at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     contents: Map<u64, Arc<Content>>,
-    /// The contents of each id, in order of arrival.
-    names: Map<ContentId, Vec<u64>>,
-    /// The ids that look like each other, by what they look like.
-    skeletons: Map<String, Vec<ContentId>>,
+    /// The contents by id, those of one id in order of arrival.
+    names: Set<(ContentId, u64)>,
+    /// The contents by what their ids look like.
+    skeletons: Set<Hashed>,
     publishers: Map<PublisherKey, Part>,
     /// The contents that were made from a source, by its fingerprint.
-    sources: Map<String, Vec<u64>>,
+    sources: Set<Hashed>,
     /// The contents to which more may come.
-    growing: Map<u64, ()>,
+    growing: Set<u64>,
     /// The contents by their generation, and those that went by that of their end.
     changed: Map<u64, u64>,
     gone: Map<u64, ContentKey>,
@@ -94,7 +101,7 @@ impl Catalog {
 
     /// All versions of all contents, in order of arrival.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Content>> {
-        self.contents.values()
+        self.contents.into_iter().map(|(_, content)| content)
     }
 
     /// All versions of a publisher's content, in order of arrival.
@@ -103,32 +110,39 @@ impl Catalog {
         publisher: &PublisherKey,
         id: &ContentId,
     ) -> impl Iterator<Item = &Arc<Content>> {
-        let numbers = self.names.get(id).into_iter().flatten();
-        let contents = numbers.filter_map(|no| self.get(*no));
+        let contents = self.named(id);
         contents.filter(move |content| content.key.publisher == *publisher)
     }
 
     /// How many contents there are, all versions counted.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.contents.size()
+        self.contents.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.contents.is_empty()
+        self.contents.len() == 0
     }
 
     /// The contents that were made from a source.
     pub(super) fn made_from(&self, source: &str) -> impl Iterator<Item = &Arc<Content>> {
-        let numbers = self.sources.get(source).into_iter().flatten();
-        numbers.filter_map(|no| self.get(*no))
+        let contents = self.hashed(&self.sources, source);
+        contents.filter(move |content| content.source == source)
+    }
+
+    /// The contents that stand in a set under the hash of a text. Others may have the same hash.
+    fn hashed(&self, set: &Set<Hashed>, text: &str) -> impl Iterator<Item = &Arc<Content>> {
+        let hash = hash_of(text);
+        let found = set.range((hash, 0)..=(hash, u64::MAX));
+        let numbers: Vec<u64> = found.map(|(_, no)| *no).collect();
+        numbers.into_iter().filter_map(|no| self.get(no))
     }
 
     /// The contents to which more may come.
     pub(super) fn growing(&self) -> impl Iterator<Item = &Arc<Content>> {
-        self.growing.keys().filter_map(|no| self.get(*no))
+        self.growing.into_iter().filter_map(|no| self.get(*no))
     }
 
     /// A number that grows with every change of a content. It means nothing in another process.
@@ -154,14 +168,14 @@ impl Catalog {
 
     /// The contents of an id, in order of arrival.
     pub fn named(&self, id: &ContentId) -> impl Iterator<Item = &Arc<Content>> {
-        let numbers = self.names.get(id).into_iter().flatten();
-        numbers.filter_map(|no| self.get(*no))
+        let all = (id.clone(), 0)..=(id.clone(), u64::MAX);
+        let numbers = self.names.range(all);
+        numbers.filter_map(|(_, no)| self.get(*no))
     }
 
     /// The current version of every content, by id.
     pub fn by_id(&self) -> impl Iterator<Item = &Arc<Content>> {
-        let numbers = self.names.values().flatten();
-        let contents = numbers.filter_map(|no| self.get(*no));
+        let contents = self.names.into_iter().filter_map(|(_, no)| self.get(*no));
         contents.filter(|content| !content.superseded)
     }
 
@@ -199,12 +213,7 @@ impl Catalog {
         id: &ContentId,
         version: Option<u32>,
     ) -> Option<&Arc<Content>> {
-        let named: Vec<_> = self
-            .names
-            .get(id)?
-            .iter()
-            .filter_map(|no| self.get(*no))
-            .collect();
+        let named: Vec<_> = self.named(id).collect();
         let best = || {
             let publishers = named.iter().map(|content| &content.key.publisher);
             publishers.min_by_key(|publisher| std::cmp::Reverse(self.standing(publisher)))
@@ -228,15 +237,13 @@ impl Catalog {
         id: &ContentId,
         of: impl Fn(&PublisherKey) -> bool,
     ) -> Option<&Content> {
-        let alike = self.skeletons.get(&id.skeleton())?.iter();
-        let numbers = alike
-            .filter(|other| *other != id)
-            .filter_map(|other| self.names.get(other))
-            .flatten();
-        let mut contents = numbers.filter_map(|no| self.contents.get(no));
-        contents
-            .find(|content| of(&content.key.publisher))
-            .map(|content| &**content)
+        let skeleton = id.skeleton();
+        let is_alike = |content: &&Arc<Content>| {
+            let other = &content.key.content_id;
+            other != id && of(&content.key.publisher) && other.skeleton() == skeleton
+        };
+        let found = self.hashed(&self.skeletons, &skeleton).find(is_alike);
+        found.map(|content| &**content)
     }
 
     /// What a publisher is to the operator.
@@ -272,17 +279,18 @@ impl Catalog {
         self.standing_parts[self.standings.of(&publisher) as usize].add(content);
         let mut part = self.of_publisher(&publisher);
         part.add(content);
-        self.publishers.insert_mut(publisher, part);
+        self.publishers.insert_cow(publisher, part);
         self.current += u64::from(!content.superseded);
         self.segments += content.segment_count();
         if content.state == State::Open {
-            self.growing.insert_mut(content.no, ());
+            self.growing.insert_cow(content.no);
         }
         if !content.source.is_empty() {
-            add(&mut self.sources, &content.source, content.no);
+            let source = hash_of(&content.source);
+            self.sources.insert_cow((source, content.no));
         }
         self.last_arrival = self.last_arrival.max(content.last_arrival);
-        self.changed.insert_mut(content.generation, content.no);
+        self.changed.insert_cow(content.generation, content.no);
         self.generation = self.generation.max(content.generation);
     }
 
@@ -294,19 +302,20 @@ impl Catalog {
         let mut part = self.of_publisher(&publisher);
         part.take(content);
         if part.contents == 0 {
-            self.publishers.remove_mut(&publisher);
+            self.publishers.remove_cow(&publisher);
         } else {
-            self.publishers.insert_mut(publisher, part);
+            self.publishers.insert_cow(publisher, part);
         }
         let current = u64::from(!content.superseded);
         self.current = self.current.saturating_sub(current);
         self.segments = self.segments.saturating_sub(content.segment_count());
-        self.changed.remove_mut(&content.generation);
+        self.changed.remove_cow(&content.generation);
         if content.state == State::Open {
-            self.growing.remove_mut(&content.no);
+            self.growing.remove_cow(&content.no);
         }
         if !content.source.is_empty() {
-            take(&mut self.sources, &content.source, &content.no);
+            let source = hash_of(&content.source);
+            self.sources.remove_cow(&(source, content.no));
         }
     }
 
@@ -315,59 +324,42 @@ impl Catalog {
         if let Some(before) = self.contents.get(&no).cloned() {
             self.uncount(&before);
             self.count(&content);
-            self.contents.insert_mut(no, Arc::new(content));
+            self.contents.insert_cow(no, Arc::new(content));
             return;
         }
         self.count(&content);
-        self.contents.insert_mut(no, Arc::new(content));
-        if add(&mut self.names, &id, no) {
-            add(&mut self.skeletons, &id.skeleton(), id);
-        }
+        self.contents.insert_cow(no, Arc::new(content));
+        self.skeletons.insert_cow((hash_of(&id.skeleton()), no));
+        self.names.insert_cow((id, no));
     }
 
     pub(super) fn remove(&mut self, no: u64) {
         let Some(content) = self.contents.get(&no).cloned() else {
             return;
         };
-        self.contents.remove_mut(&no);
+        self.contents.remove_cow(&no);
         self.uncount(&content);
         self.generation = next_generation();
-        self.gone.insert_mut(self.generation, content.key.clone());
-        if self.gone.size() > GONE_MAX
-            && let Some(first) = self.gone.keys().next().copied()
+        self.gone.insert_cow(self.generation, content.key.clone());
+        let oldest = self.gone.into_iter().next().map(|(oldest, _)| *oldest);
+        if self.gone.len() > GONE_MAX
+            && let Some(first) = oldest
         {
-            self.gone.remove_mut(&first);
+            self.gone.remove_cow(&first);
             self.forgotten = first;
         }
-        let id = &content.key.content_id;
-        if take(&mut self.names, id, &no) {
-            take(&mut self.skeletons, &id.skeleton(), id);
-        }
+        let id = content.key.content_id.clone();
+        self.skeletons.remove_cow(&(hash_of(&id.skeleton()), no));
+        self.names.remove_cow(&(id, no));
     }
 }
 
-/// Adds to the values of a key, which are kept in order. Whether it is the first one.
-fn add<K: Ord + Clone, V: Ord + Clone>(map: &mut Map<K, Vec<V>>, key: &K, value: V) -> bool {
-    let mut values = map.get(key).cloned().unwrap_or_default();
-    if let Err(at) = values.binary_search(&value) {
-        values.insert(at, value);
-    }
-    let first = values.len() == 1;
-    map.insert_mut(key.clone(), values);
-    first
-}
-
-/// Takes one from the values of a key. Whether it was the last one.
-fn take<K: Ord + Clone, V: Ord + Clone>(map: &mut Map<K, Vec<V>>, key: &K, value: &V) -> bool {
-    let mut values = map.get(key).cloned().unwrap_or_default();
-    values.retain(|other| other != value);
-    let last = values.is_empty();
-    if last {
-        map.remove_mut(key);
-    } else {
-        map.insert_mut(key.clone(), values);
-    }
-    last
+/// The start of the hash of a text. Two texts may have the same: whoever looks compares the texts.
+fn hash_of(text: &str) -> u64 {
+    let hash = blake3::hash(text.as_bytes());
+    hash.as_bytes()
+        .first_chunk()
+        .map_or(0, |eight| u64::from_le_bytes(*eight))
 }
 
 #[cfg(test)]
@@ -408,6 +400,7 @@ mod tests {
             } else {
                 String::new()
             },
+            manifest: None,
             renditions: vec![state],
             generation: next_generation(),
         }
@@ -494,7 +487,7 @@ mod tests {
             catalog.remove(1);
         }
         assert!(catalog.changed_since(old).is_none());
-        assert!(catalog.gone.size() <= GONE_MAX);
+        assert!(catalog.gone.len() <= GONE_MAX);
         let now = catalog.generation();
         catalog.insert(content(2, 1, "film", 1));
         assert_eq!(catalog.changed_since(now).unwrap().contents.len(), 1);

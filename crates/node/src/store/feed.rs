@@ -95,31 +95,47 @@ impl Store {
         receiver
     }
 
-    /// The segments of a content that are here.
+    /// The segments of a content that are here. Of a rendition of which all are, no row is read.
     pub fn holdings(&self, content: &Content) -> Result<Vec<Held>, StoreError> {
-        let range = SegmentKey::range(content.no, None);
-        let table = self.segments()?;
         let mut held: Vec<Held> = Vec::new();
+        for (no, state) in content.renditions.iter().enumerate() {
+            let no = no as u16;
+            if state.info.inits > 0 {
+                held.push((no, Kind::Init, self.runs_here(content.no, no, Kind::Init)?));
+            }
+            let media = if state.present == 0 {
+                Vec::new()
+            } else if state.is_whole() {
+                vec![state.first..=state.next - 1]
+            } else {
+                self.runs_here(content.no, no, Kind::Media)?
+            };
+            held.push((no, Kind::Media, media));
+        }
+        held.retain(|(.., runs)| !runs.is_empty());
+        Ok(held)
+    }
+
+    fn runs_here(
+        &self,
+        content_no: u64,
+        rendition_no: u16,
+        kind: Kind,
+    ) -> Result<Vec<RangeInclusive<u64>>, StoreError> {
+        let range = SegmentKey::range(content_no, Some((rendition_no, kind)));
+        let table = self.segments()?;
+        let mut runs: Vec<RangeInclusive<u64>> = Vec::new();
         for entry in table.range(range.start().as_slice()..=range.end().as_slice())? {
             let (key, row) = entry?;
             if !SegmentRow::is_present(row.value()) {
                 continue;
             }
-            let SegmentKey {
-                rendition_no,
-                kind,
-                sequence,
-                ..
-            } = SegmentKey::from_bytes(key.value())?;
-            match held.last_mut() {
-                Some((no, of, runs)) if (*no, *of) == (rendition_no, kind) => match runs.last_mut()
-                {
-                    Some(run) if run.end() + 1 == sequence => *run = *run.start()..=sequence,
-                    _ => runs.push(sequence..=sequence),
-                },
-                _ => held.push((rendition_no, kind, vec![sequence..=sequence])),
+            let SegmentKey { sequence, .. } = SegmentKey::from_bytes(key.value())?;
+            match runs.last_mut() {
+                Some(run) if run.end() + 1 == sequence => *run = *run.start()..=sequence,
+                _ => runs.push(sequence..=sequence),
             }
         }
-        Ok(held)
+        Ok(runs)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lavant_proto::content::{Kind, Priority, Proof, RenditionInfo, SegmentRecord, Verified};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
-use lavant_proto::limits::{CODECS_BYTES_MAX, RENDITIONS_MAX};
+use lavant_proto::limits::{CODECS_BYTES_MAX, RENDITIONS_MAX, STORED_MAX};
 use lavant_proto::relay::evict::Standing;
 use lavant_proto::relay::learn::is_early;
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
@@ -26,8 +26,6 @@ use super::{expire, lock, payload};
 const SEQUENCE_JUMP_MAX: u64 = 10_000;
 /// Most entries of a playlist: two days of one-second segments.
 const PLAYLIST_MAX: u64 = 200_000;
-/// Most contents in one store: about 300 MB of memory.
-const CONTENTS_MAX: usize = 200_000;
 /// Init segments of a rendition are numbered below this.
 pub(super) const INITS_MAX: u64 = 1000;
 /// How often look-alikes are warned of.
@@ -315,9 +313,9 @@ pub(super) fn check_new_id(
     id: &ContentId,
 ) -> Result<(), StoreError> {
     refuse_look_alike(&tx.catalog, publisher, id)?;
-    if tx.catalog.len() >= CONTENTS_MAX {
+    if tx.catalog.len() >= STORED_MAX {
         return Err(StoreError::Busy(format!(
-            "the store has {CONTENTS_MAX} contents, which is its limit; remove some"
+            "the store has {STORED_MAX} contents, which is its limit; remove some"
         )));
     }
     Ok(())
@@ -334,7 +332,7 @@ pub(super) fn check_new_content(
     if tx.catalog.standing(publisher) > Standing::Stranger {
         return Ok(());
     }
-    let most = |percent: u8| CONTENTS_MAX as u64 * u64::from(percent) / 100;
+    let most = |percent: u8| STORED_MAX as u64 * u64::from(percent) / 100;
     if let Some(most) = tx.settings.publisher_share.map(most)
         && tx.catalog.of_publisher(publisher).contents >= most
     {

@@ -11,8 +11,10 @@ use std::path::Path;
 use lavant_proto::content::{Kind, Leaf, Manifest, SignedManifest, Verified};
 use lavant_proto::ids::Signature;
 use lavant_proto::limits::MANIFEST_BYTES_MAX;
+use lavant_proto::relay::learn::manifest_hash;
 use lavant_proto::time::Time;
 
+use super::catalog::ManifestFacts;
 use super::disk::Disk;
 use super::publish::{content_from, record_of};
 use super::rows::{SegmentKey, SegmentRow};
@@ -79,6 +81,18 @@ pub(super) fn read_head(disk: &Disk, path: &Path) -> io::Result<(Vec<u8>, Signat
     let mut signature = [0; 64];
     file.read_exact_at(4 + manifest.len() as u64, &mut signature)?;
     Ok((manifest, Signature(signature)))
+}
+
+/// What others are told of a manifest, by its file; none when that cannot be read.
+pub(super) fn facts(disk: &Disk, path: &Path) -> Option<ManifestFacts> {
+    let (bytes, signature) = read_head(disk, path).ok()?;
+    let manifest = Manifest::decode(&bytes).ok()?;
+    let claim = manifest.claim();
+    Some(ManifestFacts {
+        hash: manifest_hash(&bytes, &signature),
+        created: claim.created,
+        to: claim.to.clone(),
+    })
 }
 
 /// The places of a manifest's records, in its order.

@@ -45,7 +45,7 @@ mod tests;
 
 pub use adopt::SliceFile;
 pub use append::NewSegment;
-pub use catalog::{Catalog, Changed, Content, RenditionState, State};
+pub use catalog::{Catalog, Changed, Content, ManifestFacts, RenditionState, State};
 pub use check::{CheckReport, GcReport};
 pub use clock::Clock;
 pub use disk::{Disk, Space};
@@ -102,6 +102,8 @@ pub struct Settings {
     pub hot_memory: u64,
     /// Most bytes of the index held in memory.
     pub index_memory: u64,
+    /// Whether the start checks all pages of the index, however many there are.
+    pub check_index: bool,
     /// After how long without a segment an upload is rolled back.
     pub upload_idle: Duration,
     /// After how long without a segment a growing on-demand content is taken as finished.
@@ -129,6 +131,7 @@ impl Settings {
             min_free: 64 << 20,
             hot_memory: 32 << 20,
             index_memory: 16 << 20,
+            check_index: false,
             upload_idle: Duration::from_secs(3600),
             finish_after: Duration::from_secs(300),
             ttl: Priority::ALL.map(Priority::default_ttl),

@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use lavant_proto::ids::SigningKey;
-use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable};
+use redb::{
+    Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata,
+};
 use tokio::sync::watch;
 
 use super::catalog::{Catalog, Content};
@@ -16,9 +19,9 @@ use super::error::{OpenError, StoreError};
 use super::layout::{self, Layout};
 use super::partial::Partials;
 use super::queues::bring_up;
-use super::recover::{recover, settle_pins};
+use super::recover::{note_manifests, recover, settle_pins};
 use super::room::Limit;
-use super::rows::{CONTENTS, META, PAYLOADS, STORE_FORMAT};
+use super::rows::{CONTENTS, META, PAYLOADS, STORE_FORMAT, USED, USED_OF};
 use super::standing::Standings;
 use super::writer::Writer;
 use super::{Dropped, Settings, Shared, Store, hot, payload, rebuild, upload};
@@ -27,6 +30,9 @@ use super::{Dropped, Settings, Shared, Store, hot, payload, rebuild, upload};
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two tries to take the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// Longest index of which every start checks all pages: a third of a second.
+const CHECKED_MAX: u64 = 256 << 20;
 
 /// The open index.
 pub(super) enum Index {
@@ -212,7 +218,7 @@ fn open_writable(
     let opened = guarded(|| {
         let mut index = open_noting(settings, Arc::clone(&stopped))?;
         if existed {
-            check_pages(&mut index)?;
+            check_pages(settings, &mut index)?;
         }
         if has_format(&index)? {
             return Ok((Some(load(&index, standings)?), index));
@@ -224,7 +230,8 @@ fn open_writable(
             let stopped = stopped.load(Ordering::Relaxed);
             let recovered = recover(settings, &index, &catalog, stopped).map_err(failed)?;
             let made = bring_up(settings, &index, &catalog, standings).map_err(failed)?;
-            if !recovered && !made {
+            let noted = note_manifests(settings, &index, &catalog, standings).map_err(failed)?;
+            if !recovered && !made && !noted {
                 return Ok((index, catalog, used));
             }
             let loaded = load(&index, standings);
@@ -353,8 +360,13 @@ fn open_noting(settings: &Settings, stopped: Arc<AtomicBool>) -> Result<Index, I
     Ok(Index::Writable(opened))
 }
 
-/// Checks the hash of every page.
-fn check_pages(index: &mut Index) -> Result<(), IndexFault> {
+/// Checks the hash of every page, unless there are so many that a start would wait for it: then
+/// `lavant store check` does it. After a stop without a close all of them were checked already.
+fn check_pages(settings: &Settings, index: &mut Index) -> Result<(), IndexFault> {
+    let facts = settings.disk.files.facts(&settings.layout.index());
+    if !settings.check_index && facts.is_ok_and(|facts| facts.length > CHECKED_MAX) {
+        return Ok(());
+    }
     match index {
         Index::Writable(database) => match database.check_integrity().map_err(fault_of)? {
             true => Ok(()),
@@ -385,7 +397,7 @@ fn has_format(index: &Index) -> Result<bool, IndexFault> {
     }
 }
 
-/// Reads the catalogue, and sums the bytes of payload files.
+/// Reads the catalogue, and how many bytes payload files have.
 fn load(index: &Index, standings: &Arc<Standings>) -> Result<(Catalog, u64), IndexFault> {
     let read = index.begin_read()?;
     let loaded: Result<_, StoreError> = (|| {
@@ -394,14 +406,26 @@ fn load(index: &Index, standings: &Arc<Standings>) -> Result<(Catalog, u64), Ind
             let (no, row) = entry?;
             catalog.insert(Content::decode(no.value(), row.value())?);
         }
-        let mut used = 0;
-        for entry in read.open_table(PAYLOADS)?.iter()? {
-            used += payload::disk_bytes(entry?.1.value().1);
-        }
         catalog.begin();
-        Ok((catalog, used))
+        Ok((catalog, used(&read)?))
     })();
     Ok(loaded?)
+}
+
+/// The bytes of payload files, as noted by the last commit; added up when none noted them.
+fn used(read: &redb::ReadTransaction) -> Result<u64, StoreError> {
+    let (meta, payloads) = (read.open_table(META)?, read.open_table(PAYLOADS)?);
+    let noted = |fact| Ok::<_, StoreError>(meta.get(fact)?.map(|value| value.value()));
+    if let Some(used) = noted(USED)?
+        && noted(USED_OF)? == Some(payloads.len()?)
+    {
+        return Ok(used);
+    }
+    let mut used = 0;
+    for entry in payloads.iter()? {
+        used += payload::disk_bytes(entry?.1.value().1);
+    }
+    Ok(used)
 }
 
 impl Shared {

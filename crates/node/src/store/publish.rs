@@ -102,8 +102,8 @@ impl Store {
             take_staged(tx, bytes, manifest.priority)?;
             let no = tx.next_content_no()?;
             let rows: Vec<SegmentRow> = staged.iter().map(|(_, row, _)| row.clone()).collect();
-            tx.put_manifest(no, &signed, &rows)?;
             let mut content = content_from(no, manifest, tx.now, source, pinned);
+            tx.put_manifest(&mut content, &signed, &rows)?;
             content.pinned |= supersede(tx, &content)?;
             if content.pinned {
                 tx.mark_pinned(&content)?;
@@ -413,6 +413,7 @@ pub(super) fn content_from(
         pinned,
         held_bytes: 0,
         source,
+        manifest: None,
         renditions: renditions.collect(),
         generation: 0,
     }
@@ -492,7 +493,7 @@ fn finish(
     };
     let signed = sign_or_check(signer, manifest, leaves, None)?;
     let rows: Vec<SegmentRow> = rows.into_iter().map(|(_, row)| row).collect();
-    tx.put_manifest(after.no, &signed, &rows)?;
+    tx.put_manifest(&mut after, &signed, &rows)?;
     after.state = State::Finished;
     after.hold_until = Some(signed.manifest.expires());
     after.expires = signed.manifest.expires();

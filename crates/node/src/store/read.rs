@@ -12,7 +12,7 @@ use lavant_proto::verify;
 use redb::ReadOnlyTable;
 
 use super::admit::note_removal;
-use super::catalog::Content;
+use super::catalog::{Content, ManifestFacts};
 use super::disk::OpenFile;
 use super::error::StoreError;
 use super::publish::record_of;
@@ -213,6 +213,17 @@ impl Store {
     pub fn manifest_head(&self, content: &Content) -> Option<(Vec<u8>, Signature)> {
         let Settings { disk, layout, .. } = self.settings();
         manifest::read_head(disk, &layout.manifest(content.no)).ok()
+    }
+
+    /// What others are told of the manifest of a finished content; none when it cannot be read.
+    /// Blocks only in a store that cannot be written and is older than these facts.
+    #[must_use]
+    pub fn manifest_facts(&self, content: &Content) -> Option<Arc<ManifestFacts>> {
+        if content.manifest.is_some() {
+            return content.manifest.clone();
+        }
+        let Settings { disk, layout, .. } = self.settings();
+        manifest::facts(disk, &layout.manifest(content.no)).map(Arc::new)
     }
 
     /// A payload that is in memory.

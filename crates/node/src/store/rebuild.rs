@@ -12,7 +12,7 @@ use lavant_proto::content::{Kind, Priority, Proof, SegmentRecord};
 use lavant_proto::ids::{ContentKey, Root, Signature};
 use lavant_proto::time::Time;
 
-use super::catalog::{Content, RenditionState, State};
+use super::catalog::{Content, ManifestFacts, RenditionState, State};
 use super::error::StoreError;
 use super::insert::{count, row_of};
 use super::layout::Layout;
@@ -164,6 +164,7 @@ fn finished_contents(settings: &Settings, roots: &BTreeSet<Root>) -> BTreeMap<Co
         };
         let now = settings.clock.now();
         let mut content = content_from(no, &signed.manifest, now, String::new(), false);
+        content.manifest = Some(Arc::new(ManifestFacts::of(&signed)));
         let mut found = BTreeMap::new();
         for (place, row) in rows {
             let row = SegmentRow {
@@ -386,6 +387,7 @@ fn write(
     tx.meta.insert("next_content", next)?;
     tx.meta.insert(MADE_FOR, standings.mark())?;
     tx.meta.insert("format", STORE_FORMAT)?;
+    tx.note_used()?;
     drop(tx);
     write.commit()?;
     Ok(report)

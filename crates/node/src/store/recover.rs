@@ -9,13 +9,14 @@ use lavant_proto::content::SegmentRecord;
 use lavant_proto::ids::Root;
 use redb::{ReadTransaction, ReadableTableMetadata, TableDefinition, TableHandle};
 
-use super::catalog::{Catalog, State};
+use super::catalog::{Catalog, Content, State};
 use super::disk::Disk;
 use super::error::StoreError;
 use super::layout::Layout;
 use super::open::Index;
 use super::rebuild::{pin_line, root_of_path};
 use super::rows::{GARBAGE, PAYLOADS};
+use super::standing::Standings;
 use super::tx::Tx;
 use super::{Settings, expire, manifest, partial, payload};
 
@@ -232,6 +233,38 @@ pub(super) fn settle_pins(settings: &Settings, catalog: &Catalog) {
     if changed {
         let _ = disk.files.flush_folder(&layout.pins());
     }
+}
+
+/// Notes what others are told of manifests in contents that an earlier program finished, so that
+/// later starts read no files for it. Returns whether the index changed.
+pub(super) fn note_manifests(
+    settings: &Settings,
+    index: &Index,
+    catalog: &Catalog,
+    standings: &Arc<Standings>,
+) -> Result<bool, StoreError> {
+    let Settings { disk, layout, .. } = settings;
+    let unnoted =
+        |content: &&Arc<Content>| content.state == State::Finished && content.manifest.is_none();
+    let unnoted: Vec<_> = catalog.all().filter(unnoted).collect();
+    let mut noted = unnoted.into_iter().filter_map(|content| {
+        let facts = manifest::facts(disk, &layout.manifest(content.no))?;
+        let mut content = Content::clone(content);
+        content.manifest = Some(Arc::new(facts));
+        Some(content)
+    });
+    let Some(first) = noted.next() else {
+        return Ok(false);
+    };
+    let write = index.begin_write()?;
+    {
+        let mut tx = Tx::empty(&write, settings, standings)?;
+        for content in std::iter::once(first).chain(noted) {
+            tx.put_content(content)?;
+        }
+    }
+    write.commit()?;
+    Ok(true)
 }
 
 fn clean_index(settings: &Settings, index: &Index) -> Result<(), StoreError> {

@@ -12,8 +12,12 @@ use redb::TableDefinition;
 
 use super::error::StoreError;
 
-/// Facts about the store: `format`, `next_content`.
+/// Facts about the store: `format`, `next_content`, and those below.
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Bytes of all payload files, and how many there were then: a program that does not know the fact
+/// changes the one and not the other.
+pub(super) const USED: &str = "used";
+pub(super) const USED_OF: &str = "used_of";
 /// Content number -> JSON of the content.
 pub(super) const CONTENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("contents");
 /// [`SegmentKey`] -> [`SegmentRow`].

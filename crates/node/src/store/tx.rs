@@ -9,9 +9,9 @@ use lavant_proto::content::{Kind, SignedManifest};
 use lavant_proto::ids::{ContentKey, Root};
 use lavant_proto::relay::evict::{EvictionRank, Holding};
 use lavant_proto::time::Time;
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
-use super::catalog::{Catalog, Content, next_generation};
+use super::catalog::{Catalog, Content, ManifestFacts, next_generation};
 use super::error::StoreError;
 use super::feed::Change;
 use super::partial::Partials;
@@ -19,7 +19,7 @@ use super::rebuild::pin_line;
 use super::room::Limit;
 use super::rows::{
     CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, SEGMENTS,
-    SegmentKey, SegmentRow, VERSIONS, deadline_key, eviction_key, version_key,
+    SegmentKey, SegmentRow, USED, USED_OF, VERSIONS, deadline_key, eviction_key, version_key,
 };
 use super::standing::Standings;
 use super::{Settings, Shared, manifest, payload};
@@ -145,6 +145,13 @@ impl<'t> Tx<'t> {
             partials: None,
             now: settings.clock.now(),
         })
+    }
+
+    /// Notes the bytes of all payload files, so that no start has to add them up.
+    pub(super) fn note_used(&mut self) -> Result<(), StoreError> {
+        self.meta.insert(USED, self.used)?;
+        self.meta.insert(USED_OF, self.payloads.len()?)?;
+        Ok(())
     }
 
     /// Closes the tables; what is left is to be done once the commit succeeded.
@@ -394,13 +401,16 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
-    /// Writes the manifest of a content that is finished with this transaction.
+    /// Writes the manifest of a content that is finished with this transaction, and notes in the
+    /// content what others are told of it.
     pub(super) fn put_manifest(
         &mut self,
-        no: u64,
+        content: &mut Content,
         signed: &SignedManifest,
         rows: &[SegmentRow],
     ) -> Result<(), StoreError> {
+        let no = content.no;
+        content.manifest = Some(Arc::new(ManifestFacts::of(signed)));
         let file = self.settings.layout.incoming_manifest(no);
         // One of a content that is gone would keep the place until after the commit.
         let stale = self.settings.layout.manifest(no);

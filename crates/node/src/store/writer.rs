@@ -172,7 +172,10 @@ fn commit_batch<'a>(
     for root in unlinked.iter() {
         tx.garbage.remove(root.0.as_slice())?;
     }
-    let stepped = step_all(&mut tx, batch, reports).and_then(|()| tx.time_to_next_deadline());
+    let stepped = step_all(&mut tx, batch, reports).and_then(|()| {
+        tx.note_used()?;
+        tx.time_to_next_deadline()
+    });
     let mut done = tx.close();
     let moves = std::mem::take(&mut done.moves);
     let manifests = incoming_manifests(shared, &moves);

@@ -1,6 +1,7 @@
 //! Ids of contents: readable in any script, safe in paths and URLs, hard to imitate.
 
 use std::fmt;
+use std::sync::Arc;
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
@@ -40,8 +41,9 @@ pub enum ContentIdError {
 ///
 /// Letters, marks and digits of any script, `_`, `-` and `.`, in Unicode normalisation form C, at
 /// most [`CONTENT_ID_BYTES_MAX`] bytes; it never starts with `.`, so no path is climbed with it.
+/// A clone shares the text: each content is named in several tables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ContentId(String);
+pub struct ContentId(Arc<str>);
 
 impl ContentId {
     /// Checks a given id; it is kept exactly as written.
@@ -70,7 +72,7 @@ impl ContentId {
         if id.to_ascii_lowercase().ends_with(".m3u8") {
             return Err(ContentIdError::LooksLikePlaylist);
         }
-        Ok(Self(id.to_owned()))
+        Ok(Self(id.into()))
     }
 
     /// Makes an id from a title in any script.
@@ -119,7 +121,8 @@ impl ContentId {
         }
         let head = head.trim_end_matches(['_', '-', '.']);
         // What is left of a cut may be no id; the hash alone always gives one.
-        Self::new(&format!("{head}-{suffix}")).unwrap_or_else(|_| Self(format!("content-{suffix}")))
+        Self::new(&format!("{head}-{suffix}"))
+            .unwrap_or_else(|_| Self(format!("content-{suffix}").into()))
     }
 
     /// The id as text.
@@ -164,6 +167,10 @@ fn is_legal(c: char) -> bool {
 }
 
 fn is_word(c: char) -> bool {
+    // Most characters of most ids, without the table of all of them.
+    if c.is_ascii() {
+        return c.is_ascii_alphanumeric();
+    }
     let group = c.general_category_group();
     matches!(
         group,
@@ -172,7 +179,7 @@ fn is_word(c: char) -> bool {
 }
 
 fn is_mark(c: char) -> bool {
-    c.general_category_group() == GeneralCategoryGroup::Mark
+    !c.is_ascii() && c.general_category_group() == GeneralCategoryGroup::Mark
 }
 
 #[cfg(test)]

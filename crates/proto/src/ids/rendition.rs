@@ -1,6 +1,7 @@
 //! Names of renditions.
 
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use crate::limits::RENDITION_BYTES_MAX;
 
@@ -14,7 +15,7 @@ pub struct RenditionError(String);
 
 /// The name of a rendition, such as `main` or `720p`: lower-case ASCII letters, digits, `_`, `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Rendition(String);
+pub struct Rendition(Arc<str>);
 
 impl Rendition {
     /// The only rendition of a content that has one.
@@ -27,13 +28,18 @@ impl Rendition {
             let shown = name.chars().take(RENDITION_BYTES_MAX).collect();
             return Err(RenditionError(shown));
         }
-        Ok(Self(name.to_owned()))
+        if name == Self::MAIN {
+            return Ok(Self::main());
+        }
+        Ok(Self(name.into()))
     }
 
     /// [`Rendition::MAIN`].
     #[must_use]
     pub fn main() -> Self {
-        Self(Self::MAIN.to_owned())
+        // Nearly every content has it: all of them share one text.
+        static NAME: LazyLock<Arc<str>> = LazyLock::new(|| Rendition::MAIN.into());
+        Self(Arc::clone(&NAME))
     }
 
     /// The name.

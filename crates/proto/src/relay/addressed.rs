@@ -72,7 +72,7 @@ impl Relay {
 
     /// Takes the receipts that came before the manifest was known.
     pub(super) fn receive_early(&mut self, base: &mut Base, at: ContentNo) {
-        let hint = self.entries.get(&at).and_then(Entry::hint);
+        let hint = self.entries.get(&at).and_then(|it| it.hint());
         let Some(hint) = hint else {
             return;
         };
@@ -168,8 +168,11 @@ impl Relay {
         let mut gone = Vec::new();
         for (index, track) in entry.tracks.iter_mut().enumerate() {
             // What is asked for without being pending would come to be pending again.
-            track.asked.clear();
-            for (sequence, pending) in std::mem::take(&mut track.pending) {
+            let Some(more) = track.more.get_mut() else {
+                continue;
+            };
+            more.asked.clear();
+            for (sequence, pending) in std::mem::take(&mut more.pending) {
                 let place = Place {
                     content: at,
                     track: TrackNo(index as u16),

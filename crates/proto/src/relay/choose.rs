@@ -63,7 +63,7 @@ impl Chooser for Relay {
                 return None;
             }
             let remote = session.remote.get(&at);
-            let fits = |entry: &&mut Entry| {
+            let fits = |entry: &&mut Box<Entry>| {
                 remote.is_some_and(|remote| entry.fits(remote, room, &base.config.own))
             };
             let plan = match entries.get_mut(&at).filter(fits) {
@@ -205,7 +205,7 @@ fn want((urgency, place): (u8, Place), (piece, groups): (PieceNo, GroupRun), mos
 fn go_on(
     base: &Base,
     session: &Session,
-    entries: &BTreeMap<ContentNo, Entry>,
+    entries: &BTreeMap<ContentNo, Box<Entry>>,
     rooms: Rooms,
 ) -> Option<Want> {
     let (place, urgency) = session.latest?;
@@ -217,7 +217,7 @@ fn go_on(
         return None;
     }
     let pending = entry.tracks.get(place.track.at())?;
-    let pending = pending.pending.get(&place.sequence)?;
+    let pending = pending.more.pending.get(&place.sequence)?;
     let remote = session.remote.get(&place.content)?;
     let (_, here) = remote.track(place.track)?;
     let known = (remote, here, &base.pieces);
@@ -271,7 +271,7 @@ fn candidate(
 ) -> Option<Candidate> {
     let (_, here) = remote.track(index)?;
     let firsts = parts.iter().filter_map(|(part, is_ahead)| {
-        let mut segments = track.pending.range(part.clone());
+        let mut segments = track.more.pending.range(part.clone());
         segments.find_map(|(sequence, pending)| {
             Some(Candidate {
                 order: (u8::from(!is_ahead), 0, false, sequence - part.start),
@@ -299,7 +299,7 @@ fn rarest(
     let (_, here) = remote.track(index)?;
     let (mut best, mut waiting): (Option<Candidate>, _) = (None, 0);
     // Only those are pending that were learned ahead, so these are few.
-    for (sequence, pending) in &track.pending {
+    for (sequence, pending) in &track.more.pending {
         let known = (remote, here, pieces);
         let Some(groups) = open_at(known, (index, *sequence), pending) else {
             continue;
@@ -326,7 +326,11 @@ fn rarest(
 
 fn by_rarity(track: &Track, sequence: u64, begin: u64) -> (Share, bool, u64) {
     // From `begin` to the end, then from the start to `begin`.
-    (track.rarity.share(sequence), sequence < begin, sequence)
+    (
+        track.more.rarity.share(sequence),
+        sequence < begin,
+        sequence,
+    )
 }
 
 /// The rarest segments of a track that the contact has and of which nothing is known here, when
@@ -343,7 +347,7 @@ fn rarest_unknown(
         let mut start = run.start;
         while start < run.end {
             // Blocks of which the same is known go together, so that few are asked for at a time.
-            let mut end = track.rarity.block(start).end;
+            let mut end = track.more.rarity.block(start).end;
             // The order turns at `begin`: a block on both sides of it is cut there.
             if start < begin {
                 end = end.min(begin);
@@ -421,14 +425,14 @@ fn learn(
         if finished {
             // Its answer may change what goes first, so nothing is asked of the contact before it.
             first |= !in_order;
-            track.asked.push((None, run));
+            track.more.asked.push((None, run));
             base.out.push_back(Output::Recall {
                 content: at,
                 track: index,
                 run,
             });
         } else if session.can_owe() {
-            track.asked.push((Some(no), run));
+            track.more.asked.push((Some(no), run));
             let message = RelayMessage::GetRecords(remote.no.asked(), theirs, run);
             let question = Question::Records(at, index, run);
             ask(base, no, session, question, message);
@@ -449,6 +453,7 @@ fn next_unknown(
     let mut unknown = None;
     parts.iter().find_map(|(part, _)| {
         let waiting = track
+            .more
             .pending
             .range(part.clone())
             .filter(|(_, pending)| !pending.is_whole(pieces))
@@ -474,9 +479,13 @@ fn unlisted(index: TrackNo, track: &Track, remote: &Remote) -> SequenceRuns {
     };
     let mut unknown = track.unknown(here);
     for (ours, sequence) in remote.partials.keys() {
-        let listed = track.pending.contains_key(sequence) || track.here.contains(*sequence);
-        let asked = track.asked.iter().any(|(_, run)| run.contains(*sequence));
-        if *ours == index && !listed && !asked && !track.refused.contains(*sequence) {
+        let listed = track.more.pending.contains_key(sequence) || track.here.contains(*sequence);
+        let asked = track
+            .more
+            .asked
+            .iter()
+            .any(|(_, run)| run.contains(*sequence));
+        if *ours == index && !listed && !asked && !track.more.refused.contains(*sequence) {
             unknown.insert(*sequence, *sequence + 1);
         }
     }

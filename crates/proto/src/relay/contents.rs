@@ -25,8 +25,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 impl Relay {
     pub(crate) fn no(&mut self, own: &PublisherKey, key: &ContentKey) -> ContentNo {
-        if let Some(no) = self.keys.get(key) {
-            return *no;
+        if let Some(no) = self.known(key) {
+            return no;
         }
         // Priority and expiry stand until the store says what they are.
         self.insert(Entry::new(key.clone(), Priority::Vod, Time::MAX, own))
@@ -40,9 +40,15 @@ impl Relay {
         }
         let no = ContentNo(self.next_no);
         self.next_no = self.next_no.wrapping_add(1);
-        self.keys.insert(entry.key.clone(), no);
-        self.entries.insert(no, entry);
+        self.names.insert(entry.name, no);
+        // Boxed, or the half of a node of the tree that is empty would be as large as entries are.
+        self.entries.insert(no, Box::new(entry));
         no
+    }
+
+    /// The number of a content that is known.
+    pub(super) fn known(&self, key: &ContentKey) -> Option<ContentNo> {
+        self.names.get(&name_of(key)).copied()
     }
 
     pub(crate) fn key(&self, no: ContentNo) -> Option<&ContentKey> {
@@ -85,8 +91,8 @@ impl Relay {
             return;
         }
         self.next_sweep = base.now.after(SWEEP);
-        let idle = |(_, entry): &(&ContentNo, &Entry)| entry.is_idle(&base.pieces);
-        let idle = self.entries.iter().filter(idle);
+        let entries = self.entries.iter();
+        let idle = entries.filter(|(_, entry)| entry.is_idle(&base.pieces));
         for no in idle.map(|(no, _)| *no).collect::<Vec<_>>() {
             self.forget(base, no);
         }
@@ -102,11 +108,12 @@ impl Relay {
             return;
         };
         self.release_claim(entry.claimed);
-        self.keys.remove(&entry.key);
+        self.names.remove(&entry.name);
         self.paused.remove(&no);
         // The driver keeps a record of each segment that waits: it forgets those, too.
-        for (track, it) in entry.tracks.into_iter().enumerate() {
-            for (sequence, pending) in it.pending {
+        for (track, mut it) in entry.tracks.into_iter().enumerate() {
+            let pending = it.more.get_mut().map(|it| std::mem::take(&mut it.pending));
+            for (sequence, pending) in pending.unwrap_or_default() {
                 let place = crate::numbers::Place {
                     content: no,
                     track: TrackNo(track as u16),
@@ -127,8 +134,8 @@ impl Relay {
         (key, to): (&ContentKey, &[PublisherKey]),
         (priority, expires): (Priority, Time),
     ) -> Option<ContentNo> {
-        if let Some(at) = self.keys.get(key) {
-            return Some(*at);
+        if let Some(at) = self.known(key) {
+            return Some(at);
         }
         let config = &base.config;
         // A stranger that names this node does not decide what it takes.
@@ -148,10 +155,12 @@ impl Relay {
             return self.defer(no, key);
         }
         // First goes what nobody offers, then what somebody has too much of.
-        if self.entries.len() >= CONTENTS_MAX {
+        // What the store has is bounded by the store.
+        let is_full = |relay: &Self| relay.entries.len() - relay.stored >= CONTENTS_MAX;
+        if is_full(self) {
             self.forget_gone(base);
         }
-        if self.entries.len() >= CONTENTS_MAX && !self.displace(base, no, trusted) {
+        if is_full(self) && !self.displace(base, no, trusted) {
             return self.defer(no, key);
         }
         let mut entry = Entry::new(key.clone(), priority, expires, &base.config.own);
@@ -186,10 +195,10 @@ impl Relay {
         if count == 0 || (!trusted && count <= own + 1) {
             return false;
         }
-        let of_most = |(_, entry): &(&ContentNo, &Entry)| {
-            entry.claimed == Some(most) && entry.is_idle(&base.pieces)
-        };
-        let Some(at) = self.entries.iter().rev().find(of_most).map(|(at, _)| *at) else {
+        let of_most = |entry: &Entry| entry.claimed == Some(most) && entry.is_idle(&base.pieces);
+        let mut latest = self.entries.iter().rev();
+        let found = latest.find(|(_, entry)| of_most(entry));
+        let Some(at) = found.map(|(at, _)| *at) else {
             return false;
         };
         // All who told of it are asked again once there is room: it may be true.
@@ -246,6 +255,7 @@ impl Relay {
             return;
         };
         let before = (entry.stored, entry.manifest);
+        self.stored += usize::from(!entry.stored);
         entry.update(facts);
         // Hops and copies are not stored. What was here at the start and is not its own came over
         // one node at least, and one copy is left of it.

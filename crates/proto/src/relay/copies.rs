@@ -23,7 +23,7 @@ impl Relay {
         if remote.manifest.is_some() {
             for (index, (ours, there)) in remote.tracks.iter().enumerate() {
                 if let Some(track) = entry.tracks.get_mut(ours.at()) {
-                    track.rarity.met(self.meetings, there, said.get(index));
+                    track.more.rarity.met(self.meetings, there, said.get(index));
                 }
             }
         }
@@ -46,7 +46,7 @@ impl Relay {
         };
         if entry.manifest.is_some() {
             for track in &mut entry.tracks {
-                track.rarity.met(self.meetings, &track.here, None);
+                track.more.rarity.met(self.meetings, &track.here, None);
             }
         }
         if base.config.count_copies {

@@ -1,7 +1,7 @@
 //! What this node knows of one content: what is here, what is on its way, what is refused.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::time::Duration;
 
 use super::evict::EVERYWHERE;
@@ -37,7 +37,7 @@ pub(super) type Rank = (u8, Share, u32);
 pub(super) struct Entry {
     pub(super) key: ContentKey,
     /// A hash of the key, which each contact has looked at.
-    name: [u8; 16],
+    pub(super) name: [u8; 16],
     /// Its place among contents of the same urgency.
     order: u32,
     pub(super) priority: Priority,
@@ -56,7 +56,7 @@ pub(super) struct Entry {
     pub(super) hops: u8,
     /// How many copies this node may still make, itself included, where copies are counted.
     pub(super) copies_left: u16,
-    pub(super) upgrade: Option<Upgrade>,
+    pub(super) upgrade: Option<Box<Upgrade>>,
     /// The contact by whose word alone it is known; none once something of it was proven.
     pub(super) claimed: Option<ContactNo>,
     /// Nodes of the group that have all of it.
@@ -82,6 +82,17 @@ pub(super) struct Upgrade {
 pub(super) struct Track {
     pub(super) name: TrackName,
     pub(super) here: SequenceRuns,
+    pub(super) more: More,
+}
+
+/// What is only known of a track of which something is on its way, or that another node has: of
+/// most tracks in a large store that is nothing, which takes no memory.
+#[derive(Debug, Default)]
+pub(super) struct More(Option<Box<Transit>>);
+
+/// See [`More`].
+#[derive(Debug)]
+pub(super) struct Transit {
     /// Segments that the store let go or refused.
     pub(super) refused: SequenceRuns,
     /// Segments whose record is known and whose bytes are not all here.
@@ -92,6 +103,38 @@ pub(super) struct Track {
     pub(super) rarity: Rarity,
     /// Records that were asked for: of a contact, or of the store.
     pub(super) asked: Vec<(Option<ContactNo>, SequenceRun)>,
+}
+
+impl Transit {
+    const NONE: Self = Self {
+        refused: SequenceRuns::new(),
+        pending: BTreeMap::new(),
+        elsewhere: Vec::new(),
+        rarity: Rarity::NONE,
+        asked: Vec::new(),
+    };
+}
+
+impl More {
+    /// To take something away: what has nothing stays so.
+    pub(super) fn get_mut(&mut self) -> Option<&mut Transit> {
+        self.0.as_deref_mut()
+    }
+}
+
+impl Deref for More {
+    type Target = Transit;
+
+    fn deref(&self) -> &Transit {
+        static NONE: Transit = Transit::NONE;
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for More {
+    fn deref_mut(&mut self) -> &mut Transit {
+        self.0.get_or_insert_with(|| Box::new(Transit::NONE))
+    }
 }
 
 /// A segment on its way.
@@ -125,27 +168,28 @@ impl Track {
         Self {
             name,
             here: SequenceRuns::new(),
-            refused: SequenceRuns::new(),
-            pending: BTreeMap::new(),
-            elsewhere: Vec::new(),
-            rarity: Rarity::default(),
-            asked: Vec::new(),
+            more: More::default(),
         }
     }
 
     /// Notes what a node has.
     pub(super) fn saw(&mut self, node: u32, there: &SequenceRuns) {
-        self.elsewhere.retain(|(other, _)| *other != node);
-        if self.elsewhere.len() >= ELSEWHERE_MAX {
+        self.more.elsewhere.retain(|(other, _)| *other != node);
+        if self.more.elsewhere.len() >= ELSEWHERE_MAX {
             // The node that was met longest ago goes.
-            self.elsewhere.remove(0);
+            self.more.elsewhere.remove(0);
         }
-        self.elsewhere.push((node, there.clone()));
+        self.more.elsewhere.push((node, there.clone()));
     }
 
     /// Notes that a node has some segments more.
     pub(super) fn saw_more(&mut self, node: u32, run: SequenceRun) {
-        match self.elsewhere.iter_mut().find(|(other, _)| *other == node) {
+        match self
+            .more
+            .elsewhere
+            .iter_mut()
+            .find(|(other, _)| *other == node)
+        {
             Some((_, there)) => there.insert(run.start, run.end),
             None => self.saw(node, &SequenceRuns::of(run.start, run.end)),
         }
@@ -168,7 +212,7 @@ impl Track {
             // Between two edges of any run the same nodes have all of it: one look at its first
             // segment is enough.
             let mut bounds = vec![here.start, here.end];
-            for (_, there) in &self.elsewhere {
+            for (_, there) in &self.more.elsewhere {
                 let edges = there.runs().iter().flat_map(|run| [run.start, run.end]);
                 bounds.extend(edges.filter(|edge| (here.start..here.end).contains(edge)));
             }
@@ -176,7 +220,7 @@ impl Track {
             bounds.dedup();
             for pair in bounds.windows(2) {
                 let has = |(_, there): &&(u32, SequenceRuns)| there.contains(pair[0]);
-                let count = self.elsewhere.iter().filter(has).count() as u16;
+                let count = self.more.elsewhere.iter().filter(has).count() as u16;
                 copies.push((Run::new(pair[0], pair[1]), count));
             }
         }
@@ -187,19 +231,19 @@ impl Track {
     pub(super) fn lacks(&self, theirs: &SequenceRuns) -> SequenceRuns {
         let missing = theirs.without(&self.here);
         // Nearly always so: then one set is made instead of two.
-        if self.refused.is_empty() {
+        if self.more.refused.is_empty() {
             return missing;
         }
-        missing.without(&self.refused)
+        missing.without(&self.more.refused)
     }
 
     /// What of `theirs` is lacking and not even asked for.
     pub(super) fn unknown(&self, theirs: &SequenceRuns) -> SequenceRuns {
         let mut missing = self.lacks(theirs);
-        for sequence in self.pending.keys() {
+        for sequence in self.more.pending.keys() {
             missing.remove(*sequence, sequence + 1);
         }
-        for (_, run) in &self.asked {
+        for (_, run) in &self.more.asked {
             missing.remove(run.start, run.end);
         }
         missing
@@ -260,6 +304,8 @@ impl Entry {
             return None;
         }
         let at = at.unwrap_or_else(|| {
+            // Most contents have one track and never get another.
+            self.tracks.reserve_exact(1);
             self.tracks.push(Track::new(name.clone()));
             self.tracks.len() - 1
         });
@@ -268,8 +314,8 @@ impl Entry {
 
     /// Takes back what was asked of a contact, so that others can be asked for it.
     pub(super) fn unask(&mut self, no: ContactNo) {
-        for track in &mut self.tracks {
-            track.asked.retain(|(asked, _)| *asked != Some(no));
+        for more in self.tracks.iter_mut().filter_map(|it| it.more.get_mut()) {
+            more.asked.retain(|(asked, _)| *asked != Some(no));
         }
         if let Some(upgrade) = &mut self.upgrade
             && upgrade.contact == Some(no)
@@ -290,8 +336,9 @@ impl Entry {
                 }
             }
             Question::Records(_, track, run) => {
-                if let Some(track) = self.tracks.get_mut(track.at()) {
-                    track.asked.retain(|asked| *asked != (Some(no), *run));
+                let track = self.tracks.get_mut(track.at());
+                if let Some(more) = track.and_then(|it| it.more.get_mut()) {
+                    more.asked.retain(|asked| *asked != (Some(no), *run));
                 }
             }
         }
@@ -323,7 +370,7 @@ impl Entry {
     pub(super) fn is_idle(&self, pieces: &Pieces) -> bool {
         // What is flying or handed to the store comes back as an input that names this content.
         let waits = |pending: &Pending| !pending.is_flying(pieces) && !pending.adopting;
-        let idle = |track: &Track| track.here.is_empty() && track.pending.values().all(waits);
+        let idle = |track: &Track| track.here.is_empty() && track.more.pending.values().all(waits);
         !self.stored
             && self.tracks.iter().all(idle)
             && self
@@ -439,7 +486,7 @@ impl Entry {
 
     /// How the nodes that were met have its segments, for others; nothing while it grows.
     pub(super) fn said(&self) -> Vec<Said> {
-        let known = |track: &Track| track.rarity.said();
+        let known = |track: &Track| track.more.rarity.said();
         // While it grows its segments go by sequence, whatever is rare.
         let mut said: Vec<Said> = match self.manifest {
             Some(_) => self.tracks.iter().map(known).collect(),
@@ -481,7 +528,7 @@ impl Entry {
             return (urgency, Share::MAX, self.order);
         }
         if !self.to.is_empty() {
-            let begun = self.tracks.iter().flat_map(|it| it.pending.values());
+            let begun = self.tracks.iter().flat_map(|it| it.more.pending.values());
             let begun = begun.into_iter().any(|it| it.is_begun(pieces));
             let after = if begun {
                 0
@@ -496,14 +543,14 @@ impl Entry {
         }
         let of_track = |(ours, here): &(TrackNo, SequenceRuns)| {
             let track = self.tracks.get(ours.at())?;
-            let least = track.rarity.least(&track.lacks(here))?;
+            let least = track.more.rarity.least(&track.lacks(here))?;
             // No segment of the rendition plays without it, so it counts as rarest.
             let is_init = track.name.kind == Kind::Init;
             Some(if is_init {
                 0
             } else {
                 // Shares fade when they are looked at: a meeting does not touch every track.
-                track.rarity.fade(least, meeting)
+                track.more.rarity.fade(least, meeting)
             })
         };
         let rarest = remote.tracks.iter().filter_map(of_track).min();

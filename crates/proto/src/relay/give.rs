@@ -29,7 +29,7 @@ impl Relay {
         let track = entry.and_then(|entry| entry.tracks.get(place.track.at()));
         let here = track.is_some_and(|track| {
             // What is still coming is passed on already, by chunk groups.
-            let pending = track.pending.get(&place.sequence);
+            let pending = track.more.pending.get(&place.sequence);
             let part = pending.and_then(|pending| base.pieces.get(pending.piece));
             track.here.contains(place.sequence)
                 || part.is_some_and(|it| it.have().covers(groups.start, groups.end))
@@ -120,7 +120,10 @@ impl Relay {
             && entry.manifest.is_some()
             && let Some(track) = entry.tracks.get_mut(place.track.at())
         {
-            track.rarity.gave(self.meetings, Run::one(place.sequence));
+            track
+                .more
+                .rarity
+                .gave(self.meetings, Run::one(place.sequence));
         }
         if base.config.count_copies
             && let Some(track) = self.track_mut(place)

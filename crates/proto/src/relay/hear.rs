@@ -1,14 +1,13 @@
 //! What a contact says of contents: what it has, and its answers to questions of ours.
 
 use super::Relay;
-use super::entry::Entry;
 use super::message::{Echo, Question, RelayMessage, SUMMARY_RUNS_MAX, Summary};
 use super::rarity::Said;
 use super::session::{Fit, Remote};
 use crate::contact::Contact;
 use crate::contact::budget::Claims;
 use crate::delivery::{Base, Output};
-use crate::limits::CONTENTS_MAX;
+use crate::limits::{CONTENTS_MAX, STORED_MAX};
 use crate::numbers::{ContactNo, ContentNo, Place, RemoteNo, TrackNo};
 use crate::runs::{Run, SequenceRun};
 
@@ -16,6 +15,8 @@ use crate::runs::{Run, SequenceRun};
 const RUN_BYTES: usize = 16;
 /// Bytes of claims from which on a contact may have to go for another one.
 const CLAIMS_LARGE: usize = 1 << 20;
+/// The same of a number by which it names a content.
+const NUMBER_BYTES: usize = 24;
 
 impl Relay {
     pub(crate) fn message(&mut self, base: &mut Base, no: ContactNo, message: RelayMessage) {
@@ -195,7 +196,10 @@ impl Relay {
             return;
         };
         // Numbers are remembered also for what is of no interest: that, too, has a limit.
-        if session.numbers.len() >= CONTENTS_MAX {
+        let is_new = !session.numbers.contains_key(&summary.no);
+        if session.numbers.len() >= STORED_MAX
+            || (is_new && !self.charge(base, no, NUMBER_BYTES, 0))
+        {
             return base.leave(no, "it speaks of too many contents".into());
         }
         let facts = (summary.priority, summary.expires);
@@ -233,7 +237,7 @@ impl Relay {
             }
         }
         // A receipt names the manifest, by which alone it can be checked who it has to be of.
-        let known = self.entries.get(&at).and_then(Entry::hint);
+        let known = self.entries.get(&at).and_then(|it| it.hint());
         if known.is_none() {
             remote.receipts = std::mem::take(&mut summary.receipts);
         }
@@ -312,7 +316,7 @@ impl Relay {
     fn turn_away(&mut self, base: &mut Base, no: ContactNo, at: ContentNo) {
         if let Some(session) = self.sessions.get_mut(&no) {
             self.claimed = self.claimed.saturating_sub(session.forget(at));
-            let name = self.entries.get(&at).map(Entry::short_name);
+            let name = self.entries.get(&at).map(|it| it.short_name());
             if let Some(name) = name
                 && session.deferred.len() < CONTENTS_MAX
             {
@@ -395,7 +399,10 @@ impl Relay {
         };
         if let Some(session) = self.sessions.get_mut(&no) {
             self.claimed = self.claimed.saturating_sub(session.forget(at));
-            session.numbers.remove(&theirs);
+            if session.numbers.remove(&theirs).is_some() {
+                session.claims.bytes = session.claims.bytes.saturating_sub(NUMBER_BYTES);
+                self.claimed = self.claimed.saturating_sub(NUMBER_BYTES);
+            }
             // It cannot answer any more and is not to be blamed for that.
             session.owed.retain(|owed, _| owed.content() != at);
         }

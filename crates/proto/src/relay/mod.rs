@@ -39,7 +39,6 @@ mod upgrade;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::delivery::Base;
-use crate::ids::ContentKey;
 use crate::numbers::{ContactNo, ContentNo, Place, RemoteNo};
 use crate::time::Time;
 use entry::{Entry, Track};
@@ -48,9 +47,12 @@ use session::Session;
 /// What is carried from node to node.
 #[derive(Debug, Default)]
 pub struct Relay {
-    entries: BTreeMap<ContentNo, Entry>,
-    keys: BTreeMap<ContentKey, ContentNo>,
+    entries: BTreeMap<ContentNo, Box<Entry>>,
+    /// The entries by a hash of their keys.
+    names: BTreeMap<[u8; 16], ContentNo>,
     next_no: u32,
+    /// How many of the entries the store has.
+    stored: usize,
     sessions: BTreeMap<ContactNo, Session>,
     /// Contents of which other nodes got something.
     counted: BTreeSet<ContentNo>,

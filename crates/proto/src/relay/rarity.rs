@@ -50,6 +50,14 @@ pub struct Said {
 }
 
 impl Rarity {
+    /// Nothing was seen.
+    pub(super) const NONE: Self = Self {
+        shift: 0,
+        first: 0,
+        shares: Vec::new(),
+        latest: 0,
+    };
+
     /// The share of nodes that have a segment.
     pub(super) fn share(&self, sequence: u64) -> Share {
         let block = (sequence >> self.shift).checked_sub(self.first);

@@ -73,8 +73,10 @@ impl Relay {
         self.room = None;
         ours.here.insert(run.start, run.end);
         // It is here all the same, whatever it was refused for.
-        ours.refused.remove(run.start, run.end);
-        let came = ours.pending.range(run.start..run.end);
+        if let Some(more) = ours.more.get_mut() {
+            more.refused.remove(run.start, run.end);
+        }
+        let came = ours.more.pending.range(run.start..run.end);
         let came: Vec<u64> = came.map(|(sequence, _)| *sequence).collect();
         entry.changed();
         if !entry.to.is_empty() && base.config.count_copies {
@@ -111,7 +113,7 @@ impl Relay {
         // What was damaged is fetched again. What the store let go would only be let go again, and
         // shows that there is no room.
         if !torn {
-            ours.refused.insert(run.start, run.end);
+            ours.more.refused.insert(run.start, run.end);
             base.crowded = base.now.after(CROWDED);
         }
         entry.changed();
@@ -125,10 +127,14 @@ impl Relay {
             return;
         };
         self.room = None;
+        self.stored -= usize::from(entry.stored);
         (entry.refused, entry.stored, entry.manifest) = (true, false, None);
         entry.upgrade = None;
         for track in &mut entry.tracks {
-            (track.here, track.refused) = (SequenceRuns::new(), SequenceRuns::new());
+            track.here = SequenceRuns::new();
+            if let Some(more) = track.more.get_mut() {
+                more.refused = SequenceRuns::new();
+            }
         }
         entry.changed();
         for (place, piece) in self.take_pending(at) {
@@ -145,7 +151,10 @@ impl Relay {
             return self.pause(base, place.content);
         }
         if let Some(track) = self.track_mut(place) {
-            track.refused.insert(place.sequence, place.sequence + 1);
+            track
+                .more
+                .refused
+                .insert(place.sequence, place.sequence + 1);
         }
         self.dirty.insert(place.content);
         // Whole segments may have waited for this one.
@@ -160,7 +169,10 @@ impl Relay {
             entry.upgrade = None;
             for (index, track) in entry.tracks.iter_mut().enumerate() {
                 // What was answered meanwhile is lost, and is asked for again.
-                track.asked.retain(|(asked, run)| {
+                let Some(more) = track.more.get_mut() else {
+                    continue;
+                };
+                more.asked.retain(|(asked, run)| {
                     let question = Question::Records(at, TrackNo(index as u16), *run);
                     let session = asked.and_then(|no| sessions.get(&no));
                     session.is_some_and(|it| it.owed.contains_key(&question))

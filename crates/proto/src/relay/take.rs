@@ -37,19 +37,21 @@ impl Relay {
         let Some(ours) = entry.tracks.get_mut(track.at()) else {
             return;
         };
-        ours.asked.retain(|asked| *asked != (from, run));
+        if let Some(more) = ours.more.get_mut() {
+            more.asked.retain(|asked| *asked != (from, run));
+        }
         let mut rest = SequenceRuns::of(run.start, run.end);
         for known in known {
             rest.remove(known.sequence, known.sequence + 1);
             // An empty payload has no chunk group that could be asked for, now or later.
             if group_count(known.length) == 0 {
-                ours.refused.insert(known.sequence, known.sequence + 1);
+                ours.more.refused.insert(known.sequence, known.sequence + 1);
                 continue;
             }
             // It may have come another way meanwhile.
             if ours.here.contains(known.sequence)
                 || !run.contains(known.sequence)
-                || ours.pending.contains_key(&known.sequence)
+                || ours.more.pending.contains_key(&known.sequence)
             {
                 continue;
             }
@@ -64,7 +66,7 @@ impl Relay {
                 length: known.length,
                 adopting: false,
             };
-            ours.pending.insert(known.sequence, pending);
+            ours.more.pending.insert(known.sequence, pending);
         }
         // What the answer leaves out is not to be had from there.
         // Segments that are here need no record, so their absence says nothing.
@@ -79,7 +81,7 @@ impl Relay {
                 }
                 // The store knows all records of a finished content: what it leaves out is not part
                 // of it.
-                None => ours.refused.insert(gone.start, gone.end),
+                None => ours.more.refused.insert(gone.start, gone.end),
             }
         }
         // All chunk groups may be here: from before, or by another segment with the same payload.
@@ -140,19 +142,22 @@ impl Relay {
                 here.is_some_and(|(_, here)| here.contains(sequence))
             })
         };
+        if ours.more.pending.is_empty() {
+            return;
+        }
         let start = ours
             .here
             .first()
             .into_iter()
-            .chain(ours.pending.keys().next().copied())
+            .chain(ours.more.pending.keys().next().copied())
             .min()
             .unwrap_or(0);
         let pieces = &base.pieces;
-        let whole = ours.pending.values().filter(|it| it.is_whole(pieces));
+        let whole = ours.more.pending.values().filter(|it| it.is_whole(pieces));
         let whole: u64 = whole.map(|pending| pending.length).sum();
         let mut ready = Vec::new();
         for (part, _) in parts {
-            for (sequence, pending) in ours.pending.range_mut(part) {
+            for (sequence, pending) in ours.more.pending.range_mut(part) {
                 if pending.is_whole(pieces) {
                     if !pending.adopting {
                         pending.adopting = true;
@@ -190,7 +195,8 @@ impl Relay {
     /// Takes a segment out of those that are on their way.
     pub(super) fn settle_pending(&mut self, base: &mut Base, place: Place) {
         let track = self.track_mut(place);
-        let pending = track.and_then(|track| track.pending.remove(&place.sequence));
+        let more = track.and_then(|track| track.more.get_mut());
+        let pending = more.and_then(|more| more.pending.remove(&place.sequence));
         if let Some(pending) = pending {
             self.let_go(base, place, pending.piece);
         }

@@ -439,7 +439,7 @@ pub(super) fn is_lacking(entry: &Entry, remote: &Remote) -> bool {
     };
     let part = |(track, sequence): &(TrackNo, u64)| {
         entry.tracks.get(track.at()).is_some_and(|track| {
-            !track.here.contains(*sequence) && !track.refused.contains(*sequence)
+            !track.here.contains(*sequence) && !track.more.refused.contains(*sequence)
         })
     };
     remote.tracks.iter().any(has) || remote.partials.keys().any(part)
@@ -448,7 +448,7 @@ pub(super) fn is_lacking(entry: &Entry, remote: &Remote) -> bool {
 fn partials(entry: &Entry, pieces: &Pieces) -> Vec<(TrackNo, u64, GroupRuns)> {
     let mut partials = Vec::new();
     for (index, track) in entry.tracks.iter().enumerate() {
-        for (sequence, pending) in &track.pending {
+        for (sequence, pending) in &track.more.pending {
             let Some(have) = pieces.get(pending.piece).map(|it| it.have()) else {
                 continue;
             };

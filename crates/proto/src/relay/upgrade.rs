@@ -2,7 +2,7 @@
 
 use super::Relay;
 use super::choose::{ask, fits};
-use super::entry::{Entry, Upgrade};
+use super::entry::Entry;
 use super::message::{Question, ROWS_MAX, RelayMessage};
 use super::session::Session;
 use crate::delivery::Base;
@@ -69,7 +69,7 @@ pub(super) fn upgrade(
         return;
     };
     entry.came_by(remote.hops, remote.copies);
-    let upgrade = entry.upgrade.get_or_insert_with(Upgrade::default);
+    let upgrade = entry.upgrade.get_or_insert_with(Box::default);
     // The rows that came stay with whoever verified them; asking for the manifest again brings them
     // back, from any node.
     if upgrade.contact.is_none() {

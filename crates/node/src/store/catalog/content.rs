@@ -1,10 +1,13 @@
 //! What a store knows of one content, and how the index holds it.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lavant_proto::content::{MimeType, Priority, RenditionInfo, SegmentRecord};
-use lavant_proto::ids::{ContentId, ContentKey, Rendition};
+use lavant_proto::content::{MimeType, Priority, RenditionInfo, SegmentRecord, SignedManifest};
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition, Root};
+use lavant_proto::relay::learn::manifest_hash;
 use lavant_proto::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -53,10 +56,39 @@ pub struct Content {
     pub held_bytes: u64,
     /// What it was made from: a fingerprint that the ingesting program chose.
     pub source: String,
+    /// What others are told of its manifest, once it is finished.
+    pub manifest: Option<Arc<ManifestFacts>>,
     /// Its renditions, first the one that a plain path means.
     pub renditions: Vec<RenditionState>,
     /// Another number after each change, never the same again in this process.
     pub generation: u64,
+}
+
+/// What has to be known of a manifest without reading its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestFacts {
+    /// See [`manifest_hash`].
+    pub hash: [u8; 32],
+    /// When it was made.
+    pub created: Time,
+    /// The nodes that the content is for; none when it is for everybody.
+    pub to: Vec<PublisherKey>,
+}
+
+impl ManifestFacts {
+    /// Those of a manifest that was verified.
+    pub(in crate::store) fn of(signed: &SignedManifest) -> Self {
+        let SignedManifest {
+            manifest,
+            signature,
+            ..
+        } = signed;
+        Self {
+            hash: manifest_hash(&manifest.encode(), signature),
+            created: manifest.created,
+            to: manifest.to.clone(),
+        }
+    }
 }
 
 /// What is known of one rendition.
@@ -135,6 +167,7 @@ impl Content {
             pinned: false,
             held_bytes: 0,
             source: String::new(),
+            manifest: None,
             renditions: Vec::new(),
             generation: 0,
         }
@@ -177,11 +210,15 @@ pub(in crate::store) fn next_generation() -> u64 {
 
 /// A content as it is written in the index.
 #[derive(Serialize, Deserialize)]
-struct ContentRow {
-    publisher: String,
-    content_id: String,
+struct ContentRow<'a> {
+    // Borrowed where nothing is escaped: all rows are read at each start.
+    #[serde(borrow)]
+    publisher: Cow<'a, str>,
+    #[serde(borrow)]
+    content_id: Cow<'a, str>,
     version: u32,
-    title: String,
+    #[serde(borrow)]
+    title: Cow<'a, str>,
     priority: Priority,
     created_us: u64,
     ttl_seconds: u64,
@@ -194,17 +231,33 @@ struct ContentRow {
     pinned: bool,
     #[serde(default)]
     held_bytes: u64,
-    source: String,
-    renditions: Vec<RenditionRow>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    manifest: Option<ManifestRow<'a>>,
+    #[serde(borrow)]
+    renditions: Vec<RenditionRow<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct RenditionRow {
-    name: String,
-    mime: String,
+struct ManifestRow<'a> {
+    #[serde(borrow)]
+    hash: Cow<'a, str>,
+    created_us: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    to: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RenditionRow<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    mime: Cow<'a, str>,
     bandwidth: u64,
     average_bandwidth: u64,
-    codecs: String,
+    #[serde(borrow)]
+    codecs: Cow<'a, str>,
     width: u32,
     height: u32,
     frame_rate_milli: u32,
@@ -226,10 +279,10 @@ struct RenditionRow {
 impl Content {
     pub(in crate::store) fn encode(&self) -> Vec<u8> {
         let row = ContentRow {
-            publisher: self.key.publisher.to_string(),
-            content_id: self.key.content_id.to_string(),
+            publisher: self.key.publisher.to_string().into(),
+            content_id: self.key.content_id.as_str().into(),
             version: self.key.version,
-            title: self.title.clone(),
+            title: self.title.as_str().into(),
             priority: self.priority,
             created_us: self.created.0,
             ttl_seconds: self.ttl.as_secs(),
@@ -241,7 +294,8 @@ impl Content {
             superseded: self.superseded,
             pinned: self.pinned,
             held_bytes: self.held_bytes,
-            source: self.source.clone(),
+            source: self.source.as_str().into(),
+            manifest: self.manifest.as_deref().map(ManifestRow::of),
             renditions: self.renditions.iter().map(RenditionRow::of).collect(),
         };
         serde_json::to_vec(&row).unwrap_or_default()
@@ -249,20 +303,24 @@ impl Content {
 
     pub(in crate::store) fn decode(no: u64, bytes: &[u8]) -> Result<Self, StoreError> {
         let damaged = |what: String| StoreError::Index(format!("content {no}: {what}"));
-        let row: ContentRow = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
+        let row: ContentRow<'_> =
+            serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
         let key = ContentKey {
-            publisher: row
-                .publisher
-                .parse()
-                .map_err(|_| damaged("publisher".into()))?,
+            // It was checked when it came: that it is on the curve takes longer than all else here.
+            publisher: PublisherKey::from_hex_unchecked(&row.publisher)
+                .ok_or_else(|| damaged("publisher".into()))?,
             content_id: ContentId::new(&row.content_id).map_err(|e| damaged(e.to_string()))?,
             version: row.version,
         };
-        let renditions: Result<_, _> = row.renditions.into_iter().map(RenditionRow::read).collect();
+        // Exactly as long: what is collected from results has room for four.
+        let mut renditions = Vec::with_capacity(row.renditions.len());
+        for rendition in row.renditions {
+            renditions.push(rendition.read().map_err(damaged)?);
+        }
         Ok(Self {
             no,
             key,
-            title: row.title,
+            title: row.title.into_owned(),
             priority: row.priority,
             created: Time(row.created_us),
             ttl: Duration::from_secs(row.ttl_seconds),
@@ -274,22 +332,46 @@ impl Content {
             superseded: row.superseded,
             pinned: row.pinned,
             held_bytes: row.held_bytes,
-            source: row.source,
-            renditions: renditions.map_err(damaged)?,
+            source: row.source.into_owned(),
+            manifest: row.manifest.and_then(ManifestRow::read).map(Arc::new),
+            renditions,
             generation: next_generation(),
         })
     }
 }
 
-impl RenditionRow {
-    fn of(state: &RenditionState) -> Self {
+impl ManifestRow<'_> {
+    fn of(facts: &ManifestFacts) -> Self {
+        Self {
+            hash: Root(facts.hash).to_string().into(),
+            created_us: facts.created.0,
+            to: facts.to.iter().map(PublisherKey::to_string).collect(),
+        }
+    }
+
+    /// Nothing when it is damaged: then the file is asked.
+    fn read(self) -> Option<ManifestFacts> {
+        let to = self.to.iter();
+        let to: Option<_> = to
+            .map(|key| PublisherKey::from_hex_unchecked(key))
+            .collect();
+        Some(ManifestFacts {
+            hash: self.hash.parse::<Root>().ok()?.0,
+            created: Time(self.created_us),
+            to: to?,
+        })
+    }
+}
+
+impl<'a> RenditionRow<'a> {
+    fn of(state: &'a RenditionState) -> Self {
         let info = &state.info;
         Self {
-            name: info.name.to_string(),
-            mime: info.mime.to_string(),
+            name: info.name.as_str().into(),
+            mime: info.mime.to_string().into(),
             bandwidth: info.bandwidth,
             average_bandwidth: info.average_bandwidth,
-            codecs: info.codecs.clone(),
+            codecs: info.codecs.as_str().into(),
             width: info.width,
             height: info.height,
             frame_rate_milli: info.frame_rate_milli,
@@ -317,7 +399,7 @@ impl RenditionRow {
                 mime,
                 bandwidth: self.bandwidth,
                 average_bandwidth: self.average_bandwidth,
-                codecs: self.codecs,
+                codecs: self.codecs.into_owned(),
                 width: self.width,
                 height: self.height,
                 frame_rate_milli: self.frame_rate_milli,

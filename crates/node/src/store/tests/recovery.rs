@@ -4,6 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use redb::ReadableTable;
+
+use crate::store::Catalog;
+use crate::store::rows::{CONTENTS, META, USED, USED_OF};
 
 /// A store with a finished film, a growing one, a stream with a gap, and two contents that share
 /// a payload; closed.
@@ -125,6 +129,74 @@ fn a_damaged_index_is_made_again_from_the_files() {
     }
 }
 
+/// Writes an index as it was before the facts of manifests and the bytes in use were noted in it.
+fn make_older(bench: &Bench) {
+    let index = redb::Database::open(index(bench)).unwrap();
+    let write = index.begin_write().unwrap();
+    {
+        let mut contents = write.open_table(CONTENTS).unwrap();
+        let rows: Vec<(u64, Vec<u8>)> = contents
+            .iter()
+            .unwrap()
+            .map(|row| row.map(|(no, row)| (no.value(), row.value().to_vec())))
+            .collect::<Result<_, _>>()
+            .unwrap();
+        for (no, row) in rows {
+            let mut row: serde_json::Value = serde_json::from_slice(&row).unwrap();
+            row.as_object_mut().unwrap().remove("manifest");
+            let row = serde_json::to_vec(&row).unwrap();
+            contents.insert(no, row.as_slice()).unwrap();
+        }
+        let mut meta = write.open_table(META).unwrap();
+        meta.remove(USED).unwrap();
+        // Of a program that counts payloads and does not know the fact.
+        meta.insert(USED_OF, 1).unwrap();
+    }
+    write.commit().unwrap();
+}
+
+#[test]
+fn an_index_of_an_earlier_version_learns_what_it_lacks() {
+    let mut bench = filled();
+    bench.reopen();
+    let (used, before) = (bench.store().stats().bytes, bench.store().catalog());
+    bench.close();
+    make_older(&bench);
+    bench.reopen();
+    assert_filled(&bench);
+    assert_eq!(bench.store().stats().bytes, used);
+    bench.reopen();
+    // From the index alone: the files of manifests are not asked any more.
+    let facts = |catalog: &Catalog| -> Vec<_> {
+        let facts = catalog.all().map(|content| content.manifest.clone());
+        facts.collect()
+    };
+    assert!(facts(&before).iter().any(Option::is_some));
+    assert_eq!(facts(&bench.store().catalog()), facts(&before));
+    assert_eq!(bench.store().stats().bytes, used);
+}
+
+#[test]
+fn what_is_held_is_what_the_rows_say() {
+    let mut bench = filled();
+    bench.reopen();
+    let held = |id: &str| -> Vec<Vec<std::ops::RangeInclusive<u64>>> {
+        let content = bench.content(id);
+        let held = bench.store().holdings(&content).unwrap().into_iter();
+        held.map(|(no, kind, runs)| {
+            let rows = bench.store().rows(&content, no, kind).unwrap();
+            let here = rows.iter().filter(|(_, row)| row.present);
+            let here: Vec<u64> = here.map(|(sequence, _)| *sequence).collect();
+            assert_eq!(runs.iter().cloned().flatten().collect::<Vec<_>>(), here);
+            runs
+        })
+        .collect()
+    };
+    assert_eq!(held("growing"), [vec![0..=1, 3..=3]]);
+    assert_eq!(held("cam"), [vec![5..=8]]);
+    assert_eq!(held("my_film"), [vec![0..=3]]);
+}
+
 #[test]
 fn a_deleted_index_is_made_again_from_the_files() {
     let mut bench = filled();
@@ -226,7 +298,7 @@ fn a_later_format_is_left_alone() {
         let database = redb::Database::create(index(&bench)).unwrap();
         let write = database.begin_write().unwrap();
         write
-            .open_table(super::super::rows::META)
+            .open_table(META)
             .unwrap()
             .insert("format", 99)
             .unwrap();
