@@ -90,7 +90,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pin(args) => content::pin(&args, true),
         Command::Unpin(args) => content::pin(&args, false),
         Command::Key(args) => key::run(args),
-        Command::Store(args) => store::run(args),
+        Command::Store(args) => store::run(args, &CANCEL),
         Command::Doctor(args) => serve::doctor(args),
     }
 }

@@ -667,6 +667,7 @@ fn the_description_of_the_api_lists_every_path() {
         "post /ingest",
         "post /ingest/{content_id}/finish",
         "post /peers",
+        "post /snapshot",
         "post /uploads",
         "post /uploads/{id}/commit",
         "put /content/{reference}/pin",

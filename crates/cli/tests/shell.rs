@@ -43,6 +43,8 @@ fn every_command_explains_itself_by_examples() {
         "store check",
         "store gc",
         "store stats",
+        "store backup",
+        "store restore",
     ] {
         let words: Vec<&str> = words.split(' ').chain(["--help"]).collect();
         lavant(&words).ok();

@@ -84,7 +84,18 @@ pub fn settings(config: &Config) -> Settings {
 
 /// Opens the store of a configuration with the key of its node.
 pub fn open_store(config: &Config) -> Result<Store, StartError> {
-    let settings = settings(config);
+    open_with(settings(config))
+}
+
+/// The same; all of its index is checked, however long that takes.
+pub fn open_checked(config: &Config) -> Result<Store, StartError> {
+    open_with(Settings {
+        check_index: true,
+        ..settings(config)
+    })
+}
+
+fn open_with(settings: Settings) -> Result<Store, StartError> {
     let key = identity::key_at(&settings.layout.node_key())?;
     Ok(Store::open(settings, key)?)
 }

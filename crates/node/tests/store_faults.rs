@@ -316,7 +316,7 @@ fn no_acknowledged_segment_is_lost_when_the_process_is_killed() {
                 "round {round}, segment {sequence}"
             );
         }
-        let report = store.check(|_, _| {}).unwrap();
+        let report = store.check(|_, _| true).unwrap();
         assert_eq!(
             (report.dropped, report.unknown_files),
             (0, 0),
@@ -361,7 +361,7 @@ fn no_chunk_group_that_came_over_a_link_is_lost_when_the_process_is_killed() {
             assert_eq!(got, Some(payload(*sequence)), "round {round}: {sequence}");
         }
         // What had come but for its last commit can be completed, and is not there twice.
-        let report = store.check(|_, _| {}).unwrap();
+        let report = store.check(|_, _| true).unwrap();
         assert_eq!(
             (report.dropped, report.unknown_files),
             (0, 0),
@@ -413,7 +413,7 @@ fn an_upload_is_there_as_a_whole_or_not_at_all_when_the_process_is_killed() {
         assert!(files(&folder.path().join("incoming")).is_empty());
         let manifests = files(&folder.path().join("manifests")).len();
         assert_eq!(manifests, store.catalog().len());
-        assert_eq!(store.check(|_, _| {}).unwrap().unknown_files, 0);
+        assert_eq!(store.check(|_, _| true).unwrap().unknown_files, 0);
     }
     assert!(acknowledged.len() >= 10);
 }
@@ -538,7 +538,7 @@ fn a_read_only_disk_is_served_and_refuses_writes() {
             Some(bytes(1 << 32 | sequence, 30_000))
         );
     }
-    assert_eq!(store.check(|_, _| {}).unwrap().intact, 4);
+    assert_eq!(store.check(|_, _| true).unwrap().intact, 4);
     let read_only = "the store is read-only: its folder or disk does not allow writing";
     let refused = |outcome: Result<(), StoreError>| {
         assert_eq!(outcome.unwrap_err().to_string(), read_only);
@@ -706,7 +706,7 @@ fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_room() {
         let store = open(settings);
         assert_intact(&store, &acknowledged);
         assert!(find(&store, "film_1").is_none());
-        let report = store.check(|_, _| {}).unwrap();
+        let report = store.check(|_, _| true).unwrap();
         assert_eq!((report.dropped, report.unknown_files), (0, 0));
     }
 }
@@ -742,7 +742,7 @@ fn a_commit_that_meets_a_full_disk_publishes_nothing_and_can_be_repeated() {
     );
     assert_eq!(store.catalog().len(), 30);
     assert!(files(&folder.join("incoming")).is_empty());
-    assert_eq!(store.check(|_, _| {}).unwrap().dropped, 0);
+    assert_eq!(store.check(|_, _| true).unwrap().dropped, 0);
 }
 
 #[test]
@@ -783,7 +783,7 @@ fn an_index_that_cannot_grow_is_opened_again_when_there_is_room() {
     assert_eq!(store.warnings(), Vec::<String>::new());
     assert_eq!(find(&store, "many").unwrap().pinned, !pinned);
     assert_intact(&store, &[0, 1]);
-    let report = store.check(|_, _| {}).unwrap();
+    let report = store.check(|_, _| true).unwrap();
     assert_eq!(
         (report.intact, report.dropped, report.unknown_files),
         (1002, 0, 0)

@@ -63,6 +63,7 @@ impl From<StoreError> for ApiError {
             StoreError::ReadOnly | StoreError::Busy(_) | StoreError::Closed => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            StoreError::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::NotFound(_) => StatusCode::NOT_FOUND,
             StoreError::Conflict(_) | StoreError::Published { .. } | StoreError::Removed(_) => {
                 StatusCode::CONFLICT

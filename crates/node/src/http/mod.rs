@@ -19,6 +19,7 @@ mod reference;
 mod segment;
 mod sendfile;
 mod serve;
+mod snapshot;
 mod status;
 mod uploads;
 
@@ -28,6 +29,7 @@ pub use error::ApiError;
 pub use ingest::fuzz_body;
 pub use openapi::document as openapi_document;
 pub use serve::{ServeError, Server};
+pub use snapshot::SnapshotLine;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -102,6 +104,7 @@ pub(crate) fn router(state: App) -> Router {
         .route("/health", get(status::health))
         .route("/status", get(status::status))
         .route("/events", get(events::events))
+        .route("/snapshot", post(snapshot::snapshot))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
         .route(

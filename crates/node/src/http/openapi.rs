@@ -3,7 +3,9 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{catalog, dto, events, ingest, metrics, peers, play, segment, status, uploads};
+use super::{
+    catalog, dto, events, ingest, metrics, peers, play, segment, snapshot, status, uploads,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +20,7 @@ use super::{catalog, dto, events, ingest, metrics, peers, play, segment, status,
         status::health,
         status::status,
         events::events,
+        snapshot::snapshot,
         metrics::metrics,
         openapi,
         peers::list,

@@ -1,6 +1,6 @@
 //! Talking to a node over its HTTP API, for the shell.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 
 use lavant_media::hls::{MediaPlaylist, Playlist};
 use serde::de::DeserializeOwned;
@@ -10,6 +10,9 @@ use super::agent::agent;
 
 /// Longest JSON answer or playlist that is read.
 const ANSWER_MAX: u64 = 64 << 20;
+
+/// Longest line of an answer that has lines.
+const LINE_MAX: u64 = 64 * 1024;
 
 /// Why a call to a node failed.
 #[derive(Debug, thiserror::Error)]
@@ -270,6 +273,33 @@ impl Client {
         }
         output.write_all(&bytes).map_err(ClientError::Output)?;
         Ok(bytes.len() as u64)
+    }
+}
+
+/// An answer that comes line by line, each of JSON, until this is dropped.
+pub struct Lines {
+    client: Client,
+    reader: Box<dyn BufRead>,
+}
+
+impl Lines {
+    /// Waits for the next line.
+    pub fn next_line<T: DeserializeOwned>(&mut self) -> Result<T, ClientError> {
+        let mut text = Vec::new();
+        let mut bounded = self.reader.by_ref().take(LINE_MAX);
+        let read = bounded.read_until(b'\n', &mut text);
+        read.map_err(|error| self.client.strange(error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| self.client.strange(error.to_string()))
+    }
+}
+
+impl Client {
+    /// A call without a body whose answer comes line by line.
+    pub fn lines(&self, method: &str, path: &str) -> Result<Lines, ClientError> {
+        let answer = self.send(method, path)?;
+        let reader = Box::new(BufReader::new(answer.into_body().into_reader()));
+        let client = self.clone();
+        Ok(Lines { client, reader })
     }
 }
 

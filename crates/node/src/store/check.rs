@@ -24,6 +24,8 @@ pub struct CheckReport {
     pub unknown_files: u64,
     /// Bytes that were read.
     pub bytes: u64,
+    /// The caller ended it.
+    pub interrupted: bool,
 }
 
 /// What [`Store::gc`] did.
@@ -40,11 +42,18 @@ pub struct GcReport {
 impl Store {
     /// Reads every payload and checks it against its root; drops what is damaged. Blocks.
     ///
-    /// `progress` is told how many of how many segments are done.
-    pub fn check(&self, mut progress: impl FnMut(u64, u64)) -> Result<CheckReport, StoreError> {
+    /// `progress` is told how many of how many segments are done; when it is false, the report is
+    /// of what was done.
+    pub fn check(
+        &self,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<CheckReport, StoreError> {
         let catalog = self.catalog();
         let total = catalog.segment_count();
-        let mut report = CheckReport::default();
+        let mut report = CheckReport {
+            interrupted: true,
+            ..CheckReport::default()
+        };
         for content in catalog.all() {
             for (no, kind) in places(content) {
                 for (sequence, row) in self.rows(content, no, kind)? {
@@ -54,12 +63,15 @@ impl Store {
                         kind,
                         sequence,
                     };
-                    progress((report.intact + report.dropped).min(total), total);
+                    if !progress((report.intact + report.dropped).min(total), total) {
+                        return Ok(report);
+                    }
                     self.check_one(key, &row, &mut report)?;
                 }
             }
         }
         progress(total, total);
+        report.interrupted = false;
         report.unknown_files = self.count_unknown()?;
         Ok(report)
     }

@@ -140,6 +140,9 @@ pub enum StoreError {
     /// The index failed.
     #[error("the index of the store failed: {0}")]
     Index(String),
+    /// The caller ended it.
+    #[error("interrupted")]
+    Interrupted,
     /// The node is stopping, or the index is being opened again after a failure.
     #[error("the store is not open at this moment; try again")]
     Closed,

@@ -8,6 +8,8 @@
 //! incoming/..     payload files on their way in; emptied at every start
 //! manifests/..    signed manifests of finished contents, with their records
 //! pins/..         names of pinned contents, for when the index must be made again
+//! snapshot/..     second names of all that is here, while a backup is made
+//! restore.part    says that a backup is being brought back
 //! node.key        the node's secret key
 //! known_peers     keys of hosts that were dialled without one
 //! ```
@@ -106,6 +108,17 @@ impl Layout {
             .to_str()?
             .strip_prefix(INCOMING_MANIFEST)?;
         u64::from_str_radix(name, 16).ok()
+    }
+
+    /// Where what a backup is made from is kept together.
+    #[must_use]
+    pub fn snapshot(&self) -> PathBuf {
+        self.root.join("snapshot")
+    }
+
+    /// Says that a backup is being brought back.
+    pub(super) fn restoring(&self) -> PathBuf {
+        self.root.join("restore.part")
     }
 
     pub(super) fn pins(&self) -> PathBuf {

@@ -8,6 +8,7 @@
 mod admit;
 mod adopt;
 mod append;
+mod backup;
 mod catalog;
 mod check;
 mod clock;
@@ -34,6 +35,7 @@ mod recover;
 mod room;
 mod rows;
 mod slot;
+mod snapshot;
 mod stage;
 mod standing;
 mod tx;
@@ -45,6 +47,7 @@ mod tests;
 
 pub use adopt::SliceFile;
 pub use append::NewSegment;
+pub use backup::{BackupError, BackupReport, Progress, back_up, restore};
 pub use catalog::{Catalog, Changed, Content, ManifestFacts, RenditionState, State};
 pub use check::{CheckReport, GcReport};
 pub use clock::Clock;
@@ -56,6 +59,7 @@ pub use layout::Layout;
 pub use partial::Partial;
 pub use read::{PayloadFile, Segment};
 pub use rows::SegmentRow;
+pub use snapshot::{Snapshot, SnapshotFacts};
 pub use tx::Dropped;
 pub use upload::{
     Commit, CommitRendition, NewUpload, StagedSegment, UploadInfo, UploadProgress, UploadSegment,
@@ -162,6 +166,8 @@ struct Shared {
     partials: partial::Partials,
     dropped: Mutex<Dropped>,
     hot: Mutex<hot::Hot>,
+    /// What waits for the end of a snapshot; none while there is no snapshot.
+    waiting: Mutex<Option<snapshot::Waiting>>,
     changes: watch::Sender<u64>,
     listeners: Mutex<feed::Listeners>,
     warnings: Mutex<Vec<String>>,
@@ -323,6 +329,9 @@ impl Shared {
     /// Removes a payload's file; the next start removes it when this fails. Whether it is gone.
     fn forget(&self, root: &Root) -> bool {
         lock(&self.hot).remove(root);
+        if self.root_waits(root) {
+            return false;
+        }
         let Settings { disk, layout, .. } = &self.settings;
         let path = layout.payload(root);
         disk.files.remove(&path).is_ok() || !disk.exists(&path)

@@ -66,7 +66,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    fn take(disk: &Disk, layout: &Layout) -> Result<Self, OpenError> {
+    pub(super) fn take(disk: &Disk, layout: &Layout) -> Result<Self, OpenError> {
         let path = layout.lock();
         let taken = disk.files.lock(&path).map_err(OpenError::io(&path))?;
         let Some(file) = taken else {
@@ -130,6 +130,13 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
+        if settings.disk.exists(&layout.restoring()) {
+            return Err(OpenError::Format {
+                path: layout.root().to_owned(),
+                reason: "a backup was not brought back whole; run 'lavant store restore' again"
+                    .into(),
+            });
+        }
         let (index, catalog, used) = if writable {
             let opened = open_writable(&settings, &standings, &mut warnings)?;
             settle_pins(&settings, &opened.1);
@@ -147,6 +154,7 @@ impl Store {
             standings,
             partials,
             hot: Mutex::new(hot::Hot::new(settings.hot_memory)),
+            waiting: Mutex::new(None),
             settings,
             is_writable: writable,
             index: RwLock::new(index),
@@ -401,15 +409,24 @@ fn has_format(index: &Index) -> Result<bool, IndexFault> {
 fn load(index: &Index, standings: &Arc<Standings>) -> Result<(Catalog, u64), IndexFault> {
     let read = index.begin_read()?;
     let loaded: Result<_, StoreError> = (|| {
-        let mut catalog = Catalog::new(Arc::clone(standings));
-        for entry in read.open_table(CONTENTS)?.iter()? {
-            let (no, row) = entry?;
-            catalog.insert(Content::decode(no.value(), row.value())?);
-        }
+        let mut catalog = contents_of(&read, standings)?;
         catalog.begin();
         Ok((catalog, used(&read)?))
     })();
     Ok(loaded?)
+}
+
+/// The catalogue of an index.
+pub(super) fn contents_of(
+    read: &redb::ReadTransaction,
+    standings: &Arc<Standings>,
+) -> Result<Catalog, StoreError> {
+    let mut catalog = Catalog::new(Arc::clone(standings));
+    for entry in read.open_table(CONTENTS)?.iter()? {
+        let (no, row) = entry?;
+        catalog.insert(Content::decode(no.value(), row.value())?);
+    }
+    Ok(catalog)
 }
 
 /// The bytes of payload files, as noted by the last commit; added up when none noted them.

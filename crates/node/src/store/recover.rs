@@ -18,7 +18,7 @@ use super::rebuild::{pin_line, root_of_path};
 use super::rows::{GARBAGE, PAYLOADS};
 use super::standing::Standings;
 use super::tx::Tx;
-use super::{Settings, expire, manifest, partial, payload};
+use super::{Settings, expire, manifest, partial, payload, snapshot};
 
 /// A table that an index may have and that is not used.
 const UNUSED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("partials");
@@ -55,6 +55,7 @@ pub(super) fn recover(
     for path in disk.files_below(&layout.partials()) {
         finish_partial(settings, &read, &mut lost, &path)?;
     }
+    snapshot::clear(disk, &layout.snapshot());
     if stopped {
         remove_strays(settings, &read, &mut lost)?;
     }

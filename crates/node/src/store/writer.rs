@@ -297,6 +297,9 @@ fn settle(shared: &Shared, done: Done) -> Vec<Root> {
     let Settings { disk, layout, .. } = &shared.settings;
     let mut unpinned = false;
     for file in done.surplus {
+        if shared.file_waits(&file) {
+            continue;
+        }
         let removed = disk.files.remove(&file).is_ok();
         unpinned |= removed && file.starts_with(layout.pins());
     }

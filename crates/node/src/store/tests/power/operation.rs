@@ -32,6 +32,8 @@ pub(super) enum Operation {
     Pin(ContentKey, bool),
     Remove(ContentKey),
     Copies(ContentKey, u16),
+    /// A content is removed while a snapshot names it.
+    Snapshot(ContentKey),
     /// Time passes, and what is due goes.
     Wait(Time),
     Read(ContentKey, u64),
@@ -191,7 +193,8 @@ impl Script {
                 let Some(key) = one_of(random) else {
                     return self.append(random, store);
                 };
-                match random.below(8) {
+                match random.below(9) {
+                    8 => Operation::Snapshot(key),
                     0..3 => Operation::Pin(key, random.below(2) == 0),
                     3..5 => Operation::Remove(key),
                     5 => Operation::Copies(key, random.below(4) as u16),
@@ -333,6 +336,11 @@ impl Operation {
             }
             Self::Pin(key, pinned) => store.pin(find(key)?.no, *pinned),
             Self::Remove(key) => store.remove(&*find(key)?).map(drop),
+            Self::Snapshot(key) => {
+                let content = find(key)?;
+                let _snapshot = store.snapshot(|_, _| true)?;
+                store.remove(&content).map(drop)
+            }
             Self::Copies(key, copies) => {
                 let no = find(key)?.no;
                 store.set_copies(no, (0, Kind::Media), vec![(0..100, *copies)])
