@@ -409,24 +409,15 @@ fn has_format(index: &Index) -> Result<bool, IndexFault> {
 fn load(index: &Index, standings: &Arc<Standings>) -> Result<(Catalog, u64), IndexFault> {
     let read = index.begin_read()?;
     let loaded: Result<_, StoreError> = (|| {
-        let mut catalog = contents_of(&read, standings)?;
+        let mut catalog = Catalog::new(Arc::clone(standings));
+        for entry in read.open_table(CONTENTS)?.iter()? {
+            let (no, row) = entry?;
+            catalog.insert(Content::decode(no.value(), row.value())?);
+        }
         catalog.begin();
         Ok((catalog, used(&read)?))
     })();
     Ok(loaded?)
-}
-
-/// The catalogue of an index.
-pub(super) fn contents_of(
-    read: &redb::ReadTransaction,
-    standings: &Arc<Standings>,
-) -> Result<Catalog, StoreError> {
-    let mut catalog = Catalog::new(Arc::clone(standings));
-    for entry in read.open_table(CONTENTS)?.iter()? {
-        let (no, row) = entry?;
-        catalog.insert(Content::decode(no.value(), row.value())?);
-    }
-    Ok(catalog)
 }
 
 /// The bytes of payload files, as noted by the last commit; added up when none noted them.

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use lavant_proto::ids::Root;
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
 
-use super::catalog::{Catalog, State};
+use super::catalog::{Content, State};
 use super::disk::{Access, Disk};
 use super::error::StoreError;
 use super::layout::Layout;
-use super::open::{Index, contents_of};
+use super::open::Index;
 use super::rows::{
     CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, SEGMENTS, VERSIONS,
 };
@@ -110,12 +110,16 @@ impl Store {
             let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
             index.begin_read()?
         };
-        let catalog = contents_of(&read, &self.shared.standings)?;
-        let mut facts = copy_index(self.settings(), &read)?;
-        facts.contents = catalog.len() as u64;
-        facts.segments = catalog.segment_count();
-        let total = facts.payloads;
-        facts.payloads = 0;
+        let total = copy_index(self.settings(), &read)?;
+        let mut facts = SnapshotFacts::default();
+        // One after another: all of them at once would take as much memory as the catalogue.
+        for entry in read.open_table(CONTENTS)?.iter()? {
+            let (no, row) = entry?;
+            let content = Content::decode(no.value(), row.value())?;
+            name_others(disk, layout, &content).map_err(failed)?;
+            facts.contents += 1;
+            facts.segments += content.segment_count();
+        }
         for entry in read.open_table(PAYLOADS)?.iter()? {
             let (root, uses) = entry?;
             let Ok(root) = <[u8; 32]>::try_from(root.value()) else {
@@ -133,7 +137,6 @@ impl Store {
                 return Err(StoreError::Interrupted);
             }
         }
-        name_others(disk, layout, &catalog).map_err(failed)?;
         progress(total, total);
         Ok(facts)
     }
@@ -224,18 +227,16 @@ impl Part {
 const MANIFEST: &str = "manifest-";
 const PIN: &str = "pin-";
 
-/// Names manifests and pins of a catalogue.
-fn name_others(disk: &Disk, layout: &Layout, catalog: &Catalog) -> io::Result<()> {
+/// Names the manifest and the pin of a content.
+fn name_others(disk: &Disk, layout: &Layout, content: &Content) -> io::Result<()> {
     let folder = layout.snapshot();
-    for content in catalog.all() {
-        if content.state == State::Finished {
-            let name = folder.join(format!("{MANIFEST}{:016x}", content.no));
-            name_again(disk, &layout.manifest(content.no), &name)?;
-        }
+    if content.state == State::Finished {
+        let name = folder.join(format!("{MANIFEST}{:016x}", content.no));
+        name_again(disk, &layout.manifest(content.no), &name)?;
+    }
+    if content.pinned {
         let pin = layout.pin(&content.key);
-        if content.pinned
-            && let Some(name) = pin.file_name().and_then(|name| name.to_str())
-        {
+        if let Some(name) = pin.file_name().and_then(|name| name.to_str()) {
             name_again(disk, &pin, &folder.join(format!("{PIN}{name}")))?;
         }
     }
@@ -290,8 +291,8 @@ pub(super) fn link_or_copy(disk: &Disk, from: &Path, to: &Path, copy: bool) -> i
     Ok(false)
 }
 
-/// Copies the tables of an index, but for what is to be removed.
-fn copy_index(settings: &Settings, read: &ReadTransaction) -> Result<SnapshotFacts, StoreError> {
+/// Copies the tables of an index, but for what is to be removed. Returns how many payloads it has.
+fn copy_index(settings: &Settings, read: &ReadTransaction) -> Result<u64, StoreError> {
     let Settings { disk, layout, .. } = settings;
     let path = layout.snapshot().join("index.redb");
     let made = disk.files.open(&path, Access::New);
@@ -313,10 +314,7 @@ fn copy_index(settings: &Settings, read: &ReadTransaction) -> Result<SnapshotFac
     // What is to be removed has no second name, so there is nothing of it to remove.
     write.open_table(GARBAGE)?;
     write.commit()?;
-    Ok(SnapshotFacts {
-        payloads,
-        ..SnapshotFacts::default()
-    })
+    Ok(payloads)
 }
 
 /// Copies a table. Returns how many rows it has.
