@@ -5,6 +5,7 @@
 
 pub mod allow;
 pub mod disk;
+pub mod layers;
 pub mod markdown;
 pub mod rooms;
 pub mod rust;
@@ -101,6 +102,7 @@ pub fn check_text(path: &str, text: &str, files: &[String]) -> Vec<Finding> {
     findings.extend(words::check(path, text));
     if path.ends_with(".rs") {
         findings.extend(rust::check(path, text));
+        findings.extend(layers::check(path, text));
         findings.extend(rooms::check(path, text));
         findings.extend(disk::check(path, text));
     }

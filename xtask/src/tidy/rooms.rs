@@ -129,7 +129,7 @@ fn uses(code: &str) -> Vec<(usize, String)> {
 }
 
 /// The first two names of each path that a tree such as `a::{b, c::d}` holds.
-fn spread(tree: &str, before: &str, paths: &mut Vec<String>) {
+pub(super) fn spread(tree: &str, before: &str, paths: &mut Vec<String>) {
     let tree = tree.trim_start();
     if let Some(list) = tree.strip_prefix('{') {
         for branch in branches(list) {

@@ -13,13 +13,16 @@ use redb::ReadableTable;
 use super::append::check_payload;
 use super::catalog::{Content, State};
 use super::disk::{DiskFile, OpenFile};
+use super::engine::Store;
 use super::error::StoreError;
 use super::insert::{Arrival, describe_rendition, insert};
+use super::locked::lock;
 use super::partial::{Partial, path_of};
 use super::pieces::read_pieces;
 use super::rows::{PAYLOADS, SEGMENTS, SegmentKey, SegmentRow};
+use super::settings::Settings;
 use super::tx::Tx;
-use super::{Settings, Store, expire, lock, payload};
+use super::{expire, payload};
 
 /// Longest segment that is looked into for its codecs.
 const INSPECT_MAX: u64 = 64 << 20;

@@ -11,11 +11,14 @@ use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::TICKS_PER_SECOND;
 use redb::ReadableTable;
 
+use super::convert::is_of;
+use super::engine::Store;
 use super::error::StoreError;
-use super::insert::{Arrival, INITS_MAX, describe_rendition, insert, is_of};
+use super::insert::{Arrival, INITS_MAX, describe_rendition, insert};
+use super::locked::lock;
+use super::payload;
 use super::rows::version_key;
 use super::tx::Tx;
-use super::{Store, lock, payload};
 
 /// How often a segment is described anew because its content changed meanwhile.
 const DESCRIBE_TRIES: usize = 8;

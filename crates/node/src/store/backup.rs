@@ -8,10 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
+use super::error::OpenError;
 use super::layout::{self, Layout};
-use super::open::Lock;
-use super::snapshot::{Part, link_or_copy};
-use super::{OpenError, SnapshotFacts};
+use super::lock_file::Lock;
+use super::snapshot::{Part, SnapshotFacts, link_or_copy};
 
 /// The file that says that a folder is a whole backup.
 const WHOLE: &str = "backup.json";

@@ -7,11 +7,14 @@ use lavant_proto::ids::Root;
 use redb::ReadableTable;
 
 use super::catalog::Content;
+use super::engine::Store;
 use super::error::StoreError;
-use super::open::Index;
-use super::rebuild::{payload_files, root_of_path};
+use super::expire;
+use super::index::Index;
+use super::layout::root_of_path;
+use super::rebuild::payload_files;
 use super::rows::{PAYLOADS, SegmentKey, SegmentRow};
-use super::{Settings, Store, expire};
+use super::settings::Settings;
 
 /// What [`Store::check`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -207,6 +207,13 @@ impl Disk {
         self.files.facts(path).is_ok()
     }
 
+    /// Removes the files of a folder. What cannot be removed stays.
+    pub(super) fn clear(&self, folder: &Path) {
+        for file in self.files_below(folder) {
+            let _ = self.files.remove(&file);
+        }
+    }
+
     /// The files of a folder, one level deep.
     pub(super) fn files_below(&self, folder: &Path) -> Vec<PathBuf> {
         let mut files = self.files.list(folder).unwrap_or_default();

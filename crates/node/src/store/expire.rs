@@ -8,9 +8,9 @@ use lavant_proto::ids::Root;
 use redb::ReadableTable;
 
 use super::catalog::{Content, State};
+use super::change::Change;
 use super::disk::Disk;
 use super::error::StoreError;
-use super::feed::Change;
 use super::payload;
 use super::rows::{SegmentKey, SegmentRow, deadline_key, split_deadline};
 use super::tx::{Tx, deadline};

@@ -11,8 +11,11 @@ use lavant_proto::ids::{PublisherKey, Root};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
+use super::catalog::Catalog;
+use super::change::Change;
+use super::engine::Store;
 use super::error::StoreError;
-use super::{Catalog, Change, Settings, Store};
+use super::settings::Settings;
 
 /// A handle of a store for async code; clones share it.
 #[derive(Clone)]

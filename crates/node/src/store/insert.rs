@@ -12,15 +12,18 @@ use lavant_proto::relay::learn::is_early;
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
 use redb::ReadableTable;
 
-use super::admit::check_comes_back;
 use super::catalog::{Catalog, Content, RenditionState, State};
+use super::change::Change;
+use super::convert::{bits_per_second, is_of, row_of};
 use super::error::StoreError;
-use super::feed::Change;
-use super::publish::supersede;
-use super::room::{self, Claim, Wanted};
+use super::limit::Claim;
+use super::locked::lock;
+use super::removals::check_comes_back;
+use super::room::{self, Wanted};
 use super::rows::{SegmentKey, SegmentRow};
+use super::supersede::supersede;
 use super::tx::Tx;
-use super::{expire, lock, payload};
+use super::{expire, payload};
 
 /// How far ahead of the last sequence a segment may be.
 const SEQUENCE_JUMP_MAX: u64 = 10_000;
@@ -30,16 +33,6 @@ const PLAYLIST_MAX: u64 = 200_000;
 pub(super) const INITS_MAX: u64 = 1000;
 /// How often look-alikes are warned of.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// Highest bit rate that a manifest can say.
-const BITRATE_MAX: u64 = 1 << 40;
-
-/// Whether a record says of its content what the others do: from the content's facts and its own
-/// row the record must come out as it was signed.
-pub(super) fn is_of(record: &SegmentRecord, content: &Content) -> bool {
-    content.title == record.title
-        && content.priority == record.priority
-        && content.target_duration == record.target_duration
-}
 
 /// How a segment comes.
 pub(super) struct Arrival {
@@ -205,25 +198,6 @@ fn finished(content: &Content) -> StoreError {
         "{:?} is finished and takes no more segments; remove it first, or use another content_id",
         content.key.content_id.as_str()
     ))
-}
-
-pub(super) fn row_of(record: &SegmentRecord, proof: &Proof) -> SegmentRow {
-    SegmentRow {
-        duration: record.duration,
-        discontinuity: record.discontinuity,
-        init: record.init,
-        created: record.created,
-        ttl: record.ttl,
-        length: record.length,
-        root: record.root,
-        present: true,
-        copies: 0,
-        arrived: None,
-        signature: match proof {
-            Proof::Signature(signature) => Some(*signature),
-            Proof::Manifest => None,
-        },
-    }
 }
 
 /// The content that the record belongs to; one with number 0 when it is new.
@@ -471,18 +445,6 @@ pub(super) fn count(content: &mut Content, key: SegmentKey, row: &SegmentRow, ca
     *bytes += row.length;
     *bandwidth = (*bandwidth).max(bits_per_second(row.length, row.duration));
     *average_bandwidth = bits_per_second(*bytes, *duration);
-}
-
-/// Bit rate of `bytes` in `ticks`, rounded up, no more than a manifest can say; 0 when no time
-/// passes.
-pub(super) fn bits_per_second(bytes: u64, ticks: u64) -> u64 {
-    let bits = u128::from(bytes) * 8 * u128::from(TICKS_PER_SECOND);
-    let rate = if ticks == 0 {
-        0
-    } else {
-        bits.div_ceil(ticks.into())
-    };
-    u64::try_from(rate).unwrap_or(BITRATE_MAX).min(BITRATE_MAX)
 }
 
 /// Notes codecs and size of the rendition when a segment shows them for the first time.

@@ -172,6 +172,23 @@ impl Layout {
     }
 }
 
+/// The root that a payload file's path stands for.
+pub(super) fn root_of_path(path: &Path) -> Option<Root> {
+    let name = path.file_name()?.to_str()?;
+    let folder = path.parent()?.file_name()?.to_str()?;
+    format!("{folder}{name}").parse().ok()
+}
+
+/// What the file of a pin says.
+pub(super) fn pin_line(content: &ContentKey) -> String {
+    let ContentKey {
+        publisher,
+        content_id,
+        version,
+    } = content;
+    format!("{publisher}/{content_id}/{version}")
+}
+
 /// The mode of a folder that others can look into.
 pub(super) fn exposed(disk: &Disk, folder: &Path) -> Option<u32> {
     let mode = disk.files.facts(folder).ok()?.mode;

@@ -15,8 +15,8 @@ use lavant_proto::relay::learn::manifest_hash;
 use lavant_proto::time::Time;
 
 use super::catalog::ManifestFacts;
+use super::convert::{content_from, record_of};
 use super::disk::Disk;
-use super::publish::{content_from, record_of};
 use super::rows::{SegmentKey, SegmentRow};
 
 /// What a manifest file holds; the keys name no content yet.

@@ -7,24 +7,28 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use lavant_proto::ids::SigningKey;
-use redb::{
-    Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata,
-};
+use redb::{DatabaseError, ReadableTable, ReadableTableMetadata};
 use tokio::sync::watch;
 
 use super::catalog::{Catalog, Content};
-use super::disk::{Access, Disk, DiskFile};
+use super::disk::{Access, Disk};
+use super::engine::Store;
 use super::error::{OpenError, StoreError};
+use super::index::Index;
 use super::layout::{self, Layout};
-use super::partial::Partials;
+use super::limit::Limit;
+use super::lock_file::{Lock, in_use};
+use super::partials::Partials;
 use super::queues::bring_up;
 use super::recover::{note_manifests, recover, settle_pins};
-use super::room::Limit;
 use super::rows::{CONTENTS, META, PAYLOADS, STORE_FORMAT, USED, USED_OF};
+use super::settings::Settings;
+use super::shared::Shared;
 use super::standing::Standings;
+use super::tx::Dropped;
+use super::uploads::Uploads;
 use super::writer::Writer;
-use super::{Dropped, Settings, Shared, Store, hot, payload, rebuild, upload};
+use super::{hot, payload, rebuild};
 
 /// How long another process may hold the lock before the store is said to be in use.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -33,62 +37,6 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Longest index of which every start checks all pages: a third of a second.
 const CHECKED_MAX: u64 = 256 << 20;
-
-/// The open index.
-pub(super) enum Index {
-    Writable(Database),
-    ReadOnly(ReadOnlyDatabase),
-    /// Between closing a failed index and opening it again.
-    Closed,
-}
-
-impl Index {
-    pub(super) fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
-        match self {
-            Self::Writable(database) => Ok(database.begin_read()?),
-            Self::ReadOnly(database) => Ok(database.begin_read()?),
-            Self::Closed => Err(StoreError::Closed),
-        }
-    }
-
-    pub(super) fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
-        match self {
-            Self::Writable(database) => Ok(database.begin_write()?),
-            Self::ReadOnly(_) => Err(StoreError::ReadOnly),
-            Self::Closed => Err(StoreError::Closed),
-        }
-    }
-}
-
-/// Keeps other processes out of the store for as long as it lives.
-pub(super) struct Lock {
-    _file: Option<DiskFile>,
-}
-
-impl Lock {
-    pub(super) fn take(disk: &Disk, layout: &Layout) -> Result<Self, OpenError> {
-        let path = layout.lock();
-        let taken = disk.files.lock(&path).map_err(OpenError::io(&path))?;
-        let Some(file) = taken else {
-            return Err(in_use(disk, layout));
-        };
-        // For the message that another process shows; a full disk must not keep the store closed.
-        let _ = file.write_all_at(0, format!("{:<20}\n", std::process::id()).as_bytes());
-        Ok(Self { _file: Some(file) })
-    }
-}
-
-/// The error that names the process in the lock file.
-fn in_use(disk: &Disk, layout: &Layout) -> OpenError {
-    let pid = disk.read(&layout.lock()).unwrap_or_default();
-    let pid = String::from_utf8_lossy(&pid);
-    let pid = pid.trim();
-    let pid = if pid.is_empty() { "unknown" } else { pid };
-    OpenError::InUse {
-        path: layout.root().to_owned(),
-        pid: pid.to_owned(),
-    }
-}
 
 impl Store {
     /// Opens the store in its folder, making it when it is not there.
@@ -121,7 +69,7 @@ impl Store {
                  wanted, run: chmod 700 {folder}"
             ));
         }
-        let standings = Arc::new(Standings::new(&settings, key.publisher()));
+        let standings = Arc::new(Standings::new(key.publisher(), settings.trusted.clone()));
         let (lock, writable) = match lock_for_writing(&settings.disk, &layout) {
             Ok(lock) => (lock, true),
             Err(error) if is_refused(&error) && settings.disk.exists(&layout.index()) => {
@@ -172,7 +120,7 @@ impl Store {
                 .map_err(OpenError::io(Path::new("the writer thread")))?
                 .map(Arc::new),
             shared,
-            uploads: Arc::new(Mutex::new(upload::Uploads::default())),
+            uploads: Arc::new(Mutex::new(Uploads::default())),
             key: Arc::new(key),
             _lock: Arc::new(lock),
         })

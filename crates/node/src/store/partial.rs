@@ -4,33 +4,33 @@
 //! index knows nothing of it: a start looks through the file again, and what a stop tore is simply
 //! not valid. What of it is here counts as taken; see `stage.rs`.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, Weak};
 
 use lavant_proto::content::{Priority, SegmentRecord, Verified};
 use lavant_proto::ids::Root;
-use lavant_proto::limits::SEGMENT_BYTES_MAX;
 use lavant_proto::time::Time;
 use lavant_proto::verify::{HaveRanges, VerifiedFrame, group_count, outboard_length, valid_groups};
 
+use super::clock::Clock;
 use super::disk::{Access, DiskFile, OpenFile};
+use super::engine::Store;
 use super::error::StoreError;
 use super::insert::check_date;
 use super::layout::Layout;
+use super::limit::Claim;
+use super::locked::lock;
+use super::partials::{Entry, Key, PARTIALS_MAX, Slot, check_length, nobody, stalest};
+use super::payload;
 use super::pieces::{PastCache, Pieces};
-use super::room::Claim;
-use super::slot::{Entry, IDLE_MAX, Slot};
-use super::stage::{Stage, bytes_of, stalest};
-use super::{Clock, Settings, Shared, Store, lock, payload};
-
-/// Most partial payloads at a time; the one that waits for the longest time gives way.
-const PARTIALS_MAX: usize = 4096;
-
-pub(super) type Key = (Root, u64);
+use super::settings::Settings;
+use super::shared::Shared;
+use super::stage::{Stage, bytes_of};
 
 /// A payload of which some chunk groups are still missing, open for writing. Clones of the handle
 /// share it.
@@ -41,70 +41,6 @@ pub struct Partial {
     clock: Clock,
     past_cache: Arc<PastCache>,
     stage: Stage,
-}
-
-/// The partial payloads of a store. While its lock is held, no lock of a [`Slot`] is waited for.
-pub(super) struct Partials {
-    pub(super) entries: Mutex<BTreeMap<Key, Entry>>,
-    past_cache: Arc<PastCache>,
-}
-
-impl Default for Partials {
-    fn default() -> Self {
-        Self {
-            entries: Mutex::default(),
-            past_cache: Arc::new(PastCache::new()),
-        }
-    }
-}
-
-impl Partials {
-    /// Takes up the files of the last process; what is no partial payload's or too old goes.
-    /// Returns the bytes that they take, too.
-    pub(super) fn take_up(settings: &Settings) -> (Self, u64) {
-        let Settings { disk, layout, .. } = settings;
-        let now = settings.clock.now();
-        let mut found = Vec::new();
-        for path in disk.files_below(&layout.partials()) {
-            match (named(&path), disk.files.facts(&path)) {
-                (Some(key), Ok(facts)) if now.since(facts.modified) < IDLE_MAX => {
-                    let bytes = facts.taken.min(payload::disk_bytes(key.1));
-                    found.push((facts.modified, key, bytes));
-                }
-                _ => drop(disk.files.remove(&path)),
-            }
-        }
-        found.sort_unstable_by_key(|(touched, ..)| std::cmp::Reverse(*touched));
-        for (_, (root, length), _) in found.drain(found.len().min(PARTIALS_MAX)..) {
-            let _ = disk.files.remove(&layout.partial(&root, length));
-        }
-        let bytes = found.iter().map(|(.., bytes)| bytes).sum();
-        let entries = found.into_iter().map(|(touched, key, bytes)| {
-            let slot = Slot::new(touched, bytes);
-            let open = Weak::new();
-            (key, Entry { slot, open })
-        });
-        let partials = Self::default();
-        *lock(&partials.entries) = entries.collect();
-        (partials, bytes)
-    }
-}
-
-/// What the name of a partial payload's file says.
-pub(super) fn named(path: &Path) -> Option<Key> {
-    let (root, length) = path.file_name()?.to_str()?.split_once('.')?;
-    let length = length.parse().ok()?;
-    check_length(length).ok()?;
-    Some((root.parse().ok()?, length))
-}
-
-fn check_length(length: u64) -> Result<(), StoreError> {
-    if length == 0 || length > SEGMENT_BYTES_MAX {
-        return Err(StoreError::Invalid(
-            "a segment must not be empty, nor longer than 1 GiB".into(),
-        ));
-    }
-    Ok(())
 }
 
 impl Partial {
@@ -285,7 +221,7 @@ impl Store {
     ) -> Result<(Arc<Slot>, Option<Arc<Partial>>), StoreError> {
         let mut partials = lock(&self.shared.partials.entries);
         if let Some(entry) = partials.get(&key) {
-            return Ok((entry.slot.clone(), entry.open.upgrade()));
+            return Ok((entry.slot.clone(), opened(entry)));
         }
         if partials.len() >= PARTIALS_MAX {
             let may_go = |slot: &Slot| slot.claim().standing <= claim.standing;
@@ -300,7 +236,7 @@ impl Store {
         let slot = Slot::new(now, 0);
         let entry = Entry {
             slot: slot.clone(),
-            open: Weak::new(),
+            open: nobody(),
         };
         partials.insert(key, entry);
         Ok((slot, None))
@@ -321,7 +257,7 @@ impl Store {
             let entry = partials.get(&key);
             entry
                 .filter(|entry| Arc::ptr_eq(&entry.slot, slot))
-                .map(|entry| entry.open.upgrade())
+                .map(opened)
         };
         match known {
             Some(Some(open)) => return Ok(open),
@@ -360,7 +296,8 @@ impl Store {
             stage: Stage::of(self),
         });
         if let Some(entry) = lock(&self.shared.partials.entries).get_mut(&key) {
-            entry.open = Arc::downgrade(&partial);
+            let open: Arc<dyn Any + Send + Sync> = partial.clone();
+            entry.open = Arc::downgrade(&open);
         }
         Ok(partial)
     }
@@ -370,7 +307,7 @@ impl Store {
         let found = {
             let partials = lock(&self.shared.partials.entries);
             let entry = partials.get(&key);
-            entry.map(|entry| (entry.slot.clone(), entry.open.upgrade()))
+            entry.map(|entry| (entry.slot.clone(), opened(entry)))
         };
         match found {
             None => Ok(None),
@@ -453,6 +390,11 @@ impl Store {
         }
         Ok(damaged)
     }
+}
+
+/// The handle of a partial payload that is open.
+fn opened(entry: &Entry) -> Option<Arc<Partial>> {
+    entry.open.upgrade()?.downcast().ok()
 }
 
 impl Shared {

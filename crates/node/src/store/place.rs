@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Settings;
 use super::disk::Files;
+use super::settings::Settings;
 
 /// Files that have their places, for a commit that is about to come.
 pub(super) struct Placed<'a> {

@@ -1,27 +1,27 @@
 //! Publishing a finished content: an upload's commit, or the end of a growing one.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use lavant_proto::content::{
     Kind, Leaf, Manifest, Priority, RenditionInfo, SegmentRecord, SignedManifest, Unverified,
     Verified, merkle_root,
 };
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Signature, SigningKey};
-use lavant_proto::time::{TICKS_PER_SECOND, Time};
+use lavant_proto::time::TICKS_PER_SECOND;
 
 use super::catalog::{Content, RenditionState, State};
+use super::change::Change;
+use super::convert::{bits_per_second, content_from, record_of};
+use super::engine::Store;
 use super::error::StoreError;
-use super::feed::Change;
-use super::insert::{bits_per_second, check_new_id, count};
-use super::room::{self, Claim, Wanted};
+use super::insert::{check_new_id, count};
+use super::limit::Claim;
+use super::locked::lock;
+use super::room::{self, Wanted};
 use super::rows::{SegmentKey, SegmentRow};
+use super::supersede::supersede;
 use super::tx::Tx;
-use super::upload::{Commit, CommitRendition, StagedSegment, Upload};
-use super::{Store, lock};
-
-/// How long a version stays after a later one took its place: playlists that name it are in use.
-const SUPERSEDED_TTL: Duration = Duration::from_secs(3600);
+use super::uploads::{Commit, CommitRendition, StagedSegment, Upload};
 
 impl Store {
     /// Publishes an upload: all of it is visible and durable, or nothing. Blocks.
@@ -380,79 +380,6 @@ fn staged_rows(upload: &Upload) -> Vec<StagedRow> {
     rows.collect()
 }
 
-/// A finished content of which nothing is here yet.
-pub(super) fn content_from(
-    no: u64,
-    manifest: &Manifest,
-    now: Time,
-    source: String,
-    pinned: bool,
-) -> Content {
-    let renditions = manifest.renditions.iter().map(|info| RenditionState {
-        info: info.clone(),
-        first: info.first,
-        // No more discontinuities than segments can have left before the first.
-        discontinuities_gone: info.first,
-        next: info.first + info.segments,
-        reached: info.first,
-        ..RenditionState::new(info.name.clone(), info.mime)
-    });
-    Content {
-        no,
-        key: manifest.content.clone(),
-        title: manifest.title.clone(),
-        priority: manifest.priority,
-        created: manifest.created,
-        ttl: manifest.ttl,
-        expires: manifest.expires(),
-        hold_until: Some(manifest.expires()),
-        last_arrival: now,
-        target_duration: manifest.target_duration,
-        state: State::Finished,
-        superseded: false,
-        pinned,
-        held_bytes: 0,
-        source,
-        manifest: None,
-        renditions: renditions.collect(),
-        generation: 0,
-    }
-}
-
-/// Marks earlier versions; they stay for a while, since playlists that name them are in use.
-/// Returns whether one of them was pinned, as its content then is.
-pub(super) fn supersede(tx: &mut Tx<'_>, newer: &Content) -> Result<bool, StoreError> {
-    let key = &newer.key;
-    let older: Vec<_> = tx
-        .catalog
-        .versions(&key.publisher, &key.content_id)
-        .filter(|c| !c.superseded && c.key.version < key.version)
-        .cloned()
-        .collect();
-    let mut pinned = false;
-    for before in older {
-        let mut after = Content::clone(&before);
-        pinned |= mark_superseded(&mut after, tx.now);
-        tx.surplus.push(tx.settings.layout.pin(&after.key));
-        tx.requeue(&before, after)?;
-    }
-    Ok(pinned)
-}
-
-/// Leaves a version an hour. Returns whether it was pinned.
-pub(super) fn mark_superseded(content: &mut Content, now: Time) -> bool {
-    let soon = now.after(SUPERSEDED_TTL);
-    let until = if content.pinned {
-        soon
-    } else {
-        soon.min(content.expires)
-    };
-    content.superseded = true;
-    content.hold_until = Some(until);
-    content.expires = until;
-    std::mem::take(&mut content.pinned)
-}
-
 fn finish(
     tx: &mut Tx<'_>,
     signer: &SigningKey,
@@ -552,26 +479,4 @@ fn first_gap(rows: &[(SegmentKey, SegmentRow)], from: u64, to: u64) -> Option<u6
         .take_while(|(held, wanted)| held == wanted)
         .count() as u64;
     (from + whole < to).then_some(from + whole)
-}
-
-/// The record of a stored segment.
-pub(super) fn record_of(content: &Content, key: SegmentKey, row: &SegmentRow) -> SegmentRecord {
-    let info = &content.renditions[usize::from(key.rendition_no)].info;
-    SegmentRecord {
-        content: content.key.clone(),
-        title: content.title.clone(),
-        target_duration: content.target_duration,
-        rendition: info.name.clone(),
-        kind: key.kind,
-        sequence: key.sequence,
-        duration: row.duration,
-        discontinuity: row.discontinuity,
-        init: row.init,
-        mime: info.mime,
-        priority: content.priority,
-        created: row.created,
-        ttl: row.ttl,
-        length: row.length,
-        root: row.root,
-    }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use lavant_proto::relay::learn::is_early;
 
-use super::Settings;
 use super::catalog::{Catalog, Content};
 use super::error::StoreError;
-use super::open::Index;
+use super::index::Index;
 use super::rows::{META, SegmentRow};
+use super::settings::Settings;
 use super::standing::Standings;
 use super::tx::Tx;
 

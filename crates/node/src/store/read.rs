@@ -11,13 +11,16 @@ use lavant_proto::ids::{ContentId, PublisherKey, Root, Signature};
 use lavant_proto::verify;
 use redb::ReadOnlyTable;
 
-use super::admit::note_removal;
 use super::catalog::{Content, ManifestFacts};
+use super::convert::record_of;
 use super::disk::OpenFile;
+use super::engine::Store;
 use super::error::StoreError;
-use super::publish::record_of;
+use super::locked::lock;
+use super::removals::note_removal;
 use super::rows::{SEGMENTS, SegmentKey, SegmentRow, VERSIONS, version_key};
-use super::{Settings, Store, expire, lock, manifest};
+use super::settings::Settings;
+use super::{expire, manifest};
 
 /// A segment that is known, and how to get its bytes.
 #[derive(Clone, Debug)]

@@ -13,17 +13,18 @@ use lavant_proto::ids::{ContentKey, Root, Signature};
 use lavant_proto::time::Time;
 
 use super::catalog::{Content, ManifestFacts, RenditionState, State};
+use super::convert::{content_from, mark_superseded, row_of};
 use super::error::StoreError;
-use super::insert::{count, row_of};
-use super::layout::Layout;
+use super::index::Index;
+use super::insert::count;
+use super::layout::{Layout, pin_line, root_of_path};
 use super::manifest::{self, Stored};
-use super::open::Index;
-use super::publish::{content_from, mark_superseded};
+use super::payload;
 use super::queues::MADE_FOR;
 use super::rows::{STORE_FORMAT, SegmentKey, SegmentRow};
+use super::settings::Settings;
 use super::standing::Standings;
 use super::tx::Tx;
-use super::{Settings, payload};
 
 /// What a rebuild found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -116,13 +117,6 @@ fn incoming_payloads(settings: &Settings) -> impl Iterator<Item = PathBuf> + use
     let files = settings.disk.files_below(&settings.layout.incoming());
     let files = files.into_iter();
     files.filter(|path| Layout::incoming_manifest_no(path).is_none())
-}
-
-/// The root that a payload file's path stands for.
-pub(super) fn root_of_path(path: &Path) -> Option<Root> {
-    let name = path.file_name()?.to_str()?;
-    let folder = path.parent()?.file_name()?.to_str()?;
-    format!("{folder}{name}").parse().ok()
 }
 
 /// Reads a payload file, when its payload is intact and its signature, if any, good.
@@ -286,16 +280,6 @@ impl Found {
             state.discontinuities_gone = state.first;
         }
     }
-}
-
-/// What the file of a pin says.
-pub(super) fn pin_line(content: &ContentKey) -> String {
-    let ContentKey {
-        publisher,
-        content_id,
-        version,
-    } = content;
-    format!("{publisher}/{content_id}/{version}")
 }
 
 fn read_pins(settings: &Settings) -> BTreeSet<String> {

@@ -12,13 +12,13 @@ use redb::{ReadTransaction, ReadableTableMetadata, TableDefinition, TableHandle}
 use super::catalog::{Catalog, Content, State};
 use super::disk::Disk;
 use super::error::StoreError;
-use super::layout::Layout;
-use super::open::Index;
-use super::rebuild::{pin_line, root_of_path};
+use super::index::Index;
+use super::layout::{Layout, pin_line, root_of_path};
 use super::rows::{GARBAGE, PAYLOADS};
+use super::settings::Settings;
 use super::standing::Standings;
 use super::tx::Tx;
-use super::{Settings, expire, manifest, partial, payload, snapshot};
+use super::{expire, manifest, partials, payload};
 
 /// A table that an index may have and that is not used.
 const UNUSED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("partials");
@@ -55,7 +55,7 @@ pub(super) fn recover(
     for path in disk.files_below(&layout.partials()) {
         finish_partial(settings, &read, &mut lost, &path)?;
     }
-    snapshot::clear(disk, &layout.snapshot());
+    disk.clear(&layout.snapshot());
     if stopped {
         remove_strays(settings, &read, &mut lost)?;
     }
@@ -161,7 +161,7 @@ fn finish_partial(
 ) -> Result<(), StoreError> {
     let Settings { disk, layout, .. } = settings;
     let failed = |error: io::Error| StoreError::io("complete a segment", &error);
-    let Some((root, length)) = partial::named(path) else {
+    let Some((root, length)) = partials::named(path) else {
         return remove(disk, path);
     };
     let place = layout.payload(&root);

@@ -13,26 +13,22 @@ use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTra
 
 use super::catalog::{Content, State};
 use super::disk::{Access, Disk};
+use super::engine::Store;
 use super::error::StoreError;
+use super::index::Index;
 use super::layout::Layout;
-use super::open::Index;
+use super::locked::lock;
 use super::rows::{
     CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, SEGMENTS, VERSIONS,
 };
+use super::settings::Settings;
+use super::shared::Waiting;
 use super::tx::Tx;
-use super::{Settings, Shared, Store, lock};
 
 /// How many files are named between two reports of progress.
 const REPORT_EVERY: u64 = 64;
 /// Bytes that are copied at a time.
 const COPY_PIECE: usize = 1 << 20;
-
-/// What waits for the end of a snapshot before it is removed.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    roots: Vec<Root>,
-    files: Vec<PathBuf>,
-}
 
 /// What a snapshot holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,7 +101,7 @@ impl Store {
         let folder = layout.snapshot();
         let failed = |error: io::Error| StoreError::io("make a snapshot of the store", &error);
         disk.files.make_folder(&folder).map_err(failed)?;
-        clear(disk, &folder);
+        disk.clear(&folder);
         let read = {
             let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
             index.begin_read()?
@@ -144,7 +140,7 @@ impl Store {
     /// Removes the second names, and what waited for it.
     fn release_snapshot(&self) {
         let Settings { disk, layout, .. } = self.settings();
-        clear(disk, &layout.snapshot());
+        disk.clear(&layout.snapshot());
         let Some(waiting) = lock(&self.shared.waiting).take() else {
             return;
         };
@@ -173,26 +169,6 @@ fn let_go(tx: &mut Tx<'_>, waiting: Waiting) -> Result<(), StoreError> {
     }
     tx.surplus.extend(files);
     Ok(())
-}
-
-impl Shared {
-    /// Whether a payload that went keeps its file for a snapshot.
-    pub(super) fn root_waits(&self, root: &Root) -> bool {
-        let mut waiting = lock(&self.waiting);
-        let waits = waiting.as_mut().map(|waiting| waiting.roots.push(*root));
-        waits.is_some()
-    }
-
-    /// The same of a manifest or a pin.
-    pub(super) fn file_waits(&self, file: &Path) -> bool {
-        let layout = &self.settings.layout;
-        if !file.starts_with(layout.manifests()) && !file.starts_with(layout.pins()) {
-            return false;
-        }
-        let mut waiting = lock(&self.waiting);
-        let waits = waiting.as_mut();
-        waits.map(|it| it.files.push(file.to_owned())).is_some()
-    }
 }
 
 /// What stands in a snapshot beside its index, and what it is.
@@ -337,11 +313,4 @@ fn copy<K: Key + 'static, V: Value + 'static>(
         count += 1;
     }
     Ok(count)
-}
-
-/// Removes what is in the folder of a snapshot.
-pub(super) fn clear(disk: &Disk, folder: &Path) {
-    for file in disk.files_below(folder) {
-        let _ = disk.files.remove(&file);
-    }
 }

@@ -1,7 +1,6 @@
 //! Room for what arrives in pieces. It is taken as chunk groups come, a little ahead of them: what
 //! was only announced takes nothing of anybody, since announcing costs nothing.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -9,12 +8,15 @@ use lavant_proto::content::Priority;
 use lavant_proto::relay::evict::Standing;
 use lavant_proto::verify::outboard_length;
 
+use super::engine::Store;
 use super::error::StoreError;
-use super::partial::Key;
-use super::room::{self, Claim, Wanted};
-use super::slot::{Entry, Slot};
+use super::limit::Claim;
+use super::locked::lock;
+use super::partials::{Slot, stalest};
+use super::payload;
+use super::room::{self, Wanted};
+use super::shared::Shared;
 use super::writer::Writer;
-use super::{Shared, Store, lock, payload};
 
 /// Bytes of a chunk group.
 const GROUP_BYTES: u64 = 16 * 1024;
@@ -169,63 +171,6 @@ fn make_staged_room(writer: &Writer, bytes: u64, claim: Claim) -> Result<(), Sto
         made
     });
     made.blocking_recv().unwrap_or(Err(StoreError::Closed))
-}
-
-/// The one to which nothing came for the longest time, of those that nobody uses and that may go.
-pub(super) fn stalest(
-    partials: &BTreeMap<Key, Entry>,
-    may_go: impl Fn(&Slot) -> bool,
-) -> Option<Key> {
-    let idle = partials
-        .iter()
-        .filter(|(_, entry)| entry.is_idle() && may_go(&entry.slot));
-    idle.min_by_key(|(_, entry)| entry.slot.touched.load(Ordering::Relaxed))
-        .map(|(key, _)| *key)
-}
-
-impl Slot {
-    /// Whether it takes room that another one may have.
-    fn yields_to(&self, claim: &Claim) -> bool {
-        let own = self.claim();
-        let lower = own.standing < claim.standing;
-        let same = own.standing == claim.standing && own.priority <= claim.priority;
-        self.counted.load(Ordering::Relaxed) > 0 && (lower || same)
-    }
-}
-
-impl super::partial::Partials {
-    /// Bytes that arrive of a publisher that is not trusted, or of all that are not.
-    pub(super) fn arriving(&self, of: Option<&lavant_proto::ids::PublisherKey>) -> u64 {
-        let counts = |claim: Claim| {
-            claim.standing == Standing::Stranger && (of.is_none() || claim.publisher.as_ref() == of)
-        };
-        let entries = lock(&self.entries);
-        let slots = entries.values().map(|entry| &entry.slot);
-        let counted = slots.filter(|slot| counts(slot.claim()));
-        counted
-            .map(|slot| slot.counted.load(Ordering::Relaxed))
-            .sum()
-    }
-
-    /// Bytes that all of them count for.
-    #[cfg(test)]
-    pub(super) fn counted(&self) -> u64 {
-        let entries = lock(&self.entries);
-        let counted = entries
-            .values()
-            .map(|entry| entry.slot.counted.load(Ordering::Relaxed));
-        counted.sum()
-    }
-
-    /// Bytes that would be free if every idle one went that may.
-    fn may_go(&self, claim: &Claim) -> u64 {
-        let entries = lock(&self.entries);
-        let idle = entries.values().filter(|entry| entry.is_idle());
-        let going = idle.filter(|entry| entry.slot.yields_to(claim));
-        going
-            .map(|entry| entry.slot.counted.load(Ordering::Relaxed))
-            .sum()
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@ use std::collections::BTreeSet;
 use lavant_proto::ids::PublisherKey;
 use lavant_proto::relay::evict::Standing;
 
-use super::Settings;
-
 /// How the queues of the index are written; another number has them made again.
 const QUEUES: u8 = 2;
 
@@ -18,10 +16,10 @@ pub(super) struct Standings {
 }
 
 impl Standings {
-    pub(super) fn new(settings: &Settings, own: PublisherKey) -> Self {
+    pub(super) const fn new(own: PublisherKey, trusted: BTreeSet<PublisherKey>) -> Self {
         Self {
             own: Some(own),
-            trusted: settings.trusted.clone(),
+            trusted,
         }
     }
 

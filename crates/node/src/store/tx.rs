@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use lavant_proto::content::{Kind, SignedManifest};
 use lavant_proto::ids::{ContentKey, Root};
@@ -12,17 +11,18 @@ use lavant_proto::time::Time;
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use super::catalog::{Catalog, Content, ManifestFacts, next_generation};
+use super::change::Change;
 use super::error::StoreError;
-use super::feed::Change;
-use super::partial::Partials;
-use super::rebuild::pin_line;
-use super::room::Limit;
+use super::layout::pin_line;
+use super::limit::Limit;
+use super::partials::Partials;
 use super::rows::{
     CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, SEGMENTS,
     SegmentKey, SegmentRow, USED, USED_OF, VERSIONS, deadline_key, eviction_key, version_key,
 };
+use super::settings::Settings;
 use super::standing::Standings;
-use super::{Settings, Shared, manifest, payload};
+use super::{manifest, payload};
 
 /// Rows of a removed content that go in one step: some milliseconds of work. In tests contents are
 /// short.
@@ -71,6 +71,17 @@ pub(super) struct Tx<'t> {
     pub(super) now: Time,
 }
 
+/// What a transaction goes on from; see the fields of [`Tx`].
+pub(super) struct Ground<'t> {
+    pub(super) settings: &'t Settings,
+    pub(super) standings: &'t Arc<Standings>,
+    pub(super) catalog: Catalog,
+    pub(super) used: u64,
+    pub(super) staged: u64,
+    pub(super) limit: Option<Limit>,
+    pub(super) partials: &'t Partials,
+}
+
 /// What a transaction leaves to be done; see the fields of [`Tx`].
 pub(super) struct Done {
     pub(super) catalog: Catalog,
@@ -96,18 +107,18 @@ pub struct Dropped {
 }
 
 impl<'t> Tx<'t> {
-    /// Opens the tables to go on from what `shared` holds.
+    /// Opens the tables to go on from what the last transaction left.
     pub(super) fn open(
         write: &'t WriteTransaction,
-        shared: &'t Shared,
+        ground: Ground<'t>,
     ) -> Result<Self, StoreError> {
-        let tx = Self::empty(write, &shared.settings, &shared.standings)?;
+        let tx = Self::empty(write, ground.settings, ground.standings)?;
         Ok(Self {
-            catalog: shared.catalog().as_ref().clone(),
-            used: shared.used.load(Ordering::Acquire),
-            staged: shared.staged.load(Ordering::Acquire),
-            limit: shared.limit,
-            partials: Some(&shared.partials),
+            catalog: ground.catalog,
+            used: ground.used,
+            staged: ground.staged,
+            limit: ground.limit,
+            partials: Some(ground.partials),
             ..tx
         })
     }

@@ -17,11 +17,14 @@ use tokio::sync::oneshot;
 
 use super::catalog::State;
 use super::error::StoreError;
+use super::expire;
+use super::layout::root_of_path;
+use super::locked::lock;
 use super::place::Placed;
-use super::rebuild::root_of_path;
 use super::rows::{DEADLINES, LEFTOVERS, PAYLOADS, split_deadline};
+use super::settings::Settings;
+use super::shared::Shared;
 use super::tx::{Done, Tx};
-use super::{Settings, Shared, expire, lock};
 
 /// Most operations in one commit.
 const BATCH_MAX: usize = 256;
@@ -168,7 +171,7 @@ fn commit_batch<'a>(
 ) -> Result<Duration, StoreError> {
     let index = shared.index.read().map_err(|_| StoreError::Closed)?;
     let write = index.begin_write()?;
-    let mut tx = Tx::open(&write, shared)?;
+    let mut tx = Tx::open(&write, shared.ground())?;
     for root in unlinked.iter() {
         tx.garbage.remove(root.0.as_slice())?;
     }

@@ -9,7 +9,7 @@ use lavant_proto::verify::{
     FRAME_BYTES_MAX, FrameReader, FrameWriter, GroupRange, HaveRanges, VerifiedFrame, group_count,
 };
 
-use super::super::room::Claim;
+use super::super::limit::Claim;
 use super::super::{Partial, SliceFile};
 use super::*;
 

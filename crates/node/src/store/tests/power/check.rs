@@ -8,7 +8,7 @@ use redb::ReadableTable;
 
 use super::super::super::catalog::State;
 use super::super::super::disk::simulated::Simulated;
-use super::super::super::partial;
+use super::super::super::partials;
 use super::super::super::rows::{
     REMOVALS, SEGMENTS, SegmentKey, SegmentRow, VERSIONS, deadline_key, eviction_key,
 };
@@ -165,7 +165,7 @@ pub(super) fn check(store: &Store, disk: &Simulated, made_again: bool) {
     assert_eq!(files(layout.manifests()), names.manifests, "manifests");
     assert_eq!(files(layout.pins()), names.pins, "pins");
     for path in files(layout.partials()) {
-        assert!(partial::named(&path).is_some(), "{}", path.display());
+        assert!(partials::named(&path).is_some(), "{}", path.display());
     }
     for content in store.catalog().all() {
         let finished = content.state == State::Finished;

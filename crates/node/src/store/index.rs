@@ -1,0 +1,31 @@
+//! The index while it is open.
+
+use redb::{Database, ReadOnlyDatabase, ReadableDatabase};
+
+use super::error::StoreError;
+
+/// The open index.
+pub(super) enum Index {
+    Writable(Database),
+    ReadOnly(ReadOnlyDatabase),
+    /// Between closing a failed index and opening it again.
+    Closed,
+}
+
+impl Index {
+    pub(super) fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
+        match self {
+            Self::Writable(database) => Ok(database.begin_read()?),
+            Self::ReadOnly(database) => Ok(database.begin_read()?),
+            Self::Closed => Err(StoreError::Closed),
+        }
+    }
+
+    pub(super) fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
+        match self {
+            Self::Writable(database) => Ok(database.begin_write()?),
+            Self::ReadOnly(_) => Err(StoreError::ReadOnly),
+            Self::Closed => Err(StoreError::Closed),
+        }
+    }
+}
