@@ -21,7 +21,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "disk", "layout", "settings", "payload", "pieces", "flush", "manifest", "place",
         ],
     ),
-    ("index", &["index", "limit", "partials", "tx", "queues"]),
+    (
+        "index",
+        &["index", "limit", "partials", "counts", "tx", "queues"],
+    ),
     (
         "operations",
         &["removals", "supersede", "expire", "room", "insert"],

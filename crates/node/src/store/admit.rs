@@ -13,7 +13,7 @@ use super::change::Change;
 use super::convert::{content_from, record_of, row_of};
 use super::engine::Store;
 use super::error::StoreError;
-use super::insert::{check_date, check_new_content, count};
+use super::insert::{check_date, check_new_content};
 use super::manifest::places;
 use super::removals::{check_comes_back, refuse_removed};
 use super::rows::{REMOVALS, SegmentKey, SegmentRow, version_key};
@@ -47,7 +47,7 @@ impl Store {
         }
         self.write(move |tx| {
             let mut found = Vec::new();
-            for row in tx.removals.iter()? {
+            for row in tx.tables().removals.iter()? {
                 let key = row?.0.value().to_vec();
                 let named = |(id, publisher): &(ContentId, Option<PublisherKey>)| match publisher {
                     Some(publisher) => key == version_key(publisher, id),
@@ -58,7 +58,7 @@ impl Store {
                 }
             }
             for key in &found {
-                tx.removals.remove(key.as_slice())?;
+                tx.forget_removal(key)?;
             }
             Ok(found.len())
         })
@@ -113,19 +113,19 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
     let manifest = &signed.manifest;
     let key = &manifest.content;
     let same = tx
-        .catalog
+        .catalog()
         .find(Some(&key.publisher), &key.content_id, Some(key.version))
         .cloned();
     if let Some(here) = same.as_ref().filter(|here| here.state == State::Finished) {
         return Ok(here.no);
     }
-    if manifest.expires() <= tx.now {
+    if manifest.expires() <= tx.now() {
         return Err(StoreError::Conflict(format!(
             "the time of {:?} is over",
             key.content_id.as_str()
         )));
     }
-    check_date(manifest.created, tx.now, &key.content_id)?;
+    check_date(manifest.created, tx.now(), &key.content_id)?;
     check_comes_back(tx, key)?;
     if same.is_none() {
         check_new_content(tx, &key.publisher, &key.content_id)?;
@@ -134,7 +134,7 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
         Some(here) => here.no,
         None => tx.next_content_no()?,
     };
-    let mut content = content_from(no, manifest, tx.now, String::new(), false);
+    let mut content = content_from(no, manifest, tx.now(), String::new(), false);
     let mut held = match &same {
         Some(before) => {
             follow(&mut content, before);
@@ -144,22 +144,20 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
     };
     for (place, row) in &mut rows {
         place.content_no = no;
-        *row = row.clone().come(tx.now);
+        *row = row.clone().come(tx.now());
         let state = &content.renditions[usize::from(place.rendition_no)];
         let name = (state.info.name.clone(), place.kind, place.sequence);
         let listed = place.kind == Kind::Init || place.sequence >= state.first;
         if listed && held.get(&name).is_some_and(|old| old.root == row.root) {
             held.remove(&name);
             row.present = true;
-            count(&mut content, *place, row, true);
         }
-        tx.put_segment(*place, row)?;
-        tx.enqueue(&content, *place, row)?;
+        tx.carry(&mut content, (*place, row))?;
     }
     for ((name, kind, sequence), row) in held {
-        tx.drop_payload(&row.root)?;
+        tx.release(&row.root)?;
         if let Some(rendition_no) = content.rendition_no(name.as_str()) {
-            tx.changes.push(Change::Dropped {
+            tx.tell(Change::Dropped {
                 torn: false,
                 content_no: no,
                 rendition_no,
@@ -175,7 +173,7 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
         tx.mark_pinned(&content)?;
     }
     tx.put_content(content)?;
-    tx.changes.push(Change::Admitted { content_no: no });
+    tx.tell(Change::Admitted { content_no: no });
     Ok(no)
 }
 
@@ -204,8 +202,7 @@ type Named = (Rendition, Kind, u64);
 fn take_rows(tx: &mut Tx<'_>, before: &Content) -> Result<BTreeMap<Named, SegmentRow>, StoreError> {
     let mut held = BTreeMap::new();
     for (key, row) in tx.rows(before.no, None)? {
-        tx.dequeue(before, key, &row)?;
-        tx.segments.remove(key.to_bytes().as_slice())?;
+        tx.withdraw(before, (key, &row))?;
         if row.present {
             let info = &before.renditions[usize::from(key.rendition_no)].info;
             held.insert((info.name.clone(), key.kind, key.sequence), row);

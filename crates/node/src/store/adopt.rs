@@ -127,13 +127,12 @@ impl Store {
                 playlist_start,
             };
             if let Some((partial, _)) = &held {
-                arrival.file = Some(path_of(&tx.settings.layout, partial));
+                arrival.file = Some(path_of(&tx.settings().layout, partial));
             }
             let inserted = insert(tx, &record, &proof, arrival);
             // What did not become a payload file is still a partial one.
             if let (Ok(false) | Err(_), Some((partial, bytes))) = (&inserted, held) {
-                tx.staged += bytes;
-                tx.unstaged -= bytes;
+                tx.restage(bytes);
                 partial.give_back();
             }
             if inserted? {
@@ -270,14 +269,13 @@ fn take_over(
     root: &Root,
     partial: Option<Arc<Partial>>,
 ) -> Option<(Arc<Partial>, u64)> {
-    let known = tx.payloads.get(root.0.as_slice());
+    let known = tx.tables().payloads.get(root.0.as_slice());
     if known.is_ok_and(|row| row.is_some()) {
         return None;
     }
     let partial = partial?;
     let bytes = partial.take_reserved();
-    tx.staged = tx.staged.saturating_sub(bytes);
-    tx.unstaged += bytes;
+    tx.unstage(bytes);
     Some((partial, bytes))
 }
 
@@ -285,11 +283,11 @@ fn take_over(
 fn check_time(tx: &Tx<'_>, record: &SegmentRecord) -> Result<(), StoreError> {
     let key = &record.content;
     let content = tx
-        .catalog
+        .catalog()
         .find(Some(&key.publisher), &key.content_id, Some(key.version));
     let held = content.and_then(|content| content.hold_until);
     let stays = content.is_some_and(|content| content.pinned) || record.kind == Kind::Init;
-    if !stays && held.unwrap_or_else(|| record.expires()) <= tx.now {
+    if !stays && held.unwrap_or_else(|| record.expires()) <= tx.now() {
         return Err(StoreError::Conflict(format!(
             "the time of segment {} of {:?} is over",
             record.sequence,

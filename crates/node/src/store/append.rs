@@ -215,9 +215,9 @@ fn is_outdated(tx: &Tx<'_>, record: &SegmentRecord) -> Result<bool, StoreError> 
         content_id,
         version,
     } = &record.content;
-    let Some(content) = tx.catalog.find(Some(publisher), content_id, None) else {
+    let Some(content) = tx.catalog().find(Some(publisher), content_id, None) else {
         let key = version_key(publisher, content_id);
-        let gone = tx.versions.get(key.as_slice())?;
+        let gone = tx.tables().versions.get(key.as_slice())?;
         return Ok(gone.is_some_and(|highest| highest.value() >= *version));
     };
     Ok(content.key.version != *version || content.ttl != record.ttl || !is_of(record, content))

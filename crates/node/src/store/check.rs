@@ -114,8 +114,8 @@ impl Store {
         while self.write(|tx| tx.clear_some())? {}
         // In the writer, so that no segment is on its way to its place meanwhile.
         let mut report = self.write(|tx| {
-            let known = |root: &Root| Ok(tx.payloads.get(root.0.as_slice())?.is_some());
-            remove_files(tx.settings, unknown_files(tx.settings, known)?)
+            let known = |root: &Root| Ok(tx.tables().payloads.get(root.0.as_slice())?.is_some());
+            remove_files(tx.settings(), unknown_files(tx.settings(), known)?)
         })?;
         let path = self.settings().layout.index();
         let files = &self.settings().disk.files;

@@ -8,12 +8,11 @@ use lavant_proto::ids::Root;
 use redb::ReadableTable;
 
 use super::catalog::{Content, State};
-use super::change::Change;
 use super::disk::Disk;
 use super::error::StoreError;
 use super::payload;
-use super::rows::{SegmentKey, SegmentRow, deadline_key, split_deadline};
-use super::tx::{Tx, deadline};
+use super::rows::{SegmentKey, SegmentRow, split_deadline};
+use super::tx::{Tx, Why, deadline};
 
 /// Most rows that go in one commit by themselves, so that a commit stays short; or for each
 /// operation in it, so that what goes keeps up with what comes.
@@ -24,28 +23,28 @@ const ROWS_OF_OPERATION: usize = 2;
 /// the next commit does.
 pub(super) fn expire_due(tx: &mut Tx<'_>, operations: usize) -> Result<(), StoreError> {
     let most = ROWS_MAX.max(ROWS_OF_OPERATION * operations);
-    while tx.rows_gone < most {
+    while tx.rows_gone() < most {
         if !tx.clear_some()? && !expire_next(tx)? {
             break;
         }
         // What expired was perhaps no row any more: it costs something all the same.
-        tx.rows_gone += 1;
+        tx.count_gone();
     }
     Ok(())
 }
 
 /// Drops the segment with the earliest deadline, or its whole content, if that is past.
 fn expire_next(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-    let (due, key) = match tx.deadlines.first()? {
+    let (due, key) = match tx.tables().deadlines.first()? {
         Some((key, _)) => split_deadline(key.value())?,
         None => return Ok(false),
     };
-    if due > tx.now {
+    if due > tx.now() {
         return Ok(false);
     }
-    tx.deadlines.remove(deadline_key(due, key).as_slice())?;
+    tx.pass_deadline(due, key)?;
     let Some(content) = tx
-        .catalog
+        .catalog()
         .get(key.content_no)
         .map(|content| Content::clone(content))
     else {
@@ -64,39 +63,18 @@ fn expire_one(
     tx: &mut Tx<'_>,
     mut content: Content,
     key: SegmentKey,
-    mut row: SegmentRow,
+    row: SegmentRow,
 ) -> Result<(), StoreError> {
     if content.hold_until.is_some() {
-        tx.dropped.expired += content.segment_count();
+        tx.count_expired(content.segment_count());
         return tx.remove_content(content.no);
     }
-    tx.dequeue(&content, key, &row)?;
-    if row.present {
-        tx.drop_payload(&row.root)?;
-        tx.dropped.expired += 1;
-        uncount(&mut content, key, &row);
-        row.present = false;
-        tx.put_segment(key, &row)?;
-        tx.changes.push(Change::dropped(key, false));
-    }
+    tx.leave(&mut content, (key, &row), Why::Expired)?;
     advance(tx, &mut content, key.rendition_no)?;
-    if content.segment_count() == 0 && content.expires <= tx.now {
+    if content.segment_count() == 0 && content.expires <= tx.now() {
         return tx.remove_content(content.no);
     }
     tx.put_content(content)
-}
-
-/// Counts a segment that left as no longer present.
-fn uncount(content: &mut Content, key: SegmentKey, row: &SegmentRow) {
-    let bytes = payload::disk_bytes(row.length);
-    content.held_bytes = content.held_bytes.saturating_sub(bytes);
-    if key.kind == Kind::Init {
-        return;
-    }
-    let state = &mut content.renditions[usize::from(key.rendition_no)];
-    state.present = state.present.saturating_sub(1);
-    state.present_duration = state.present_duration.saturating_sub(row.duration);
-    state.present_bytes = state.present_bytes.saturating_sub(row.length);
 }
 
 /// Moves the start of a growing playlist past the expired segments at its front. One that expires
@@ -108,12 +86,11 @@ fn advance(tx: &mut Tx<'_>, content: &mut Content, rendition_no: u16) -> Result<
         let Some((key, row)) = tx.front(content.no, rendition_no)? else {
             break None;
         };
-        let due = deadline(content, key, &row).is_some_and(|deadline| deadline <= tx.now);
+        let due = deadline(content, key, &row).is_some_and(|deadline| deadline <= tx.now());
         if row.present || !due {
             break Some(key.sequence);
         }
-        tx.dequeue(content, key, &row)?;
-        tx.segments.remove(key.to_bytes().as_slice())?;
+        tx.withdraw(content, (key, &row))?;
         let state = &mut content.renditions[usize::from(rendition_no)];
         state.discontinuities_gone += u64::from(row.discontinuity);
         moved = true;
@@ -132,21 +109,15 @@ pub(super) fn expire_for_room(tx: &mut Tx<'_>, incoming: u64) -> Result<(), Stor
 }
 
 /// Drops a payload whose segment stays known, so that the playlist shows a gap.
-pub(super) fn lose(tx: &mut Tx<'_>, key: SegmentKey, torn: bool) -> Result<(), StoreError> {
+pub(super) fn lose(tx: &mut Tx<'_>, key: SegmentKey, why: Why) -> Result<(), StoreError> {
     let mut content = tx.content(key.content_no)?;
-    let Some(mut row) = tx.segment(key)? else {
+    let Some(row) = tx.segment(key)? else {
         return Ok(());
     };
     if !row.present {
         return Ok(());
     }
-    tx.dequeue(&content, key, &row)?;
-    tx.drop_payload(&row.root)?;
-    tx.changes.push(Change::dropped(key, torn));
-    row.present = false;
-    tx.put_segment(key, &row)?;
-    tx.enqueue(&content, key, &row)?;
-    uncount(&mut content, key, &row);
+    tx.leave(&mut content, (key, &row), why)?;
     // A growing content keeps its place in the playlist until its last deadline.
     let gone = content.state == State::Finished && content.segment_count() == 0;
     if gone && !content.pinned {
@@ -167,13 +138,12 @@ pub(super) fn lose_payload(
     else {
         return Ok(false);
     };
-    let path = tx.settings.layout.payload(root);
+    let path = tx.settings().layout.payload(root);
     // The file may have come, or come back, since it was missed.
-    if tx.moves.contains_key(&path) || is_usable(&tx.settings.disk, &path, &row)? {
+    if tx.is_placed(&path) || is_usable(&tx.settings().disk, &path, &row)? {
         return Ok(false);
     }
-    tx.dropped.torn += 1;
-    lose(tx, key, true)?;
+    lose(tx, key, Why::Torn)?;
     Ok(true)
 }
 
@@ -203,11 +173,8 @@ pub(super) fn is_good(
 impl Tx<'_> {
     /// Whether `incoming` bytes more would exceed the limit.
     fn lacks(&self, incoming: u64) -> bool {
-        let wanted = self
-            .used
-            .saturating_add(self.staged)
-            .saturating_add(incoming);
-        self.limit.is_some_and(|limit| wanted > limit.bytes)
+        let wanted = self.taken().saturating_add(incoming);
+        self.limit().is_some_and(|limit| wanted > limit.bytes)
     }
 
     /// The first media segment that is known of a rendition.
@@ -217,9 +184,8 @@ impl Tx<'_> {
         rendition_no: u16,
     ) -> Result<Option<(SegmentKey, SegmentRow)>, StoreError> {
         let range = SegmentKey::range(content_no, Some((rendition_no, Kind::Media)));
-        let mut rows = self
-            .segments
-            .range(range.start().as_slice()..=range.end().as_slice())?;
+        let segments = &self.tables().segments;
+        let mut rows = segments.range(range.start().as_slice()..=range.end().as_slice())?;
         let Some(entry) = rows.next() else {
             return Ok(None);
         };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use lavant_proto::content::{Kind, Priority, Proof, RenditionInfo, SegmentRecord, Verified};
+use lavant_proto::content::{Kind, Priority, Proof, SegmentRecord, Verified};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
 use lavant_proto::limits::{CODECS_BYTES_MAX, RENDITIONS_MAX, STORED_MAX};
 use lavant_proto::relay::evict::Standing;
@@ -14,7 +14,7 @@ use redb::ReadableTable;
 
 use super::catalog::{Catalog, Content, RenditionState, State};
 use super::change::Change;
-use super::convert::{bits_per_second, is_of, row_of};
+use super::convert::{is_of, row_of};
 use super::error::StoreError;
 use super::limit::Claim;
 use super::locked::lock;
@@ -64,7 +64,7 @@ pub(super) fn insert(
     } else {
         0
     };
-    check_date(record.created, tx.now, &record.content.content_id)?;
+    check_date(record.created, tx.now(), &record.content.content_id)?;
     expire::expire_for_room(tx, bytes)?;
     let start = arrival.playlist_start;
     let (content, place) = place_of(tx, record, start)?;
@@ -81,7 +81,7 @@ pub(super) fn insert(
     if arrival.file.is_none() {
         check_here(tx, record)?;
     }
-    let claim = Claim::of(&tx.catalog, &record.content.publisher, record.priority);
+    let claim = Claim::of(tx.catalog(), &record.content.publisher, record.priority);
     let wanted = Wanted {
         files: bytes,
         held: payload::disk_bytes(record.length),
@@ -102,24 +102,18 @@ pub(super) fn insert(
     // A finished content's manifest says what its records are.
     let known = held.as_ref().filter(|_| content.state == State::Finished);
     let row = known.map_or_else(
-        || row_of(record, proof).come(tx.now),
+        || row_of(record, proof).come(tx.now()),
         |known| SegmentRow {
             present: true,
             ..known.clone()
         },
     );
-    if let Some(held) = &held {
-        tx.dequeue(&content, place, held)?;
-    }
-    count(&mut content, place, &row, held.is_some());
-    content.last_arrival = content.last_arrival.max(tx.now);
+    content.last_arrival = content.last_arrival.max(tx.now());
     if content.hold_until.is_none() {
         content.expires = content.expires.max(row.expires());
     }
-    tx.add_payload(&row.root, row.length, arrival.file)?;
-    tx.put_segment(place, &row)?;
-    tx.enqueue(&content, place, &row)?;
-    tx.changes.push(Change::stored(place, &row));
+    let known = (held.as_ref(), held.is_some());
+    tx.enter(&mut content, (place, &row), known, arrival.file)?;
     tx.put_content(content)?;
     Ok(true)
 }
@@ -132,7 +126,7 @@ fn begin(tx: &mut Tx<'_>, content: &mut Content) -> Result<(), StoreError> {
         tx.mark_pinned(content)?;
     }
     let content_no = content.no;
-    tx.changes.push(Change::Admitted { content_no });
+    tx.tell(Change::Admitted { content_no });
     Ok(())
 }
 
@@ -180,6 +174,7 @@ fn check_held(
 /// Refuses a record whose payload is not here, or of another length than it says.
 fn check_here(tx: &Tx<'_>, record: &SegmentRecord) -> Result<(), StoreError> {
     match tx
+        .tables()
         .payloads
         .get(record.root.0.as_slice())?
         .map(|row| row.value().1)
@@ -207,7 +202,10 @@ fn content_of(tx: &Tx<'_>, record: &SegmentRecord) -> Result<Content, StoreError
         content_id,
         version,
     } = &record.content;
-    if let Some(content) = tx.catalog.find(Some(publisher), content_id, Some(*version)) {
+    if let Some(content) = tx
+        .catalog()
+        .find(Some(publisher), content_id, Some(*version))
+    {
         if !is_of(record, content) {
             return Err(StoreError::Conflict(format!(
                 "{:?} has another title, priority or target duration than this segment says",
@@ -218,7 +216,7 @@ fn content_of(tx: &Tx<'_>, record: &SegmentRecord) -> Result<Content, StoreError
     }
     check_new_content(tx, publisher, content_id)?;
     check_comes_back(tx, &record.content)?;
-    Ok(Content::growing(0, record, tx.now))
+    Ok(Content::growing(0, record, tx.now()))
 }
 
 /// Refuses what is dated further ahead than clocks differ: it would outlive everything else.
@@ -286,8 +284,8 @@ pub(super) fn check_new_id(
     publisher: &PublisherKey,
     id: &ContentId,
 ) -> Result<(), StoreError> {
-    refuse_look_alike(&tx.catalog, publisher, id)?;
-    if tx.catalog.len() >= STORED_MAX {
+    refuse_look_alike(tx.catalog(), publisher, id)?;
+    if tx.catalog().len() >= STORED_MAX {
         return Err(StoreError::Busy(format!(
             "the store has {STORED_MAX} contents, which is its limit; remove some"
         )));
@@ -303,20 +301,20 @@ pub(super) fn check_new_content(
     id: &ContentId,
 ) -> Result<(), StoreError> {
     check_new_id(tx, publisher, id)?;
-    if tx.catalog.standing(publisher) > Standing::Stranger {
+    if tx.catalog().standing(publisher) > Standing::Stranger {
         return Ok(());
     }
     let most = |percent: u8| STORED_MAX as u64 * u64::from(percent) / 100;
-    if let Some(most) = tx.settings.publisher_share.map(most)
-        && tx.catalog.of_publisher(publisher).contents >= most
+    if let Some(most) = tx.settings().publisher_share.map(most)
+        && tx.catalog().of_publisher(publisher).contents >= most
     {
         return Err(StoreError::Busy(format!(
             "publisher {publisher} has {most} contents here, which is its share; trust it, or \
              raise the share"
         )));
     }
-    if let Some(most) = tx.settings.strangers_share.map(most)
-        && tx.catalog.of_standing(Standing::Stranger).contents >= most
+    if let Some(most) = tx.settings().strangers_share.map(most)
+        && tx.catalog().of_standing(Standing::Stranger).contents >= most
     {
         return Err(StoreError::Busy(format!(
             "publishers that are not trusted have {most} contents here, which is their share; \
@@ -416,37 +414,6 @@ fn check_place(
     Ok(())
 }
 
-/// Counts a segment that came, or came back.
-pub(super) fn count(content: &mut Content, key: SegmentKey, row: &SegmentRow, came_back: bool) {
-    content.held_bytes += payload::disk_bytes(row.length);
-    let state = &mut content.renditions[usize::from(key.rendition_no)];
-    if key.kind == Kind::Init {
-        state.info.inits = state.info.inits.max(key.sequence + 1);
-        return;
-    }
-    state.next = state.next.max(key.sequence + 1);
-    state.reached = state.reached.max(key.sequence + 1);
-    state.present += 1;
-    state.present_duration += row.duration;
-    state.present_bytes += row.length;
-    if came_back {
-        return;
-    }
-    let RenditionInfo {
-        bandwidth,
-        average_bandwidth,
-        segments,
-        duration,
-        bytes,
-        ..
-    } = &mut state.info;
-    *segments += 1;
-    *duration += row.duration;
-    *bytes += row.length;
-    *bandwidth = (*bandwidth).max(bits_per_second(row.length, row.duration));
-    *average_bandwidth = bits_per_second(*bytes, *duration);
-}
-
 /// Notes codecs and size of the rendition when a segment shows them for the first time.
 pub(super) fn describe_rendition(
     tx: &mut Tx<'_>,
@@ -458,7 +425,10 @@ pub(super) fn describe_rendition(
         content_id,
         version,
     } = &record.content;
-    let Some(content) = tx.catalog.find(Some(publisher), content_id, Some(*version)) else {
+    let Some(content) = tx
+        .catalog()
+        .find(Some(publisher), content_id, Some(*version))
+    else {
         return Ok(());
     };
     let Some(no) = content.rendition_no(record.rendition.as_str()) else {

@@ -29,6 +29,7 @@ mod place;
 mod settings;
 
 // The index, and its one kind of transaction.
+mod counts;
 mod index;
 mod limit;
 mod partials;

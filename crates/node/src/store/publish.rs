@@ -14,7 +14,7 @@ use super::change::Change;
 use super::convert::{bits_per_second, content_from, record_of};
 use super::engine::Store;
 use super::error::StoreError;
-use super::insert::{check_new_id, count};
+use super::insert::check_new_id;
 use super::limit::Claim;
 use super::locked::lock;
 use super::room::{self, Wanted};
@@ -102,23 +102,19 @@ impl Store {
             take_staged(tx, bytes, manifest.priority)?;
             let no = tx.next_content_no()?;
             let rows: Vec<SegmentRow> = staged.iter().map(|(_, row, _)| row.clone()).collect();
-            let mut content = content_from(no, manifest, tx.now, source, pinned);
+            let mut content = content_from(no, manifest, tx.now(), source, pinned);
             tx.put_manifest(&mut content, &signed, &rows)?;
             content.pinned |= supersede(tx, &content)?;
             if content.pinned {
                 tx.mark_pinned(&content)?;
             }
-            tx.changes.push(Change::Admitted { content_no: no });
+            tx.tell(Change::Admitted { content_no: no });
             for (place, row, file) in staged {
                 let key = SegmentKey {
                     content_no: no,
                     ..place
                 };
-                count(&mut content, key, &row, true);
-                tx.add_payload(&row.root, row.length, Some(file))?;
-                tx.put_segment(key, &row)?;
-                tx.enqueue(&content, key, &row)?;
-                tx.changes.push(Change::stored(key, &row));
+                tx.enter(&mut content, (key, &row), (None, true), Some(file))?;
             }
             tx.put_content(content)
         })
@@ -183,7 +179,7 @@ fn check_version(tx: &Tx<'_>, key: &ContentKey) -> Result<(), StoreError> {
         content_id,
         version,
     } = key;
-    let same = tx.catalog.versions(publisher, content_id);
+    let same = tx.catalog().versions(publisher, content_id);
     match same.map(|content| content.key.version).max() {
         Some(newest) if newest >= *version => Err(StoreError::Conflict(format!(
             "version {newest} of {:?} was published meanwhile; ingest again",
@@ -195,12 +191,10 @@ fn check_version(tx: &Tx<'_>, key: &ContentKey) -> Result<(), StoreError> {
 
 /// Makes room for an upload's bytes, which so far count as staged.
 fn take_staged(tx: &mut Tx<'_>, bytes: u64, priority: Priority) -> Result<(), StoreError> {
-    tx.staged = tx.staged.saturating_sub(bytes);
+    tx.unstage(bytes);
     let made = room::make_room(tx, Wanted::bytes(bytes), &Claim::own(priority));
-    if made.is_ok() {
-        tx.unstaged += bytes;
-    } else {
-        tx.staged += bytes;
+    if made.is_err() {
+        tx.restage(bytes);
     }
     made
 }
@@ -387,7 +381,7 @@ fn finish(
     to: &[PublisherKey],
 ) -> Result<ContentKey, StoreError> {
     let found = tx
-        .catalog
+        .catalog()
         .find(Some(&signer.publisher()), id, None)
         .cloned();
     let before = found.ok_or_else(|| StoreError::NotFound(format!("content {:?}", id.as_str())))?;
@@ -407,7 +401,7 @@ fn finish(
         content: after.key.clone(),
         title: after.title.clone(),
         priority: after.priority,
-        created: tx.now.max(after.last_arrival),
+        created: tx.now().max(after.last_arrival),
         ttl: after.ttl,
         target_duration: after.target_duration,
         to: to.to_vec(),
@@ -425,7 +419,7 @@ fn finish(
     after.hold_until = Some(signed.manifest.expires());
     after.expires = signed.manifest.expires();
     let content_no = after.no;
-    tx.changes.push(Change::Admitted { content_no });
+    tx.tell(Change::Admitted { content_no });
     tx.requeue(&before, after)?;
     Ok(before.key.clone())
 }

@@ -48,22 +48,19 @@ fn make(
     let write = index.begin_write()?;
     {
         let mut tx = Tx::empty(&write, settings, standings)?;
-        tx.deadlines.retain(|_, ()| false)?;
-        tx.eviction.retain(|_, ()| false)?;
+        tx.clear_queues()?;
         for content in catalog.all() {
             let mut content = Content::clone(content);
             let mut rows = tx.rows(content.no, None)?;
-            if mend(&mut content, rows.iter_mut().map(|(_, row)| row)) {
-                for (key, row) in &rows {
-                    tx.put_segment(*key, row)?;
-                }
-                tx.put_content(content.clone())?;
-            }
+            let is_changed = mend(&mut content, rows.iter_mut().map(|(_, row)| row));
             for (key, row) in rows {
-                tx.enqueue(&content, key, &row)?;
+                tx.refill(&content, (key, &row), is_changed)?;
+            }
+            if is_changed {
+                tx.put_content(content)?;
             }
         }
-        tx.meta.insert(MADE_FOR, standings.mark())?;
+        tx.put_fact(MADE_FOR, standings.mark())?;
     }
     write.commit()?;
     Ok(())

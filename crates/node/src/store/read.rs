@@ -289,7 +289,7 @@ impl Store {
             if pinned {
                 tx.mark_pinned(&after)?;
             } else {
-                tx.surplus.push(tx.settings.layout.pin(&after.key));
+                tx.remove_file(tx.settings().layout.pin(&after.key));
             }
             tx.requeue(&before, after)
         })
@@ -310,13 +310,11 @@ impl Store {
                 let Some((_, copies)) = known.filter(|(_, copies)| *copies != row.copies) else {
                     continue;
                 };
-                tx.dequeue(&content, key, &row)?;
                 let counted = SegmentRow {
                     copies: *copies,
-                    ..row
+                    ..row.clone()
                 };
-                tx.put_segment(key, &counted)?;
-                tx.enqueue(&content, key, &counted)?;
+                tx.revise(&content, key, (&row, &counted))?;
             }
             Ok(())
         })
@@ -327,7 +325,7 @@ impl Store {
     pub fn remove(&self, content: &Content) -> Result<(u64, u64), StoreError> {
         let key = content.key.clone();
         self.write(move |tx| {
-            let versions = tx.catalog.versions(&key.publisher, &key.content_id);
+            let versions = tx.catalog().versions(&key.publisher, &key.content_id);
             let all: Vec<Arc<Content>> = versions.cloned().collect();
             if all.is_empty() {
                 return Err(StoreError::NotFound(format!(

@@ -14,9 +14,9 @@ use lavant_proto::time::Time;
 
 use super::catalog::{Content, ManifestFacts, RenditionState, State};
 use super::convert::{content_from, mark_superseded, row_of};
+use super::counts::count;
 use super::error::StoreError;
 use super::index::Index;
-use super::insert::count;
 use super::layout::{Layout, pin_line, root_of_path};
 use super::manifest::{self, Stored};
 use super::payload;
@@ -360,17 +360,13 @@ fn write(
                 content_no: content.no,
                 ..*place
             };
-            if row.present {
-                tx.add_payload(&row.root, row.length, None)?;
-            }
-            tx.put_segment(place, row)?;
-            tx.enqueue(&content, place, row)?;
+            tx.restore(&content, (place, row))?;
         }
         tx.put_content(content)?;
     }
-    tx.meta.insert("next_content", next)?;
-    tx.meta.insert(MADE_FOR, standings.mark())?;
-    tx.meta.insert("format", STORE_FORMAT)?;
+    tx.put_fact("next_content", next)?;
+    tx.put_fact(MADE_FOR, standings.mark())?;
+    tx.put_fact("format", STORE_FORMAT)?;
     tx.note_used()?;
     drop(tx);
     write.commit()?;

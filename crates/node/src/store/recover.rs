@@ -272,11 +272,8 @@ fn clean_index(settings: &Settings, index: &Index) -> Result<(), StoreError> {
     let write = index.begin_write()?;
     {
         let mut tx = Tx::empty(&write, settings, &Arc::default())?;
-        while let Some((root, _)) = tx.garbage.pop_first()? {
-            let Ok(root) = <[u8; 32]>::try_from(root.value()) else {
-                continue;
-            };
-            let place = settings.layout.payload(&Root(root));
+        while let Some(root) = tx.take_garbage()? {
+            let place = settings.layout.payload(&root);
             let _ = settings.disk.files.remove(&place);
         }
     }

@@ -20,8 +20,12 @@ const REMOVALS_MAX: u64 = 100_000;
 /// The same for a transaction.
 pub(super) fn check_comes_back(tx: &Tx<'_>, key: &ContentKey) -> Result<(), StoreError> {
     let of = version_key(&key.publisher, &key.content_id);
-    let removed = tx.removals.get(of.as_slice())?.map(|row| row.value());
-    refuse_removed(removed, &tx.catalog, key, tx.now)
+    let removed = tx
+        .tables()
+        .removals
+        .get(of.as_slice())?
+        .map(|row| row.value());
+    refuse_removed(removed, tx.catalog(), key, tx.now())
 }
 
 pub(super) fn refuse_removed(
@@ -48,20 +52,23 @@ pub(super) fn refuse_removed(
 /// Remembers that the operator removed a version, until its segments are of no use.
 pub(super) fn note_removal(tx: &mut Tx<'_>, content: &Content) -> Result<(), StoreError> {
     let key = version_key(&content.key.publisher, &content.key.content_id);
-    let before = tx.removals.get(key.as_slice())?.map(|row| row.value());
+    let before = tx
+        .tables()
+        .removals
+        .get(key.as_slice())?
+        .map(|row| row.value());
     let (version, until) = before.unwrap_or_default();
-    let end = content.expires.max(tx.now.after(REMOVAL_MIN));
-    if before.is_none() && tx.removals.len()? >= REMOVALS_MAX {
+    let end = content.expires.max(tx.now().after(REMOVAL_MIN));
+    if before.is_none() && tx.tables().removals.len()? >= REMOVALS_MAX {
         let mut ends = Vec::new();
-        for row in tx.removals.iter()? {
+        for row in tx.tables().removals.iter()? {
             let (key, row) = row?;
             ends.push((row.value().1, key.value().to_vec()));
         }
         if let Some((_, first)) = ends.into_iter().min() {
-            tx.removals.remove(first.as_slice())?;
+            tx.forget_removal(&first)?;
         }
     }
     let row = (version.max(content.key.version), until.max(end.0));
-    tx.removals.insert(key.as_slice(), row)?;
-    Ok(())
+    tx.put_removal(&key, row)
 }

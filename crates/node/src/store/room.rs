@@ -16,7 +16,7 @@ use super::partials::Partials;
 use super::payload;
 use super::rows::{SegmentKey, SegmentRow, split_eviction};
 use super::settings::Settings;
-use super::tx::Tx;
+use super::tx::{Tx, Why};
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,7 @@ impl Victims {
             return Ok(());
         }
         let uses = tx
+            .tables()
             .payloads
             .get(row.root.0.as_slice())?
             .map_or(0, |uses| uses.value().0);
@@ -116,7 +117,7 @@ impl Victims {
         from: &[u8],
         enough: &impl Fn(&Self) -> bool,
     ) -> Result<(), StoreError> {
-        for entry in tx.eviction.range(from..)? {
+        for entry in tx.tables().eviction.range(from..)? {
             if enough(self) {
                 break;
             }
@@ -126,7 +127,7 @@ impl Victims {
             if !starts || !which.takes(&rank) {
                 break;
             }
-            let content = tx.catalog.get(key.content_no);
+            let content = tx.catalog().get(key.content_no);
             if let (Some(content), Some(row)) = (content, tx.segment(key)?)
                 && tx.rank(content, key, &row) == Some(rank)
             {
@@ -138,8 +139,7 @@ impl Victims {
 
     fn go(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         for key in self.keys {
-            tx.dropped.evicted += 1;
-            lose(tx, key, false)?;
+            lose(tx, key, Why::Evicted)?;
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ pub(super) fn make_room(tx: &mut Tx<'_>, wanted: Wanted, claim: &Claim) -> Resul
 /// standing; then what other priorities have beyond their shares; then in the order of eviction.
 pub(super) fn victims(tx: &Tx<'_>, wanted: Wanted, claim: &Claim) -> Result<Victims, StoreError> {
     let mut victims = Victims::default();
-    let Some(limit) = tx.limit else {
+    let Some(limit) = tx.limit() else {
         return Ok(victims);
     };
     gather_shares(tx, wanted.held, claim, &mut victims)?;
@@ -206,7 +206,7 @@ fn gather_room(
     let Claim {
         standing, priority, ..
     } = *claim;
-    let used = tx.used.saturating_add(tx.staged);
+    let used = tx.taken();
     if claim.is_free_of(limit) {
         let needed = used.saturating_add(incoming).saturating_sub(limit.bytes);
         return victims.gather(tx, Which::Below(standing), |v| v.freed >= needed);
@@ -218,9 +218,9 @@ fn gather_room(
     let needed = bytes_to_free(used, incoming, limit.bytes).ok_or_else(|| full.clone())?;
     let shares = Shares {
         limit: limit.bytes,
-        percent: tx.settings.class_share,
+        percent: tx.settings().class_share,
     };
-    let held = tx.catalog.class_bytes();
+    let held = tx.catalog().class_bytes();
     let own = usize::from(priority.rank());
     let beyond = shares.excess(held, priority, incoming);
     if beyond > 0 {
@@ -253,7 +253,12 @@ fn gather_shares(
     claim: &Claim,
     victims: &mut Victims,
 ) -> Result<(), StoreError> {
-    let held = Held::of(tx.settings, tx.limit, (&tx.catalog, tx.partials), claim);
+    let held = Held::of(
+        tx.settings(),
+        tx.limit(),
+        (tx.catalog(), tx.partials()),
+        claim,
+    );
     if let (Some(of), Some(publisher)) = (held.publisher, claim.publisher) {
         let beyond = StoreError::Share {
             publisher,
@@ -349,7 +354,7 @@ fn add_own(
     victims: &mut Victims,
 ) -> Result<(), StoreError> {
     let mut contents: Vec<&Content> = tx
-        .catalog
+        .catalog()
         .all()
         .map(|content| &**content)
         .filter(|content| content.key.publisher == *publisher)

@@ -155,19 +155,17 @@ impl Store {
 /// Removes what waited, unless it is of use again.
 fn let_go(tx: &mut Tx<'_>, waiting: Waiting) -> Result<(), StoreError> {
     for root in waiting.roots {
-        if tx.garbage.get(root.0.as_slice())?.is_some() {
-            tx.unlinks.push(root);
-        }
+        tx.remove_again(root)?;
     }
-    let layout = &tx.settings.layout;
+    let layout = &tx.settings().layout;
     let mut files = waiting.files;
     // A content may have been pinned again. The name of a manifest is never used again.
     if files.iter().any(|file| file.starts_with(layout.pins())) {
-        let pinned = tx.catalog.all().filter(|content| content.pinned);
+        let pinned = tx.catalog().all().filter(|content| content.pinned);
         let pinned: BTreeSet<PathBuf> = pinned.map(|content| layout.pin(&content.key)).collect();
         files.retain(|file| !pinned.contains(file));
     }
-    tx.surplus.extend(files);
+    files.into_iter().for_each(|file| tx.remove_file(file));
     Ok(())
 }
 

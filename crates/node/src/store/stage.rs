@@ -165,10 +165,9 @@ impl Shared {
 /// Makes room for bytes that count as staged already.
 fn make_staged_room(writer: &Writer, bytes: u64, claim: Claim) -> Result<(), StoreError> {
     let made = writer.submit(move |tx| {
-        tx.staged = tx.staged.saturating_sub(bytes);
-        let made = room::make_room(tx, Wanted::bytes(bytes), &claim);
-        tx.staged += bytes;
-        made
+        tx.apart_from(bytes, |tx| {
+            room::make_room(tx, Wanted::bytes(bytes), &claim)
+        })
     });
     made.blocking_recv().unwrap_or(Err(StoreError::Closed))
 }

@@ -10,7 +10,7 @@ use super::tx::Tx;
 pub(super) fn supersede(tx: &mut Tx<'_>, newer: &Content) -> Result<bool, StoreError> {
     let key = &newer.key;
     let older: Vec<_> = tx
-        .catalog
+        .catalog()
         .versions(&key.publisher, &key.content_id)
         .filter(|c| !c.superseded && c.key.version < key.version)
         .cloned()
@@ -18,8 +18,8 @@ pub(super) fn supersede(tx: &mut Tx<'_>, newer: &Content) -> Result<bool, StoreE
     let mut pinned = false;
     for before in older {
         let mut after = Content::clone(&before);
-        pinned |= mark_superseded(&mut after, tx.now);
-        tx.surplus.push(tx.settings.layout.pin(&after.key));
+        pinned |= mark_superseded(&mut after, tx.now());
+        tx.remove_file(tx.settings().layout.pin(&after.key));
         tx.requeue(&before, after)?;
     }
     Ok(pinned)

@@ -1,35 +1,39 @@
 //! One write transaction of the index, with the steps that all operations share.
 
+mod segments;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lavant_proto::content::{Kind, SignedManifest};
+use lavant_proto::content::SignedManifest;
 use lavant_proto::ids::{ContentKey, Root};
-use lavant_proto::relay::evict::{EvictionRank, Holding};
 use lavant_proto::time::Time;
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+
+pub(super) use segments::{Why, deadline};
 
 use super::catalog::{Catalog, Content, ManifestFacts, next_generation};
 use super::change::Change;
 use super::error::StoreError;
 use super::layout::pin_line;
 use super::limit::Limit;
+use super::manifest;
 use super::partials::Partials;
 use super::rows::{
     CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, SEGMENTS,
-    SegmentKey, SegmentRow, USED, USED_OF, VERSIONS, deadline_key, eviction_key, version_key,
+    SegmentRow, USED, USED_OF, VERSIONS, version_key,
 };
 use super::settings::Settings;
 use super::standing::Standings;
-use super::{manifest, payload};
 
 /// Rows of a removed content that go in one step: some milliseconds of work. In tests contents are
 /// short.
 const CLEAR_STEP: usize = if cfg!(test) { 3 } else { 32 };
 
-/// The open tables of a write transaction, and what is to be done once it is durable.
-pub(super) struct Tx<'t> {
+/// The open tables of a write transaction. Whoever has a [`Tx`] may read them; it alone changes
+/// them.
+pub(super) struct Tables<'t> {
     pub(super) meta: Table<'t, &'static str, u64>,
     pub(super) contents: Table<'t, u64, &'static [u8]>,
     pub(super) segments: Table<'t, &'static [u8], &'static [u8]>,
@@ -40,35 +44,43 @@ pub(super) struct Tx<'t> {
     pub(super) versions: Table<'t, &'static [u8], u32>,
     pub(super) removals: Table<'t, &'static [u8], (u32, u64)>,
     /// Contents that are removed and of which rows are left: see [`Tx::clear_some`].
-    leftovers: Table<'t, u64, &'static [u8]>,
+    pub(super) leftovers: Table<'t, u64, &'static [u8]>,
+}
+
+/// A write transaction, and what is to be done once it is durable.
+///
+/// Its operations keep the queues, the uses of payloads, the counters of contents and what is told
+/// of changes in step with each other.
+pub(super) struct Tx<'t> {
+    tables: Tables<'t>,
     /// How many rows went, of which a commit has no more than it takes in some milliseconds.
-    pub(super) rows_gone: usize,
+    rows_gone: usize,
     /// The catalogue as it will be.
-    pub(super) catalog: Catalog,
+    catalog: Catalog,
     /// Bytes of all payload files as they will be.
-    pub(super) used: u64,
+    used: u64,
     /// Bytes that uploads hold.
-    pub(super) staged: u64,
+    staged: u64,
     /// Bytes that this transaction takes over from uploads.
-    pub(super) unstaged: u64,
+    unstaged: u64,
     /// Files of payloads and manifests, by the places that they get.
-    pub(super) moves: BTreeMap<PathBuf, PathBuf>,
+    moves: BTreeMap<PathBuf, PathBuf>,
     /// Payload files to remove.
-    pub(super) unlinks: Vec<Root>,
+    unlinks: Vec<Root>,
     /// Other files to remove: incoming ones that are not needed, old manifests, old pins.
-    pub(super) surplus: Vec<PathBuf>,
+    surplus: Vec<PathBuf>,
     /// Contents for which a pin was written.
-    pub(super) pins: Vec<ContentKey>,
+    pins: Vec<ContentKey>,
     /// How many segments were dropped, by reason.
-    pub(super) dropped: Dropped,
+    dropped: Dropped,
     /// What is told to those who listen.
-    pub(super) changes: Vec<Change>,
-    pub(super) settings: &'t Settings,
+    changes: Vec<Change>,
+    settings: &'t Settings,
     /// Most bytes of payload files; none while an index is made again.
-    pub(super) limit: Option<Limit>,
+    limit: Option<Limit>,
     /// What arrives in pieces; nothing while an index is made again.
-    pub(super) partials: Option<&'t Partials>,
-    pub(super) now: Time,
+    partials: Option<&'t Partials>,
+    now: Time,
 }
 
 /// What a transaction goes on from; see the fields of [`Tx`].
@@ -129,7 +141,7 @@ impl<'t> Tx<'t> {
         settings: &'t Settings,
         standings: &Arc<Standings>,
     ) -> Result<Self, StoreError> {
-        Ok(Self {
+        let tables = Tables {
             meta: write.open_table(META)?,
             contents: write.open_table(CONTENTS)?,
             segments: write.open_table(SEGMENTS)?,
@@ -140,6 +152,9 @@ impl<'t> Tx<'t> {
             versions: write.open_table(VERSIONS)?,
             removals: write.open_table(REMOVALS)?,
             leftovers: write.open_table(LEFTOVERS)?,
+        };
+        Ok(Self {
+            tables,
             rows_gone: 0,
             catalog: Catalog::new(Arc::clone(standings)),
             used: 0,
@@ -158,10 +173,141 @@ impl<'t> Tx<'t> {
         })
     }
 
+    /// The tables, to be read.
+    pub(super) const fn tables(&self) -> &Tables<'t> {
+        &self.tables
+    }
+
+    /// The tables, for tests that write what an earlier program did.
+    #[cfg(test)]
+    pub(super) const fn tables_mut(&mut self) -> &mut Tables<'t> {
+        &mut self.tables
+    }
+
+    /// The catalogue as it will be.
+    pub(super) const fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    pub(super) const fn settings(&self) -> &'t Settings {
+        self.settings
+    }
+
+    /// When it began.
+    pub(super) const fn now(&self) -> Time {
+        self.now
+    }
+
+    pub(super) const fn limit(&self) -> Option<Limit> {
+        self.limit
+    }
+
+    pub(super) const fn partials(&self) -> Option<&'t Partials> {
+        self.partials
+    }
+
+    /// Bytes that count as taken: of payload files, and of what waits to become some.
+    pub(super) const fn taken(&self) -> u64 {
+        self.used.saturating_add(self.staged)
+    }
+
+    /// Bytes that waited become payload files with this transaction.
+    pub(super) const fn unstage(&mut self, bytes: u64) {
+        self.staged = self.staged.saturating_sub(bytes);
+        self.unstaged += bytes;
+    }
+
+    /// They go on waiting.
+    pub(super) const fn restage(&mut self, bytes: u64) {
+        self.staged += bytes;
+        self.unstaged = self.unstaged.saturating_sub(bytes);
+    }
+
+    /// Does something for bytes that wait, which do not count as taken meanwhile.
+    pub(super) fn apart_from<T>(&mut self, bytes: u64, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.staged = self.staged.saturating_sub(bytes);
+        let done = work(self);
+        self.staged += bytes;
+        done
+    }
+
+    /// Has something told to those who listen.
+    pub(super) fn tell(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Has a file removed that is not needed any more, after the commit.
+    pub(super) fn remove_file(&mut self, file: PathBuf) {
+        self.surplus.push(file);
+    }
+
+    /// Whether a file gets that place with this transaction.
+    pub(super) fn is_placed(&self, place: &Path) -> bool {
+        self.moves.contains_key(place)
+    }
+
+    /// How many rows went, and one that costs as much.
+    pub(super) const fn rows_gone(&self) -> usize {
+        self.rows_gone
+    }
+
+    pub(super) const fn count_gone(&mut self) {
+        self.rows_gone += 1;
+    }
+
+    /// Notes that the segments of a content went because their time is over.
+    pub(super) const fn count_expired(&mut self, segments: u64) {
+        self.dropped.expired += segments;
+    }
+
+    /// The file of a payload is gone.
+    pub(super) fn forget_garbage(&mut self, root: &Root) -> Result<(), StoreError> {
+        self.tables.garbage.remove(root.0.as_slice())?;
+        Ok(())
+    }
+
+    /// The next payload whose file is to be removed; it is not asked for again.
+    pub(super) fn take_garbage(&mut self) -> Result<Option<Root>, StoreError> {
+        while let Some((root, _)) = self.tables.garbage.pop_first()? {
+            if let Ok(root) = <[u8; 32]>::try_from(root.value()) {
+                return Ok(Some(Root(root)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has the file of a payload removed again, if nothing has used it since it was let go.
+    pub(super) fn remove_again(&mut self, root: Root) -> Result<(), StoreError> {
+        if self.tables.garbage.get(root.0.as_slice())?.is_some() {
+            self.unlinks.push(root);
+        }
+        Ok(())
+    }
+
+    /// Notes a removal, by [`version_key`]: of which version, and until when.
+    pub(super) fn put_removal(&mut self, of: &[u8], row: (u32, u64)) -> Result<(), StoreError> {
+        self.tables.removals.insert(of, row)?;
+        Ok(())
+    }
+
+    /// Forgets a removal.
+    pub(super) fn forget_removal(&mut self, of: &[u8]) -> Result<(), StoreError> {
+        self.tables.removals.remove(of)?;
+        Ok(())
+    }
+
+    /// Notes a fact about the store.
+    pub(super) fn put_fact(&mut self, fact: &'static str, value: u64) -> Result<(), StoreError> {
+        self.tables.meta.insert(fact, value)?;
+        Ok(())
+    }
+
     /// Notes the bytes of all payload files, so that no start has to add them up.
     pub(super) fn note_used(&mut self) -> Result<(), StoreError> {
-        self.meta.insert(USED, self.used)?;
-        self.meta.insert(USED_OF, self.payloads.len()?)?;
+        self.tables.meta.insert(USED, self.used)?;
+        self.tables
+            .meta
+            .insert(USED_OF, self.tables.payloads.len()?)?;
         Ok(())
     }
 
@@ -183,10 +329,11 @@ impl<'t> Tx<'t> {
     /// A number for a new content.
     pub(super) fn next_content_no(&mut self) -> Result<u64, StoreError> {
         let next = self
+            .tables
             .meta
             .get("next_content")?
             .map_or(1, |value| value.value());
-        self.meta.insert("next_content", next + 1)?;
+        self.tables.meta.insert("next_content", next + 1)?;
         Ok(next)
     }
 
@@ -201,13 +348,16 @@ impl<'t> Tx<'t> {
             } = &content.key;
             let key = version_key(publisher, content_id);
             let highest = self
+                .tables
                 .versions
                 .get(key.as_slice())?
                 .map_or(0, |row| row.value());
-            self.versions
+            self.tables
+                .versions
                 .insert(key.as_slice(), highest.max(*version))?;
         }
-        self.contents
+        self.tables
+            .contents
             .insert(content.no, content.encode().as_slice())?;
         self.catalog.insert(content);
         Ok(())
@@ -220,123 +370,6 @@ impl<'t> Tx<'t> {
             .get(no)
             .ok_or_else(|| StoreError::NotFound("the content".into()));
         found.map(|content| Content::clone(content))
-    }
-
-    pub(super) fn segment(&self, key: SegmentKey) -> Result<Option<SegmentRow>, StoreError> {
-        let row = self.segments.get(key.to_bytes().as_slice())?;
-        row.map(|row| SegmentRow::decode(row.value())).transpose()
-    }
-
-    pub(super) fn put_segment(
-        &mut self,
-        key: SegmentKey,
-        row: &SegmentRow,
-    ) -> Result<(), StoreError> {
-        self.segments
-            .insert(key.to_bytes().as_slice(), row.encode().as_slice())?;
-        Ok(())
-    }
-
-    /// Enters a segment into the queues of expiry and eviction.
-    pub(super) fn enqueue(
-        &mut self,
-        content: &Content,
-        key: SegmentKey,
-        row: &SegmentRow,
-    ) -> Result<(), StoreError> {
-        if let Some(deadline) = deadline(content, key, row) {
-            self.deadlines
-                .insert(deadline_key(deadline, key).as_slice(), ())?;
-        }
-        if let Some(rank) = self.rank(content, key, row) {
-            self.eviction
-                .insert(eviction_key(rank, key).as_slice(), ())?;
-        }
-        Ok(())
-    }
-
-    /// Takes a segment out of both queues.
-    pub(super) fn dequeue(
-        &mut self,
-        content: &Content,
-        key: SegmentKey,
-        row: &SegmentRow,
-    ) -> Result<(), StoreError> {
-        if let Some(deadline) = deadline(content, key, row) {
-            self.deadlines
-                .remove(deadline_key(deadline, key).as_slice())?;
-        }
-        if let Some(rank) = self.rank(content, key, row) {
-            self.eviction.remove(eviction_key(rank, key).as_slice())?;
-        }
-        Ok(())
-    }
-
-    /// Counts one more use of a payload. The file that waits, if there is one, takes the place of
-    /// one that is here already: it was verified just now, and the other may have been damaged.
-    pub(super) fn add_payload(
-        &mut self,
-        root: &Root,
-        length: u64,
-        file: Option<PathBuf>,
-    ) -> Result<(), StoreError> {
-        let uses = self
-            .payloads
-            .get(root.0.as_slice())?
-            .map_or(0, |row| row.value().0);
-        self.payloads
-            .insert(root.0.as_slice(), (uses + 1, length))?;
-        if uses == 0 {
-            self.used += payload::disk_bytes(length);
-            self.unlinks.retain(|gone| gone != root);
-            self.garbage.remove(root.0.as_slice())?;
-        }
-        if let Some(file) = file {
-            let place = self.settings.layout.payload(root);
-            self.surplus.extend(self.moves.insert(place, file));
-        }
-        Ok(())
-    }
-
-    /// Counts one use of a payload less; its file goes with the last.
-    pub(super) fn drop_payload(&mut self, root: &Root) -> Result<(), StoreError> {
-        let Some((uses, length)) = self.payloads.get(root.0.as_slice())?.map(|row| row.value())
-        else {
-            return Ok(());
-        };
-        if uses > 1 {
-            self.payloads
-                .insert(root.0.as_slice(), (uses - 1, length))?;
-            return Ok(());
-        }
-        self.payloads.remove(root.0.as_slice())?;
-        self.used = self.used.saturating_sub(payload::disk_bytes(length));
-        self.surplus
-            .extend(self.moves.remove(&self.settings.layout.payload(root)));
-        self.garbage.insert(root.0.as_slice(), ())?;
-        self.unlinks.push(*root);
-        Ok(())
-    }
-
-    /// The segments of a content, in order.
-    pub(super) fn rows(
-        &self,
-        content_no: u64,
-        within: Option<(u16, Kind)>,
-    ) -> Result<Vec<(SegmentKey, SegmentRow)>, StoreError> {
-        let range = SegmentKey::range(content_no, within);
-        let mut rows = Vec::new();
-        for entry in self
-            .segments
-            .range(range.start().as_slice()..=range.end().as_slice())?
-        {
-            let (key, row) = entry?;
-            rows.push((
-                SegmentKey::from_bytes(key.value())?,
-                SegmentRow::decode(row.value())?,
-            ));
-        }
-        Ok(rows)
     }
 
     /// Notes in a file that a content is pinned, for when the index must be made again.
@@ -356,8 +389,10 @@ impl<'t> Tx<'t> {
     /// waits for all of them.
     pub(super) fn remove_content(&mut self, no: u64) -> Result<(), StoreError> {
         let content = self.content(no)?;
-        self.leftovers.insert(no, content.encode().as_slice())?;
-        self.contents.remove(no)?;
+        self.tables
+            .leftovers
+            .insert(no, content.encode().as_slice())?;
+        self.tables.contents.remove(no)?;
         self.catalog.remove(no);
         self.changes.push(Change::Removed {
             content_no: no,
@@ -372,7 +407,7 @@ impl<'t> Tx<'t> {
 
     /// Takes away some of what is left of removed contents. Whether there was something.
     pub(super) fn clear_some(&mut self) -> Result<bool, StoreError> {
-        let first = self.leftovers.first()?;
+        let first = self.tables.leftovers.first()?;
         let first = first.map(|(no, row)| Content::decode(no.value(), row.value()));
         let Some(content) = first.transpose()? else {
             return Ok(false);
@@ -383,33 +418,7 @@ impl<'t> Tx<'t> {
 
     /// Whether something is left of removed contents.
     pub(super) fn has_leftovers(&self) -> Result<bool, StoreError> {
-        Ok(self.leftovers.first()?.is_some())
-    }
-
-    /// Takes away rows of a removed content, at most so many.
-    fn clear(&mut self, content: &Content, most: usize) -> Result<(), StoreError> {
-        let range = SegmentKey::range(content.no, None);
-        let range = range.start().as_slice()..=range.end().as_slice();
-        let mut rows = Vec::new();
-        for entry in self.segments.range(range)?.take(most) {
-            let (key, row) = entry?;
-            rows.push((
-                SegmentKey::from_bytes(key.value())?,
-                SegmentRow::decode(row.value())?,
-            ));
-        }
-        for (key, row) in &rows {
-            self.dequeue(content, *key, row)?;
-            if row.present {
-                self.drop_payload(&row.root)?;
-            }
-            self.segments.remove(key.to_bytes().as_slice())?;
-        }
-        self.rows_gone += rows.len();
-        if rows.len() < most {
-            self.leftovers.remove(content.no)?;
-        }
-        Ok(())
+        Ok(self.tables.leftovers.first()?.is_some())
     }
 
     /// Writes the manifest of a content that is finished with this transaction, and notes in the
@@ -431,41 +440,4 @@ impl<'t> Tx<'t> {
         self.moves.insert(self.settings.layout.manifest(no), file);
         Ok(())
     }
-
-    /// The place of a segment in the queue of eviction; none when it is not here or stays.
-    pub(super) fn rank(
-        &self,
-        content: &Content,
-        key: SegmentKey,
-        row: &SegmentRow,
-    ) -> Option<EvictionRank> {
-        if !row.present {
-            return None;
-        }
-        let rank = EvictionRank::of(&Holding {
-            priority: content.priority,
-            copies: row.copies,
-            created: row.since(),
-            sequence: key.sequence,
-            pinned: content.pinned || key.kind == Kind::Init,
-        });
-        let standing = self.catalog.standing(&content.key.publisher);
-        rank.map(|rank| rank.with_standing(standing))
-    }
-
-    /// Changes a content in a way that moves its segments in the queues.
-    pub(super) fn requeue(&mut self, before: &Content, after: Content) -> Result<(), StoreError> {
-        for (key, row) in self.rows(after.no, None)? {
-            self.dequeue(before, key, &row)?;
-            self.enqueue(&after, key, &row)?;
-        }
-        self.put_content(after)
-    }
-}
-
-/// When a segment expires: with its content once that is finished or superseded, else on its own;
-/// init segments go with their content, pinned contents stay.
-pub(super) fn deadline(content: &Content, key: SegmentKey, row: &SegmentRow) -> Option<Time> {
-    let stays = content.pinned || key.kind == Kind::Init;
-    (!stays).then(|| content.hold_until.unwrap_or_else(|| row.expires()))
 }

@@ -173,7 +173,7 @@ fn commit_batch<'a>(
     let write = index.begin_write()?;
     let mut tx = Tx::open(&write, shared.ground())?;
     for root in unlinked.iter() {
-        tx.garbage.remove(root.0.as_slice())?;
+        tx.forget_garbage(root)?;
     }
     let stepped = step_all(&mut tx, batch, reports).and_then(|()| {
         tx.note_used()?;
@@ -337,10 +337,10 @@ impl Tx<'_> {
         if self.has_leftovers()? {
             return Ok(Duration::ZERO);
         }
-        let Some((key, _)) = self.deadlines.first()? else {
+        let Some((key, _)) = self.tables().deadlines.first()? else {
             return Ok(SLEEP_MAX);
         };
         let (deadline, _) = split_deadline(key.value())?;
-        Ok(deadline.since(self.now))
+        Ok(deadline.since(self.now()))
     }
 }

@@ -565,7 +565,7 @@ fn removed_files_are_not_remembered_for_ever() {
     bench.store().append(vod("film", 0)).unwrap();
     let garbage = bench
         .store()
-        .write(|tx| Ok(redb::ReadableTableMetadata::len(&tx.garbage)?));
+        .write(|tx| Ok(redb::ReadableTableMetadata::len(&tx.tables().garbage)?));
     assert_eq!(garbage.unwrap(), 0);
 }
 

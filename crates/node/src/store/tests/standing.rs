@@ -224,29 +224,28 @@ fn make_old(bench: &Bench, dated: &str) {
     let made = bench.store().write(move |tx| {
         for (key, row) in tx.rows(no, None)? {
             let content = tx.content(no)?;
-            tx.dequeue(&content, key, &row)?;
-            let row = super::super::SegmentRow {
+            let dated = super::super::SegmentRow {
                 created: Time(u64::MAX),
-                ..row
+                ..row.clone()
             };
-            tx.put_segment(key, &row)?;
-            tx.enqueue(&content, key, &row)?;
+            tx.revise(&content, key, (&row, &dated))?;
             tx.put_content(Content {
                 expires: Time::MAX,
                 ..content
             })?;
         }
-        let keys: Result<Vec<Vec<u8>>, _> = tx
+        let tables = tx.tables_mut();
+        let keys: Result<Vec<Vec<u8>>, _> = tables
             .eviction
             .iter()?
             .map(|entry| entry.map(|(key, _)| key.value().to_vec()))
             .collect();
         for mut key in keys? {
-            tx.eviction.remove(key.as_slice())?;
+            tables.eviction.remove(key.as_slice())?;
             key[0] %= 8;
-            tx.eviction.insert(key.as_slice(), ())?;
+            tables.eviction.insert(key.as_slice(), ())?;
         }
-        tx.meta.remove("queues")?;
+        tables.meta.remove("queues")?;
         Ok(())
     });
     made.unwrap();

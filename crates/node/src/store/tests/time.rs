@@ -32,9 +32,9 @@ fn what_expires_keeps_up_with_what_comes_and_holds_up_few() {
     bench.at(3600);
     let went = |operations| {
         let expire = move |tx: &mut super::super::tx::Tx<'_>| {
-            let before = tx.rows_gone;
+            let before = tx.rows_gone();
             super::super::expire::expire_due(tx, operations)?;
-            Ok(tx.rows_gone - before)
+            Ok(tx.rows_gone() - before)
         };
         bench.store().write(expire).unwrap()
     };

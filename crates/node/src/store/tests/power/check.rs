@@ -191,10 +191,10 @@ fn check_index(tx: &mut Tx<'_>, used: u64) -> Names {
         manifests: BTreeSet::new(),
         pins: BTreeSet::new(),
     };
-    let layout = &tx.settings.layout;
+    let layout = &tx.settings().layout;
     let mut of_class = [0; 3];
     let mut segments = 0;
-    for content in tx.catalog.all() {
+    for content in tx.catalog().all() {
         let mut held = 0;
         let mut sums = vec![(0, 0, 0); content.renditions.len()];
         for (key, row) in tx.rows(content.no, None).unwrap() {
@@ -236,25 +236,25 @@ fn check_index(tx: &mut Tx<'_>, used: u64) -> Names {
         }
     }
     let mut payloads = BTreeMap::new();
-    for entry in tx.payloads.iter().unwrap() {
+    for entry in tx.tables().payloads.iter().unwrap() {
         let (root, row) = entry.unwrap();
         payloads.insert(Root(root.value().try_into().unwrap()), row.value());
     }
     assert_eq!(payloads, uses, "uses of payloads");
     let bytes: u64 = uses.values().map(|(_, length)| size(*length)).sum();
     assert_eq!(used, bytes, "bytes of payloads");
-    assert_eq!(tx.catalog.class_bytes(), of_class);
+    assert_eq!(tx.catalog().class_bytes(), of_class);
     assert_eq!(
-        tx.segments.iter().unwrap().count(),
+        tx.tables().segments.iter().unwrap().count(),
         segments,
         "rows of no content"
     );
     let keys = |entry: Result<(redb::AccessGuard<'_, &[u8]>, _), redb::StorageError>| {
         entry.map(|(key, _): (_, redb::AccessGuard<'_, ()>)| key.value().to_vec())
     };
-    let queued: Result<BTreeSet<_>, _> = tx.deadlines.iter().unwrap().map(keys).collect();
+    let queued: Result<BTreeSet<_>, _> = tx.tables().deadlines.iter().unwrap().map(keys).collect();
     assert_eq!(queued.unwrap(), deadlines, "the queue of expiry");
-    let queued: Result<BTreeSet<_>, _> = tx.eviction.iter().unwrap().map(keys).collect();
+    let queued: Result<BTreeSet<_>, _> = tx.tables().eviction.iter().unwrap().map(keys).collect();
     assert_eq!(queued.unwrap(), ranks, "the queue of eviction");
     names
 }
