@@ -96,25 +96,15 @@ impl<'a> Placed<'a> {
     }
 
     fn take_back(self) {
-        let files = &self.settings.disk.files;
-        let mut folders = Vec::new();
-        for (file, place, how) in self.files {
-            let undone = match how {
-                How::Linked => files.remove(&place),
-                How::Renamed => files.rename(&place, &file),
-                How::Waits => continue,
-            };
-            folders.push(folder_of(&place));
-            if let Err(error) = undone {
-                tracing::warn!(%error, place = %place.display(), "a file stays that nothing names");
-            }
-        }
-        folders.sort_unstable();
-        folders.dedup();
-        // A place that comes back with the power would have no name in `incoming/`.
-        for folder in folders {
-            let _ = files.flush_folder(&folder);
-        }
+        let manifests = self.settings.layout.manifests();
+        let (first, last) = self
+            .files
+            .into_iter()
+            .partition(|(_, place, _)| place.starts_with(&manifests));
+        // A manifest that stayed after some of its payloads went would bring its content back in
+        // part, if the index were lost.
+        take_back_all(self.settings, first);
+        take_back_all(self.settings, last);
     }
 
     /// The commit succeeded. What fails here, the next start does.
@@ -130,6 +120,28 @@ impl<'a> Placed<'a> {
                 tracing::warn!(%error, file = %file.display(), "a file stays until the next start");
             }
         }
+    }
+}
+
+fn take_back_all(settings: &Settings, all: Vec<(PathBuf, PathBuf, How)>) {
+    let files = &settings.disk.files;
+    let mut folders = Vec::new();
+    for (file, place, how) in all {
+        let undone = match how {
+            How::Linked => files.remove(&place),
+            How::Renamed => files.rename(&place, &file),
+            How::Waits => continue,
+        };
+        folders.push(folder_of(&place));
+        if let Err(error) = undone {
+            tracing::warn!(%error, place = %place.display(), "a file stays that nothing names");
+        }
+    }
+    folders.sort_unstable();
+    folders.dedup();
+    // A place that comes back with the power would have no name in `incoming/`.
+    for folder in folders {
+        let _ = files.flush_folder(&folder);
     }
 }
 

@@ -37,19 +37,22 @@ pub(super) fn recover(
     // payload would have the same claim to its sequence as the one that is sent next, and a
     // manifest would end a content that grows.
     let mut lost = Lost(BTreeSet::new());
-    for path in disk.files_below(&layout.incoming()) {
-        finish_move(settings, &read, (catalog, &mut lost), &path)?;
-        // Unless it was moved, or if its place had its other name already.
-        if disk.exists(&path) {
-            remove(disk, &path)?;
-        }
-    }
+    // First, and for good: one that stayed after some of its payloads went would bring its content
+    // back in part. Those that wait in `incoming/` for their place are no content yet.
     for path in disk.files_below(&layout.manifests()) {
         let no = path
             .file_name()
             .and_then(|name| u64::from_str_radix(name.to_str()?, 16).ok());
         if !no.is_some_and(|no| is_finished(catalog, no)) {
             lost.remove(disk, &path)?;
+        }
+    }
+    lost.flush(disk)?;
+    for path in disk.files_below(&layout.incoming()) {
+        finish_move(settings, &read, (catalog, &mut lost), &path)?;
+        // Unless it was moved, or if its place had its other name already.
+        if disk.exists(&path) {
+            remove(disk, &path)?;
         }
     }
     for path in disk.files_below(&layout.partials()) {
@@ -90,9 +93,9 @@ impl Lost {
         Ok(())
     }
 
-    fn flush(self, disk: &Disk) -> Result<(), StoreError> {
-        let mut folders = self.0.iter();
-        let flushed = folders.try_for_each(|folder| disk.files.flush_folder(folder));
+    fn flush(&mut self, disk: &Disk) -> Result<(), StoreError> {
+        let mut folders = std::mem::take(&mut self.0).into_iter();
+        let flushed = folders.try_for_each(|folder| disk.files.flush_folder(&folder));
         flushed.map_err(|error| StoreError::io("remove an unfinished segment", &error))
     }
 }

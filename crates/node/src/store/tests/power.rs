@@ -59,8 +59,9 @@ struct World {
     states: Vec<Snapshot>,
     /// All contents that were ever acknowledged.
     ever: BTreeSet<ContentKey>,
-    /// Whether the index was lost with the power.
+    /// Whether the index was lost, and the power with it.
     lost: bool,
+    cut: bool,
     /// Whether files may be there that no index names.
     strays: bool,
     /// Whether the disk failed before, so that what only tidies up may not have been done.
@@ -94,6 +95,7 @@ impl World {
             states: vec![Snapshot::default()],
             ever: BTreeSet::new(),
             lost: false,
+            cut: false,
             strays: false,
             failed: false,
             says: number(SEED).is_some(),
@@ -134,6 +136,7 @@ impl World {
 
     /// What the power's end leaves.
     fn cut(&mut self) {
+        self.cut = true;
         self.disk.turn_off();
         self.disk = self.disk.after_cut(self.random.below(u64::MAX));
         self.harm();
@@ -197,7 +200,7 @@ impl World {
         let now = Snapshot::of(store);
         if self.lost {
             let (before, after) = (&self.states[0], self.states.last().unwrap());
-            now.assert_keeps(before, after, !self.failed);
+            now.assert_keeps(before, after, (!self.failed, self.cut));
             for (key, (content, _)) in &now.contents {
                 let own = key.publisher == store.publisher();
                 let fresh = own && !self.ever.contains(key);
@@ -209,7 +212,7 @@ impl World {
             let unlike: Vec<String> = unlike.collect();
             panic!("it is not as it was:\n{}", unlike.join("\n-- nor --\n"));
         }
-        self.lost = false;
+        (self.lost, self.cut) = (false, false);
         self.be(now);
     }
 
