@@ -16,7 +16,7 @@ use lavant_proto::content::Priority;
 use lavant_proto::relay::evict::EVERYWHERE;
 use lavant_proto::time::{Time, ticks_to_seconds};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -31,6 +31,12 @@ const GZIP_MIN: usize = 1024;
 /// Parts of the catalogue that are written down at a time, and that are kept.
 const MAKING_MAX: usize = 2;
 const KEPT_MAX: usize = 4;
+/// A part of at most so many bytes is a short one: a hundred contents.
+const SHORT_MAX: usize = 64 * 1024;
+/// Most kilobytes of short parts that are kept or on their way out, and of long ones. Readers may be
+/// slow, and have a minute for what they asked; the long ones do not keep the short ones waiting.
+const SHORT_KB: u32 = 32 * 1024;
+const LONG_KB: u32 = 64 * 1024;
 
 #[utoipa::path(
     get, path = "/catalog", params(CatalogQuery),
@@ -85,6 +91,8 @@ pub(super) async fn list(
 /// whoever asks for it again, at the same time or later, gets the same bytes.
 pub(super) struct Parts {
     making: Semaphore,
+    short: Arc<Semaphore>,
+    long: Arc<Semaphore>,
     kept: Mutex<VecDeque<(PartKey, Made)>>,
 }
 
@@ -95,6 +103,8 @@ impl Default for Parts {
     fn default() -> Self {
         Self {
             making: Semaphore::new(MAKING_MAX),
+            short: Arc::new(Semaphore::new(SHORT_KB as usize)),
+            long: Arc::new(Semaphore::new(LONG_KB as usize)),
             kept: Mutex::default(),
         }
     }
@@ -105,7 +115,7 @@ impl Parts {
         &self,
         key: PartKey,
         make: impl FnOnce() -> F,
-    ) -> Result<Made, StoreError> {
+    ) -> Result<Made, ApiError> {
         if let Some(made) = self.kept(&key) {
             return Ok(made);
         }
@@ -118,11 +128,40 @@ impl Parts {
         if let Some(made) = self.kept(&key) {
             return Ok(made);
         }
-        let made = make().await?;
+        let mut made = make().await?;
+        made.body = self.count(made.body)?;
         let mut kept = self.lock();
         kept.truncate(KEPT_MAX - 1);
         kept.push_front((key, made.clone()));
         Ok(made)
+    }
+
+    /// Counts a body for as long as somebody has it. Refused when there are too many already.
+    fn count(&self, body: Bytes) -> Result<Bytes, ApiError> {
+        let (of, most) = match body.len() {
+            ..=SHORT_MAX => (&self.short, SHORT_KB),
+            _ => (&self.long, LONG_KB),
+        };
+        // However long the catalogue is, it can be sent to one reader.
+        let size = u32::try_from(body.len().div_ceil(1024)).unwrap_or(most);
+        let size = size.min(most);
+        let mut taken = Arc::clone(of).try_acquire_many_owned(size);
+        if taken.is_err() {
+            // What is kept for others may be what takes the room.
+            self.lock().clear();
+            taken = Arc::clone(of).try_acquire_many_owned(size);
+        }
+        let Ok(counted) = taken else {
+            return Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too much of the catalogue is on its way to slow readers; ask for less at a time, \
+                 such as /catalog?limit=100, or try again later",
+            ));
+        };
+        Ok(Bytes::from_owner(Counted {
+            body,
+            _counted: counted,
+        }))
     }
 
     fn kept(&self, key: &PartKey) -> Option<Made> {
@@ -133,6 +172,18 @@ impl Parts {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(PartKey, Made)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that count while they are there.
+struct Counted {
+    body: Bytes,
+    _counted: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
     }
 }
 
@@ -404,5 +455,42 @@ mod tests {
         assert_eq!(folded("\u{c9}T\u{c9} 2026"), "ete 2026");
         assert_eq!(folded("Stra\u{df}e"), "stra\u{df}e");
         assert_eq!(folded("\u{0} \u{1f3ac}"), "\u{0} \u{1f3ac}");
+    }
+
+    #[tokio::test]
+    async fn parts_on_their_way_to_slow_readers_are_bounded() {
+        let parts = Parts::default();
+        let ask = async |no: usize, bytes: usize| {
+            let made = Made {
+                body: vec![0; bytes].into(),
+                total: 0,
+                next: None,
+                zipped: false,
+            };
+            parts
+                .get((no.to_string(), false), || async { Ok(made) })
+                .await
+        };
+        let mut held = Vec::new();
+        let refused = loop {
+            match ask(held.len(), 3 << 20).await {
+                Ok(made) => held.push(made.body),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.message.contains("limit=100"), "{}", refused.message);
+        assert_eq!(held.len(), LONG_KB as usize / (3 << 10));
+        // Who asks for little is not kept out by them.
+        assert!(ask(1000, SHORT_MAX).await.is_ok());
+        drop(held);
+        // One may be longer than all that there may be.
+        let long = ask(1001, 100 << 20).await.unwrap();
+        assert!(ask(1002, 3 << 20).await.is_err());
+        drop(long);
+        assert!(
+            ask(1003, 3 << 20).await.is_ok(),
+            "what is kept for others gives way"
+        );
     }
 }
