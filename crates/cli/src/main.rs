@@ -56,7 +56,7 @@ enum Command {
     Unpin(content::RefArgs),
     /// Make, show, export or import secret keys; make the token of a group
     Key(key::Args),
-    /// Check, clean or measure a store that no node uses
+    /// Back a store up; check, clean or measure one that no node uses
     Store(store::Args),
     /// See what is missing on this machine
     Doctor(serve::DoctorArgs),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use lavant_node::config::Config;
@@ -124,7 +124,8 @@ fn check(args: CommandArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
         output::json(&json!({
             "intact": report.intact, "dropped": report.dropped,
             "unknown_files": report.unknown_files, "bytes": report.bytes,
-            "interrupted": report.interrupted,
+            "interrupted": report.interrupted, "unreadable": report.unreadable,
+            "unreadable_files": report.unreadable_files,
         }))?;
     } else {
         output::line(format_args!(
@@ -133,6 +134,12 @@ fn check(args: CommandArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
             output::bytes(report.bytes)
         ));
         output::line(format_args!("dropped  {} damaged segments", report.dropped));
+        if report.unreadable > 0 {
+            output::line(format_args!(
+                "unknown  {} segments whose files cannot be read",
+                report.unreadable
+            ));
+        }
         if report.unknown_files > 0 {
             output::line(format_args!(
                 "unknown  {} files; 'lavant store gc' removes them",
@@ -140,11 +147,14 @@ fn check(args: CommandArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
             ));
         }
     }
+    for file in &report.unreadable_files {
+        output::note(format_args!("cannot be read: {}", file.display()));
+    }
     if report.interrupted {
         output::note("interrupted: only these segments were looked at");
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    Ok(if report.dropped == 0 {
+    Ok(if report.dropped + report.unreadable == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -155,7 +165,9 @@ fn backup(args: BackupArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
     let config = args.common.config.resolve()?;
     let layout = Layout::new(&config.store);
     // Else one would be made there.
-    if !layout.node_key().exists() {
+    let key = layout.node_key();
+    let is_there = key.try_exists();
+    if !is_there.with_context(|| key.display().to_string())? {
         bail!(
             "{} is no store; name one with --store",
             config.store.display()
@@ -198,8 +210,9 @@ fn backup(args: BackupArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
         let mut said = said_of(&report);
         said["contents"] = facts.contents.into();
         said["segments"] = facts.segments.into();
+        said["missing"] = facts.missing.into();
         output::json(&said)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(whole(facts.missing));
     }
     output::line(format_args!(
         "backup    {} contents, {} segments, {}",
@@ -214,7 +227,19 @@ fn backup(args: BackupArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
              on another one, or made with --copy",
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(whole(facts.missing))
+}
+
+/// Says that segments are missing, and ends with 1 then.
+fn whole(missing: u64) -> ExitCode {
+    if missing == 0 {
+        return ExitCode::SUCCESS;
+    }
+    output::note(format_args!(
+        "{missing} files of segments are missing or too short: 'lavant store check' drops these \
+         segments, and other nodes may have them"
+    ));
+    ExitCode::FAILURE
 }
 
 /// Waits until the node has made a snapshot of this store; none when somebody ended it.
@@ -234,6 +259,7 @@ fn await_snapshot(
                 segments,
                 payloads,
                 bytes,
+                missing,
             } => {
                 same_store(Path::new(&folder), layout)?;
                 return Ok(Some(SnapshotFacts {
@@ -241,6 +267,7 @@ fn await_snapshot(
                     segments,
                     payloads,
                     bytes,
+                    missing,
                 }));
             }
         }
@@ -263,8 +290,9 @@ fn bring_back(args: RestoreArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode
         let mut said = said_of(&report);
         said["contents"] = stats.contents.into();
         said["segments"] = stats.segments.into();
+        said["missing"] = report.missing.into();
         output::json(&said)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(whole(report.missing));
     }
     output::line(format_args!(
         "store     {}: {} contents, {} segments, {}",
@@ -274,7 +302,7 @@ fn bring_back(args: RestoreArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode
         output::bytes(stats.bytes)
     ));
     print(&report);
-    Ok(ExitCode::SUCCESS)
+    Ok(whole(report.missing))
 }
 
 fn interrupted() -> ExitCode {

@@ -158,6 +158,76 @@ fn a_backup_of_a_busy_store_is_whole() {
     });
 }
 
+#[test]
+fn what_a_backup_lacks_is_said_and_what_is_left_over_stays_behind() {
+    let node = Node::start(&[]);
+    for sequence in 0..4 {
+        send(&node, "film", sequence);
+    }
+    let place = tempfile::tempdir().unwrap();
+    let backup = place.path().join("backup");
+    back_up(&node, &backup, &["--copy"]);
+    // What a backup that was cut leaves is not brought back, and goes with the next one.
+    let left = backup.join("segments/a").join("b".repeat(63));
+    fs::write(&left, "left over").unwrap();
+    let first = place.path().join("first");
+    assert_eq!(restore(&backup, &first)["segments"], 4);
+    assert!(!first.join("segments/a").join("b".repeat(63)).exists());
+    assert_eq!(back_up(&node, &backup, &["--copy"])["kept"], 4);
+    assert!(!left.exists());
+
+    let serve = lavant(&["serve", "--store", text(&backup), "--port", "0"]).exits(1);
+    assert!(
+        serve.reason().contains("it is a backup"),
+        "{}",
+        serve.reason()
+    );
+    let file = lost(&backup);
+    fs::remove_file(&file).unwrap();
+    let second = place.path().join("second");
+    let args = [
+        "store",
+        "restore",
+        text(&backup),
+        "--store",
+        text(&second),
+        "--json",
+    ];
+    let done = lavant(&args).exits(1);
+    assert_eq!(done.json()["missing"], 1);
+    assert!(done.err.contains("lavant store check"), "{}", done.err);
+
+    let third = place.path().join("third");
+    let args = ["store", "restore", text(&backup), "--store", text(&third)];
+    let marker = fs::read(backup.join("backup.json")).unwrap();
+    fs::write(backup.join("backup.json"), "{\"lavant_backup\":2}").unwrap();
+    let done = lavant(&args).exits(1);
+    assert!(done.reason().contains("another form"), "{}", done.reason());
+    fs::write(backup.join("backup.json"), marker).unwrap();
+    fs::remove_file(backup.join("node.key")).unwrap();
+    let done = lavant(&args).exits(1);
+    assert!(done.reason().contains("node.key"), "{}", done.reason());
+    // A store that lacks a file says so, too.
+    fs::remove_file(lost(&node.store)).unwrap();
+    let other = place.path().join("other");
+    let flags = [
+        "--store",
+        text(&node.store),
+        "--daemon",
+        &node.url,
+        "--json",
+    ];
+    let args = [&["store", "backup", text(&other)], &flags[..]].concat();
+    assert_eq!(lavant(&args).exits(1).json()["missing"], 1);
+}
+
+/// A payload file below a store.
+fn lost(store: &Path) -> std::path::PathBuf {
+    let folders = fs::read_dir(store.join("segments")).unwrap();
+    let mut files = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+    files.next().unwrap().unwrap().path()
+}
+
 /// Ends a thread that works beside a test.
 struct End<'a>(&'a AtomicBool);
 
@@ -188,7 +258,7 @@ fn what_cannot_be_a_backup_or_a_store_is_refused() {
         );
     };
     into(&full, "neither empty nor a backup");
-    into(&node.store.join("inside"), "lies in the store");
+    into(&node.store.join("inside"), "lies in the folder");
     refused(
         &["store", "backup", "x", "--store", text(&full)],
         "is no store",

@@ -13,7 +13,7 @@ use crate::health::{Health, Part};
 use crate::http::{ServeError, Server};
 use crate::identity::{self, IdentityError};
 use crate::link::{BindError, LinkConfig};
-use crate::store::{AsyncStore, OpenError, Settings, Store};
+use crate::store::{self, AsyncStore, OpenError, Settings, Store};
 
 /// How often idle uploads and contents are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
@@ -96,6 +96,8 @@ pub fn open_checked(config: &Config) -> Result<Store, StartError> {
 }
 
 fn open_with(settings: Settings) -> Result<Store, StartError> {
+    // Before a key is made there.
+    store::refuse_other(&settings)?;
     let key = identity::key_at(&settings.layout.node_key())?;
     Ok(Store::open(settings, key)?)
 }
@@ -151,7 +153,8 @@ pub async fn run(
         relay_port,
         warnings,
     });
-    let keeper = tokio::spawn(keep_house(store, health.part("housekeeping")));
+    let (house, disk) = (health.part("housekeeping"), health.part("disk"));
+    let keeper = tokio::spawn(keep_house(store, house, disk));
     let stop = async {
         if !is_over {
             stop.await;
@@ -230,7 +233,7 @@ fn behaviour(
     }
 }
 
-async fn keep_house(store: Store, part: Part) {
+async fn keep_house(store: Store, part: Part, disk: Part) {
     let mut beat = tokio::time::interval(HOUSEKEEPING);
     // After a sleep of the machine one round is enough.
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -244,12 +247,17 @@ async fn keep_house(store: Store, part: Part) {
                 store.finish_idle();
                 store.drop_stale_partials();
             }
+            store.disk_fault()
         });
-        if work.await.is_ok() {
-            part.ok();
-        } else {
-            tracing::error!("housekeeping failed");
-            part.fail("it failed and is tried again; the log says why");
+        match work.await {
+            Ok(fault) => {
+                part.ok();
+                fault.map_or_else(|| disk.ok(), |fault| disk.fail(fault));
+            }
+            Err(_) => {
+                tracing::error!("housekeeping failed");
+                part.fail("it failed and is tried again; the log says why");
+            }
         }
     }
 }

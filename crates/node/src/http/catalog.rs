@@ -33,8 +33,8 @@ const MAKING_MAX: usize = 2;
 const KEPT_MAX: usize = 4;
 /// A part of at most so many bytes is a short one: a hundred contents.
 const SHORT_MAX: usize = 64 * 1024;
-/// Most kilobytes of short parts that are kept or on their way out, and of long ones. Readers may be
-/// slow, and have a minute for what they asked; the long ones do not keep the short ones waiting.
+/// Most kilobytes of short parts that are kept or on their way out, and of long ones. Readers may
+/// be slow, and have a minute for what they asked; the long ones do not keep short ones waiting.
 const SHORT_KB: u32 = 32 * 1024;
 const LONG_KB: u32 = 64 * 1024;
 

@@ -40,6 +40,8 @@ pub enum SnapshotLine {
         payloads: u64,
         /// Their bytes.
         bytes: u64,
+        /// Payload files that the store lacks.
+        missing: u64,
     },
     /// It could not be made.
     Error(String),
@@ -111,6 +113,7 @@ async fn keep(store: &AsyncStore, lines: &Sender<SnapshotLine>) {
         segments: made.facts.segments,
         payloads: made.facts.payloads,
         bytes: made.facts.bytes,
+        missing: made.facts.missing,
     };
     while lines.send(line).await.is_ok() {
         let _ = tokio::time::timeout(BEAT, lines.closed()).await;

@@ -3,18 +3,23 @@
 //! Payload files are named by their hash and never change, so that a later backup adds what is new
 //! and removes what went; at every moment the folder's index names only files that are there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lavant_proto::ids::Root;
+use redb::{ReadOnlyDatabase, ReadableDatabase, ReadableTable};
+
+use super::catalog::{Content, State};
 use super::disk::Disk;
 use super::error::OpenError;
+use super::error::StoreError;
 use super::layout::{self, Layout};
 use super::lock_file::Lock;
+use super::payload;
+use super::rows::{CONTENTS, PAYLOADS};
 use super::snapshot::{Part, SnapshotFacts, link_or_copy};
 
-/// The file that says that a folder is a whole backup.
-const WHOLE: &str = "backup.json";
 /// The file that says that it is one which was begun.
 const BEGUN: &str = "backup.part";
 /// Files beside the index that a store needs to be the same one.
@@ -33,6 +38,8 @@ pub struct BackupReport {
     pub kept: u64,
     /// Files that were removed.
     pub removed: u64,
+    /// Payload files that are not there, or are too short.
+    pub missing: u64,
 }
 
 /// Why a backup failed.
@@ -47,13 +54,18 @@ pub enum BackupError {
         reason: String,
     },
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
     Io {
         /// The file.
         path: PathBuf,
         /// The reason given.
-        source: io::Error,
+        error: io::Error,
     },
+    /// What the backup is made from is not there any more.
+    #[error(
+        "the node ended or was started again while the backup was made; run the same command again"
+    )]
+    Gone,
     /// Another process uses the folder, or it cannot be locked.
     #[error(transparent)]
     Lock(#[from] OpenError),
@@ -71,9 +83,18 @@ impl BackupError {
     }
 
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |source| Self::Io {
-            path: path.to_owned(),
-            source,
+        move |error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::folder(
+                path,
+                "does not fit: its disk is full; make room there, or give a folder on another one",
+            ),
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                Self::folder(path, "is in the way: it is no folder, or lies below a file")
+            }
+            _ => Self::Io {
+                path: path.to_owned(),
+                error,
+            },
         }
     }
 }
@@ -94,14 +115,14 @@ pub fn back_up(
     let files = &*disk.files;
     refuse_nested(store.root(), target)?;
     let to = Layout::new(target);
-    let (whole, begun) = (target.join(WHOLE), target.join(BEGUN));
+    let (whole, begun) = (to.backup(), target.join(BEGUN));
     let is_own = disk.exists(&whole) || disk.exists(&begun);
-    if !is_own && !is_empty(&disk, target) {
+    if !is_own && !is_empty(&disk, target)? {
         let reason = "is neither empty nor a backup; give another folder";
         return Err(BackupError::folder(target, reason));
     }
     layout::make_root(&disk, target).map_err(BackupError::io(target))?;
-    let _lock = Lock::take(&disk, &to)?;
+    let _lock = lock_backup(&disk, &to)?;
     if !is_own {
         let made = disk.write(&begun, b"");
         made.map_err(BackupError::io(&begun))?;
@@ -109,19 +130,20 @@ pub fn back_up(
     to.create(&disk).map_err(BackupError::io(target))?;
     let mut copier = Copier::new(&disk, copy);
     let snapshot = store.snapshot();
-    let parts = disk.files_below(&snapshot);
-    let mut wanted = BTreeSet::new();
-    for (done, file) in parts.iter().enumerate() {
-        let name = file.file_name().and_then(|name| name.to_str());
-        let Some(part) = name.and_then(Part::of) else {
-            continue;
-        };
-        let place = part.place(&to);
-        copier.bring(file, &place)?;
-        wanted.insert(place);
+    let parts = parts_of(&disk, &snapshot, &to);
+    let wanted: BTreeSet<&PathBuf> = parts.iter().map(|(place, _)| place).collect();
+    clear_way(&disk, &to, &begun, &wanted)?;
+    for (done, (place, file)) in parts.iter().enumerate() {
+        match copier.bring(file, place) {
+            Err(_) if !disk.exists(file) => return Err(BackupError::Gone),
+            brought => brought?,
+        }
         if !progress(done as u64, parts.len() as u64) {
             return Err(BackupError::Interrupted);
         }
+    }
+    if !disk.exists(&snapshot.join("index.redb")) {
+        return Err(BackupError::Gone);
     }
     for name in KEYS {
         copier.renew(&store.root().join(name), &target.join(name))?;
@@ -141,14 +163,38 @@ pub fn back_up(
         .flush_folder(target)
         .map_err(BackupError::io(target))?;
     let mut report = copier.report;
-    for file in places(&disk, &to) {
-        if !wanted.contains(&file) {
-            files.remove(&file).map_err(BackupError::io(&file))?;
-            report.removed += 1;
-        }
-    }
+    report.removed = remove_others(&disk, &to, |place| wanted.contains(place))?;
     progress(parts.len() as u64, parts.len() as u64);
     Ok(report)
+}
+
+/// What a snapshot holds beside its index, with the places that it has in a backup.
+fn parts_of(disk: &Disk, snapshot: &Path, to: &Layout) -> Vec<(PathBuf, PathBuf)> {
+    let place_of = |file: &PathBuf| {
+        let part = Part::of(file.file_name()?.to_str()?)?;
+        Some(part.place(to))
+    };
+    let files = disk.files_below(snapshot).into_iter();
+    files
+        .filter_map(|file| Some((place_of(&file)?, file)))
+        .collect()
+}
+
+/// Removes what a backup left that was cut, and that neither the one before nor this one needs:
+/// where there is little room, it would take it for ever.
+fn clear_way(
+    disk: &Disk,
+    to: &Layout,
+    begun: &Path,
+    wanted: &BTreeSet<&PathBuf>,
+) -> Result<(), BackupError> {
+    if disk.exists(begun) || !disk.exists(&to.index()) {
+        remove_others(disk, to, |place| wanted.contains(place))?;
+    } else if let Ok(named) = Named::read(to) {
+        let is_needed = |place: &PathBuf| wanted.contains(place) || named.places.contains(place);
+        remove_others(disk, to, is_needed)?;
+    }
+    Ok(())
 }
 
 /// Makes a store of a backup, in a folder in which none is. Blocks.
@@ -160,17 +206,10 @@ pub fn restore(
     let disk = Disk::system();
     let files = &*disk.files;
     let from = Layout::new(backup);
-    if !disk.exists(&backup.join(WHOLE)) || !disk.exists(&from.index()) {
-        let reason = if disk.exists(&backup.join(BEGUN)) {
-            "is a backup that was not finished; run 'lavant store backup' into it again"
-        } else {
-            "is no backup of a store"
-        };
-        return Err(BackupError::folder(backup, reason));
-    }
+    check_whole(&disk, &from)?;
     refuse_nested(backup, store.root())?;
     let begun = store.restoring();
-    if !disk.exists(&begun) && !is_empty(&disk, store.root()) {
+    if !disk.exists(&begun) && !is_empty(&disk, store.root())? {
         let reason = "is not empty; give --store a folder that is, or move this one away first";
         return Err(BackupError::folder(store.root(), reason));
     }
@@ -187,11 +226,23 @@ pub fn restore(
     store.create(&disk).map_err(BackupError::io(store.root()))?;
     // Never a second name: what is restored must not depend on the disk that the backup is on.
     let mut copier = Copier::new(&disk, true);
-    let all = places(&disk, &from);
+    // What the index does not name, a backup that was cut has left there. When it cannot be read,
+    // the store makes it again from all that is there.
+    let named = Named::read(&from).ok();
+    let all = match &named {
+        Some(named) => named.places.iter().cloned().collect(),
+        None => places(&disk, &from),
+    };
     for (done, file) in all.iter().enumerate() {
         let Ok(relative) = file.strip_prefix(backup) else {
             continue;
         };
+        let least = named.as_ref().and_then(|named| named.lengths.get(file));
+        let length = disk.files.facts(file).map(|facts| facts.length).ok();
+        if length.is_none() || least.is_some_and(|least| length < Some(*least)) {
+            copier.report.missing += u64::from(least.is_some());
+            continue;
+        }
         copier.bring(file, &store.root().join(relative))?;
         if !progress(done as u64, all.len() as u64) {
             return Err(BackupError::Interrupted);
@@ -257,6 +308,103 @@ impl<'a> Copier<'a> {
     }
 }
 
+/// What the index of a backup names.
+struct Named {
+    places: BTreeSet<PathBuf>,
+    /// The least length of the files of payloads.
+    lengths: BTreeMap<PathBuf, u64>,
+}
+
+impl Named {
+    /// Reads it; any fault means that it cannot be known.
+    fn read(backup: &Layout) -> Result<Self, StoreError> {
+        let failed = |error: redb::DatabaseError| StoreError::Index(error.to_string());
+        let index = ReadOnlyDatabase::open(backup.index()).map_err(failed)?;
+        let read = index.begin_read()?;
+        let mut lengths = BTreeMap::new();
+        for entry in read.open_table(PAYLOADS)?.iter()? {
+            let (root, uses) = entry?;
+            if let Ok(root) = <[u8; 32]>::try_from(root.value()) {
+                let least = payload::disk_bytes(uses.value().1);
+                lengths.insert(backup.payload(&Root(root)), least);
+            }
+        }
+        let mut places: BTreeSet<PathBuf> = lengths.keys().cloned().collect();
+        for entry in read.open_table(CONTENTS)?.iter()? {
+            let (no, row) = entry?;
+            let content = Content::decode(no.value(), row.value())?;
+            if content.state == State::Finished {
+                places.insert(backup.manifest(content.no));
+            }
+            if content.pinned {
+                places.insert(backup.pin(&content.key));
+            }
+        }
+        Ok(Self { places, lengths })
+    }
+}
+
+/// Removes payloads, manifests and pins that are not needed. Returns how many.
+fn remove_others(
+    disk: &Disk,
+    layout: &Layout,
+    is_needed: impl Fn(&PathBuf) -> bool,
+) -> Result<u64, BackupError> {
+    let mut removed = 0;
+    for file in places(disk, layout) {
+        if !is_needed(&file) {
+            let gone = disk.files.remove(&file);
+            gone.map_err(BackupError::io(&file))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Refuses a folder that is no whole backup which this program can bring back.
+fn check_whole(disk: &Disk, from: &Layout) -> Result<(), BackupError> {
+    let backup = from.root();
+    let whole = from.backup();
+    let refused = |reason: &str| Err(BackupError::folder(backup, reason));
+    let said = match disk.read(&whole) {
+        Ok(said) => said,
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(BackupError::io(&whole)(error));
+        }
+        Err(_) if disk.exists(&backup.join(BEGUN)) => {
+            return refused(
+                "is a backup that was not finished; run 'lavant store backup' into it again",
+            );
+        }
+        Err(_) => return refused("is no backup of a store"),
+    };
+    let said: serde_json::Value = serde_json::from_slice(&said).unwrap_or_default();
+    if said["lavant_backup"] != 1 {
+        return refused("is no backup that this lavant knows: its backup.json has another form");
+    }
+    if !disk.exists(&from.node_key()) {
+        return refused(
+            "has no node.key, without which the store would be that of another node; put it back, \
+             or bring one with 'lavant key export'",
+        );
+    }
+    Ok(())
+}
+
+/// Keeps other backups out of a folder, and nodes.
+fn lock_backup(disk: &Disk, to: &Layout) -> Result<Lock, BackupError> {
+    Lock::take(disk, to).map_err(|error| match error {
+        OpenError::InUse { path, pid } => BackupError::Folder {
+            path,
+            reason: format!(
+                "is in use by process {pid}: by another backup, or as the store of a node; wait \
+                 until that has ended, or give another folder"
+            ),
+        },
+        other => other.into(),
+    })
+}
+
 /// All payloads, manifests and pins of a store.
 fn places(disk: &Disk, layout: &Layout) -> Vec<PathBuf> {
     let folders = disk.files.list(&layout.segments()).unwrap_or_default();
@@ -269,10 +417,13 @@ fn places(disk: &Disk, layout: &Layout) -> Vec<PathBuf> {
 }
 
 /// Whether nothing is in a folder but a lock, or it is not there.
-fn is_empty(disk: &Disk, folder: &Path) -> bool {
-    let entries = disk.files.list(folder).unwrap_or_default();
+fn is_empty(disk: &Disk, folder: &Path) -> Result<bool, BackupError> {
     let is_lock = |path: &PathBuf| path.file_name().is_some_and(|name| name == "lock");
-    entries.iter().all(is_lock)
+    match disk.files.list(folder) {
+        Ok(entries) => Ok(entries.iter().all(is_lock)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(BackupError::io(folder)(error)),
+    }
 }
 
 /// A backup inside the store would be part of it, and the other way round.
@@ -292,7 +443,8 @@ fn refuse_nested(one: &Path, other: &Path) -> Result<(), BackupError> {
     };
     let (one, other_real) = (real(one), real(other));
     if one.starts_with(&other_real) || other_real.starts_with(&one) {
-        let reason = "lies in the store, or the store in it; give a folder outside";
+        let reason =
+            "lies in the folder that it is made from, or the other way round; give one outside";
         return Err(BackupError::folder(other, reason));
     }
     Ok(())

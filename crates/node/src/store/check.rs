@@ -16,6 +16,9 @@ use super::rebuild::payload_files;
 use super::rows::{PAYLOADS, SegmentKey, SegmentRow};
 use super::settings::Settings;
 
+/// Most files that a report names.
+const UNREADABLE_MAX: usize = 10;
+
 /// What [`Store::check`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
@@ -29,6 +32,16 @@ pub struct CheckReport {
     pub bytes: u64,
     /// The caller ended it.
     pub interrupted: bool,
+    /// Segments whose file cannot be read now, for another reason than damage; they stay.
+    pub unreadable: u64,
+    /// Some of these files.
+    pub unreadable_files: Vec<PathBuf>,
+}
+
+impl CheckReport {
+    const fn done(&self) -> u64 {
+        self.intact + self.dropped + self.unreadable
+    }
 }
 
 /// What [`Store::gc`] did.
@@ -66,7 +79,7 @@ impl Store {
                         kind,
                         sequence,
                     };
-                    if !progress((report.intact + report.dropped).min(total), total) {
+                    if !progress(report.done().min(total), total) {
                         return Ok(report);
                     }
                     self.check_one(key, &row, &mut report)?;
@@ -90,7 +103,19 @@ impl Store {
         }
         let root = row.root;
         let Settings { disk, layout, .. } = self.settings();
-        if expire::is_usable(disk, &layout.payload(&root), row)? {
+        let path = layout.payload(&root);
+        let usable = match expire::is_usable(disk, &path, row) {
+            Ok(usable) => usable,
+            Err(StoreError::Io { .. }) => {
+                report.unreadable += 1;
+                if report.unreadable_files.len() < UNREADABLE_MAX {
+                    report.unreadable_files.push(path);
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if usable {
             report.intact += 1;
             report.bytes += row.length;
         } else if self.is_read_only() {

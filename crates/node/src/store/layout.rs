@@ -116,6 +116,11 @@ impl Layout {
         self.root.join("snapshot")
     }
 
+    /// Says that the folder is a backup.
+    pub(super) fn backup(&self) -> PathBuf {
+        self.root.join("backup.json")
+    }
+
     /// Says that a backup is being brought back.
     pub(super) fn restoring(&self) -> PathBuf {
         self.root.join("restore.part")

@@ -87,6 +87,7 @@ pub use error::{OpenError, StoreError};
 pub use feed::Held;
 pub use handle::AsyncStore;
 pub use layout::Layout;
+pub use open::refuse_other;
 pub use partial::Partial;
 pub use read::{PayloadFile, Segment};
 pub use rows::SegmentRow;
@@ -105,6 +106,9 @@ use locked::lock;
 
 /// How far the clock may be behind the newest segment before the operator is told, in seconds.
 const CLOCK_TOLERANCE: u64 = 5;
+
+/// After how many minutes of one backup the operator is told.
+const SNAPSHOT_LONG: u64 = 10;
 
 /// Numbers about a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +151,35 @@ impl Store {
                  longer until it is right"
             ));
         }
+        warnings.extend(self.disk_fault());
+        let since = lock(&self.shared.waiting).as_ref().map(|it| it.since);
+        let minutes = since.map_or(0, |since| since.elapsed().as_secs() / 60);
+        if minutes >= SNAPSHOT_LONG {
+            warnings.push(format!(
+                "a backup is being made since {minutes} minutes; files of what was removed since \
+                 then are still there, and no other backup can be made"
+            ));
+        }
         warnings
+    }
+
+    /// What is wrong with the disk, if anything is: it has less free than is kept in reserve.
+    #[must_use]
+    pub fn disk_fault(&self) -> Option<String> {
+        let Settings {
+            disk,
+            layout,
+            min_free,
+            ..
+        } = self.settings();
+        let free = disk.space(layout.root()).free;
+        (free < *min_free).then(|| {
+            format!(
+                "the disk that holds the store has {free} bytes free and {min_free} are kept in \
+                 reserve: nothing more is taken, and on a disk that is full to the last byte \
+                 nothing can be removed either; free some space"
+            )
+        })
     }
 
     /// Numbers for status pages and metrics.

@@ -78,13 +78,7 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        if settings.disk.exists(&layout.restoring()) {
-            return Err(OpenError::Format {
-                path: layout.root().to_owned(),
-                reason: "a backup was not brought back whole; run 'lavant store restore' again"
-                    .into(),
-            });
-        }
+        refuse_other(&settings)?;
         let (index, catalog, used) = if writable {
             let opened = open_writable(&settings, &standings, &mut warnings)?;
             settle_pins(&settings, &opened.1);
@@ -125,6 +119,24 @@ impl Store {
             _lock: Arc::new(lock),
         })
     }
+}
+
+/// Refuses a folder that has the form of a store and is something else.
+pub fn refuse_other(settings: &Settings) -> Result<(), OpenError> {
+    let Settings { disk, layout, .. } = settings;
+    let refused = |reason: &str| {
+        Err(OpenError::Format {
+            path: layout.root().to_owned(),
+            reason: reason.to_owned(),
+        })
+    };
+    if disk.exists(&layout.restoring()) {
+        return refused("a backup was not brought back whole; run 'lavant store restore' again");
+    }
+    if disk.exists(&layout.backup()) {
+        return refused("it is a backup; make a store of it with 'lavant store restore'");
+    }
+    Ok(())
 }
 
 fn lock_for_writing(disk: &Disk, layout: &Layout) -> Result<Lock, OpenError> {

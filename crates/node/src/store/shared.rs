@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use lavant_proto::ids::Root;
 use lavant_proto::relay::evict::Standing;
@@ -109,10 +110,22 @@ impl Drop for Shared {
 }
 
 /// What waits for the end of a snapshot before it is removed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiting {
+    /// When the snapshot was begun.
+    pub(super) since: Instant,
     pub(super) roots: Vec<Root>,
     pub(super) files: Vec<PathBuf>,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            roots: Vec::new(),
+            files: Vec::new(),
+        }
+    }
 }
 
 impl Shared {

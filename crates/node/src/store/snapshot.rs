@@ -18,6 +18,7 @@ use super::error::StoreError;
 use super::index::Index;
 use super::layout::Layout;
 use super::locked::lock;
+use super::payload;
 use super::rows::{
     CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, SEGMENTS, VERSIONS,
 };
@@ -41,6 +42,8 @@ pub struct SnapshotFacts {
     pub payloads: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Payload files that the store lacks, or that are too short.
+    pub missing: u64,
 }
 
 /// A snapshot, which goes when this is dropped. That blocks.
@@ -75,11 +78,12 @@ impl Store {
         }
         {
             let mut waiting = lock(&self.shared.waiting);
-            if waiting.is_some() {
-                return Err(StoreError::Busy(
-                    "a backup is being made from this store already; wait until it has ended"
-                        .into(),
-                ));
+            if let Some(held) = &*waiting {
+                return Err(StoreError::Busy(format!(
+                    "a backup is being made from this store since {} s; wait until it has ended, \
+                     or end the program that makes it",
+                    held.since.elapsed().as_secs()
+                )));
             }
             // Before the index is read: what it names is not removed from here on.
             *waiting = Some(Waiting::default());
@@ -122,10 +126,17 @@ impl Store {
                 continue;
             };
             let root = Root(root);
-            // One that was damaged is noticed when it is read, here or from the copy.
-            if name_again(disk, &layout.payload(&root), &folder.join(root.to_string()))
-                .map_err(failed)?
-            {
+            let place = layout.payload(&root);
+            let named = name_again(disk, &place, &folder.join(root.to_string()));
+            let named = named.map_err(|error| {
+                StoreError::io(format!("take {} into the backup", place.display()), &error)
+            })?;
+            let length = disk.files.facts(&place).map_or(0, |facts| facts.length);
+            // What was damaged otherwise is noticed when it is read, here or from the copy.
+            if length < payload::disk_bytes(uses.value().1) {
+                facts.missing += 1;
+            }
+            if named {
                 facts.payloads += 1;
                 facts.bytes += uses.value().1;
             }
