@@ -2,9 +2,9 @@
 
 mod content;
 
-use std::ops::Bound;
 use std::sync::Arc;
 
+use immutable_chunkmap::map::NodeRef;
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
 use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::Time;
@@ -135,9 +135,8 @@ impl Catalog {
     /// The contents that stand in a set under the hash of a text. Others may have the same hash.
     fn hashed(&self, set: &Set<Hashed>, text: &str) -> impl Iterator<Item = &Arc<Content>> {
         let hash = hash_of(text);
-        let found = set.range((hash, 0)..=(hash, u64::MAX));
-        let numbers: Vec<u64> = found.map(|(_, no)| *no).collect();
-        numbers.into_iter().filter_map(|no| self.get(no))
+        let found = part_of(set.root(), |it| it.0 < hash, |it| it.0 > hash);
+        found.into_iter().filter_map(|((_, no), ())| self.get(*no))
     }
 
     /// The contents to which more may come.
@@ -157,9 +156,10 @@ impl Catalog {
         if generation < self.forgotten {
             return None;
         }
-        let later = (Bound::Excluded(generation), Bound::Unbounded);
-        let contents = self.changed.range(later);
-        let gone = self.gone.range(later);
+        let is_older = |other: &u64| *other <= generation;
+        let contents = part_of(self.changed.root(), is_older, |_| false);
+        let contents = contents.into_iter();
+        let gone = part_of(self.gone.root(), is_older, |_| false).into_iter();
         Some(Changed {
             contents: contents.filter_map(|(_, no)| self.get(*no)).collect(),
             gone: gone.map(|(_, key)| key).collect(),
@@ -168,9 +168,8 @@ impl Catalog {
 
     /// The contents of an id, in order of arrival.
     pub fn named(&self, id: &ContentId) -> impl Iterator<Item = &Arc<Content>> {
-        let all = (id.clone(), 0)..=(id.clone(), u64::MAX);
-        let numbers = self.names.range(all);
-        numbers.filter_map(|(_, no)| self.get(*no))
+        let found = part_of(self.names.root(), |it| it.0 < *id, |it| it.0 > *id);
+        found.into_iter().filter_map(|((_, no), ())| self.get(*no))
     }
 
     /// The current version of every content, by id.
@@ -354,6 +353,40 @@ impl Catalog {
     }
 }
 
+/// The entries of a map that are neither before nor after a part of it, in order. The map's own
+/// ranges pass by each node before the part, and so cost with all that there is.
+fn part_of<'a, K: Ord + Clone, V: Clone>(
+    root: Option<NodeRef<'a, K, V, CHUNK>>,
+    is_before: impl Fn(&K) -> bool,
+    is_after: impl Fn(&K) -> bool,
+) -> Vec<(&'a K, &'a V)> {
+    let mut found = Vec::new();
+    add_part(root, &is_before, &is_after, &mut found);
+    found
+}
+
+fn add_part<'a, K: Ord + Clone, V: Clone>(
+    node: Option<NodeRef<'a, K, V, CHUNK>>,
+    is_before: &impl Fn(&K) -> bool,
+    is_after: &impl Fn(&K) -> bool,
+    found: &mut Vec<(&'a K, &'a V)>,
+) {
+    let Some(node) = node else { return };
+    // What is less than the first of a node is left of it, what is more than its last is right.
+    if node.pairs().next().is_some_and(|(key, _)| !is_before(key)) {
+        add_part(node.left(), is_before, is_after, found);
+    }
+    for (key, value) in node.pairs() {
+        if is_after(key) {
+            return;
+        }
+        if !is_before(key) {
+            found.push((key, value));
+        }
+    }
+    add_part(node.right(), is_before, is_after, found);
+}
+
 /// The start of the hash of a text. Two texts may have the same: whoever looks compares the texts.
 fn hash_of(text: &str) -> u64 {
     let hash = blake3::hash(text.as_bytes());
@@ -475,6 +508,27 @@ mod tests {
                 let now = model.values().map(|it| (it.key.clone(), it.generation));
                 assert_eq!(told, now.collect(), "step {step}");
             }
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_map_costs_no_more_than_itself() {
+        let mut map = Map::default();
+        for n in 0..100_000_u64 {
+            map.insert_cow(n * 7919 % 100_000, n);
+        }
+        let looks = std::cell::Cell::new(0);
+        for start in (0..100_000).step_by(997) {
+            looks.set(0);
+            let is_before = |key: &u64| {
+                looks.set(looks.get() + 1);
+                *key < start
+            };
+            let found = part_of(map.root(), is_before, |key| *key > start + 2);
+            let keys: Vec<u64> = found.into_iter().map(|(key, _)| *key).collect();
+            let expected: Vec<u64> = (start..(start + 3).min(100_000)).collect();
+            assert_eq!(keys, expected);
+            assert!(looks.get() < 1000, "{} looks", looks.get());
         }
     }
 
