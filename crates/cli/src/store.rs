@@ -207,11 +207,7 @@ fn backup(args: BackupArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
         outcome => outcome?,
     };
     if args.common.json {
-        let mut said = said_of(&report);
-        said["contents"] = facts.contents.into();
-        said["segments"] = facts.segments.into();
-        said["missing"] = facts.missing.into();
-        output::json(&said)?;
+        say(&report, (facts.contents, facts.segments, facts.missing))?;
         return Ok(whole(facts.missing));
     }
     output::line(format_args!(
@@ -253,22 +249,9 @@ fn await_snapshot(
             SnapshotLine::Progress(done, total) if progress(done, total) => {}
             SnapshotLine::Progress(..) => return Ok(None),
             SnapshotLine::Error(message) => bail!("{message}"),
-            SnapshotLine::Ready {
-                folder,
-                contents,
-                segments,
-                payloads,
-                bytes,
-                missing,
-            } => {
+            SnapshotLine::Ready { folder, facts } => {
                 same_store(Path::new(&folder), layout)?;
-                return Ok(Some(SnapshotFacts {
-                    contents,
-                    segments,
-                    payloads,
-                    bytes,
-                    missing,
-                }));
+                return Ok(Some(facts));
             }
         }
     }
@@ -287,11 +270,7 @@ fn bring_back(args: RestoreArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode
     // What cannot be opened is no store: better said now than at the next start.
     let stats = open_store(&config)?.stats();
     if args.common.json {
-        let mut said = said_of(&report);
-        said["contents"] = stats.contents.into();
-        said["segments"] = stats.segments.into();
-        said["missing"] = report.missing.into();
-        output::json(&said)?;
+        say(&report, (stats.contents, stats.segments, report.missing))?;
         return Ok(whole(report.missing));
     }
     output::line(format_args!(
@@ -310,11 +289,16 @@ fn interrupted() -> ExitCode {
     ExitCode::from(INTERRUPTED)
 }
 
-fn said_of(report: &BackupReport) -> serde_json::Value {
-    json!({
+/// Prints what was done, and what there is then, as JSON.
+fn say(
+    report: &BackupReport,
+    (contents, segments, missing): (u64, u64, u64),
+) -> anyhow::Result<()> {
+    output::json(&json!({
         "copied": report.copied, "linked": report.linked, "bytes": report.bytes,
         "kept": report.kept, "removed": report.removed,
-    })
+        "contents": contents, "segments": segments, "missing": missing,
+    }))
 }
 
 fn print(report: &BackupReport) {

@@ -216,17 +216,7 @@ fn fill(folder: &Path, contents: u64, segments: u64) -> Outcome {
     let took = start.elapsed().as_secs_f64();
     println!("{contents} contents of {segments} segments stored in {took:.1} s");
     drop(store);
-    let index = std::fs::metadata(folder.join("index.redb"))?.len();
-    println!("index: {:.1} MB", index as f64 / 1e6);
-    let child = Command::new(std::env::current_exe()?)
-        .arg(folder)
-        .arg("read")
-        .status()?;
-    if child.success() {
-        Ok(())
-    } else {
-        Err("the reader failed".into())
-    }
+    reopen(folder)
 }
 
 /// Many small segments in contents of a thousand; then a fresh process opens and reads them.
@@ -247,6 +237,11 @@ fn scale(folder: &Path, count: u64) -> Outcome {
         start.elapsed().as_secs_f64()
     );
     drop(store);
+    reopen(folder)
+}
+
+/// Has a fresh process open a store and read from it.
+fn reopen(folder: &Path) -> Outcome {
     let index = std::fs::metadata(folder.join("index.redb"))?.len();
     println!("index: {:.1} MB", index as f64 / 1e6);
     let child = Command::new(std::env::current_exe()?)

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use super::App;
 use super::error::ApiError;
-use crate::store::{AsyncStore, StoreError};
+use crate::store::{AsyncStore, SnapshotFacts, StoreError};
 
 /// How often a line is sent while nothing happens: a caller that went is noticed by the second one.
 const BEAT: Duration = Duration::from_secs(1);
@@ -32,16 +32,8 @@ pub enum SnapshotLine {
     Ready {
         /// Its folder, in that of the store.
         folder: String,
-        /// Contents in it.
-        contents: u64,
-        /// Segments in it.
-        segments: u64,
-        /// Payload files in it.
-        payloads: u64,
-        /// Their bytes.
-        bytes: u64,
-        /// Payload files that the store lacks.
-        missing: u64,
+        /// What it holds.
+        facts: SnapshotFacts,
     },
     /// It could not be made.
     Error(String),
@@ -84,8 +76,9 @@ async fn keep(store: &AsyncStore, lines: &Sender<SnapshotLine>) {
         let told = lines.clone();
         let made = store.attempt(move |store| {
             store.snapshot(|done, total| {
-                told.blocking_send(SnapshotLine::Progress(done, total))
-                    .is_ok()
+                // A caller that is slow to read keeps no transaction open: it misses a line.
+                let _ = told.try_send(SnapshotLine::Progress(done, total));
+                !told.is_closed()
             })
         });
         match made.await {
@@ -109,11 +102,7 @@ async fn keep(store: &AsyncStore, lines: &Sender<SnapshotLine>) {
     let folder = folder.canonicalize().unwrap_or(folder);
     let mut line = SnapshotLine::Ready {
         folder: folder.display().to_string(),
-        contents: made.facts.contents,
-        segments: made.facts.segments,
-        payloads: made.facts.payloads,
-        bytes: made.facts.bytes,
-        missing: made.facts.missing,
+        facts: made.facts,
     };
     while lines.send(line).await.is_ok() {
         let _ = tokio::time::timeout(BEAT, lines.closed()).await;

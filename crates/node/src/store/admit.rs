@@ -155,7 +155,7 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
         tx.carry(&mut content, (*place, row))?;
     }
     for ((name, kind, sequence), row) in held {
-        tx.release(&row.root)?;
+        tx.drop_payload(&row.root)?;
         if let Some(rendition_no) = content.rendition_no(name.as_str()) {
             tx.tell(Change::Dropped {
                 torn: false,

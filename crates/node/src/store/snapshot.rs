@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use lavant_proto::ids::Root;
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
+use serde::{Deserialize, Serialize};
 
 use super::catalog::{Content, State};
 use super::disk::{Access, Disk};
@@ -32,7 +33,7 @@ const REPORT_EVERY: u64 = 64;
 const COPY_PIECE: usize = 1 << 20;
 
 /// What a snapshot holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotFacts {
     /// Contents, all versions counted.
     pub contents: u64,

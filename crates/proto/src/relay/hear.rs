@@ -15,7 +15,7 @@ use crate::runs::{Run, SequenceRun};
 const RUN_BYTES: usize = 16;
 /// Bytes of claims from which on a contact may have to go for another one.
 const CLAIMS_LARGE: usize = 1 << 20;
-/// The same of a number by which it names a content.
+/// Bytes that a number by which it names a content is counted with.
 const NUMBER_BYTES: usize = 24;
 
 impl Relay {

@@ -105,11 +105,6 @@ impl Tx<'_> {
         self.enqueue(content, key, row)
     }
 
-    /// Lets a payload go that no row uses any more, after its row was withdrawn.
-    pub(in crate::store) fn release(&mut self, root: &Root) -> Result<(), StoreError> {
-        self.drop_payload(root)
-    }
-
     /// Enters a row of an index that is made again; its content was counted.
     pub(in crate::store) fn restore(
         &mut self,
@@ -249,8 +244,9 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Counts one use of a payload less; its file goes with the last.
-    fn drop_payload(&mut self, root: &Root) -> Result<(), StoreError> {
+    /// Counts one use of a payload less; its file goes with the last. For a row that was withdrawn:
+    /// [`Tx::leave`] does it by itself.
+    pub(in crate::store) fn drop_payload(&mut self, root: &Root) -> Result<(), StoreError> {
         let Some((uses, length)) = self
             .tables
             .payloads
