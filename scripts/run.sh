@@ -88,7 +88,6 @@ fetch() {
 # The node is in a process group of its own as well: Ctrl-C then reaches it once, from here,
 # and not a second time from the terminal.
 start_node() {
-    mkdir -p "$store"
     set -m
     "$lavant" serve --store "$store" --port "$port" </dev/null &
     node=$!
