@@ -26,6 +26,7 @@
 
 pub mod cmaf;
 pub mod codec;
+pub mod frame;
 pub mod hls;
 mod pool;
 mod segment;

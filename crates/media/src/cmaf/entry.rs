@@ -173,7 +173,7 @@ fn esds(body: &[u8], rate: u32, channels: u32) -> Option<StreamInfo> {
 }
 
 /// Object type, sample rate and channels of an AudioSpecificConfig.
-fn audio_config(bytes: &[u8]) -> Option<(u32, u32, u32)> {
+pub(super) fn audio_config(bytes: &[u8]) -> Option<(u32, u32, u32)> {
     let mut bits = crate::codec::bits::Bits::new(bytes);
     let mut kind = bits.bits(5)?;
     // Kinds from 32 on are written with 6 more bits.

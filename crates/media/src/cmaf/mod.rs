@@ -7,9 +7,11 @@
 mod boxes;
 mod entry;
 mod fragment;
-mod init;
+pub(crate) mod init;
 mod inspect;
+pub(crate) mod sample;
 mod segmenter;
+pub(crate) mod write;
 
 pub use inspect::{inspect, inspect_init};
 pub use segmenter::Segmenter;
