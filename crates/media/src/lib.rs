@@ -28,6 +28,7 @@ pub mod cmaf;
 pub mod codec;
 pub mod frame;
 pub mod hls;
+pub mod live;
 mod pool;
 mod segment;
 mod sniff;

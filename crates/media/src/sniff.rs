@@ -1,5 +1,6 @@
 //! Which container the first bytes of a stream belong to.
 
+use crate::frame::Demuxer;
 use crate::{Config, Segmenter, cmaf, ts};
 
 /// A container that can be cut into segments.
@@ -18,6 +19,15 @@ impl Format {
         match self {
             Self::TransportStream => Box::new(ts::Segmenter::new(config)),
             Self::Cmaf => Box::new(cmaf::Segmenter::new(config)),
+        }
+    }
+
+    /// A demuxer for this container.
+    #[must_use]
+    pub fn demuxer(self) -> Box<dyn Demuxer + Send> {
+        match self {
+            Self::TransportStream => Box::new(ts::Demuxer::default()),
+            Self::Cmaf => Box::new(cmaf::Demuxer::default()),
         }
     }
 

@@ -19,6 +19,15 @@ pub(super) fn describe(stsd: &[u8], kind: Kind) -> Result<Option<StreamInfo>, Er
     }
 }
 
+/// The first sample entry, whole; empty when there is none.
+pub(super) fn first(stsd: &[u8]) -> &[u8] {
+    let all = stsd.get(8..).unwrap_or_default();
+    let size = all
+        .first_chunk::<4>()
+        .map_or(0, |size| u32::from_be_bytes(*size));
+    all.get(..size as usize).unwrap_or_default()
+}
+
 fn video(name: &[u8; 4], body: &[u8]) -> Result<StreamInfo, Error> {
     let mut reader = Reader::new(body);
     // The fixed part has 78 bytes, with the size of the picture after 24 (ISO/IEC 14496-12 section

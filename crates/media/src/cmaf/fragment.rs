@@ -5,7 +5,7 @@ use super::init::Track;
 use crate::{Error, TICKS_PER_SECOND};
 
 /// The sample flag of pictures that need others.
-const NOT_SYNC: u32 = 0x0001_0000;
+pub(super) const NOT_SYNC: u32 = 0x0001_0000;
 /// A time in ticks beyond which arithmetic would not be safe.
 const MAX_TICKS: u128 = 1 << 62;
 
@@ -173,6 +173,8 @@ mod tests {
             timescale: 1000,
             default_duration: 40,
             default_flags: NOT_SYNC,
+            default_size: 0,
+            entry: bytes::Bytes::new(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The init segment: tracks, their time scales and defaults.
 
+use bytes::Bytes;
+
 use super::boxes::{self, Children, Reader};
 use super::entry;
 use crate::codec::StreamInfo;
@@ -16,6 +18,9 @@ pub(super) struct Track {
     pub(super) timescale: u32,
     pub(super) default_duration: u32,
     pub(super) default_flags: u32,
+    pub(super) default_size: u32,
+    /// Its first sample entry, whole.
+    pub(super) entry: Bytes,
 }
 
 /// Reads the tracks of video and audio from the body of a `moov` box.
@@ -81,14 +86,17 @@ fn track(trak: &[u8]) -> Result<Option<Track>, Error> {
     }
     let samples = boxes::need(boxes::need(media, b"minf")?, b"stbl")?;
     refuse_samples(samples)?;
-    let info = entry::describe(boxes::need(samples, b"stsd")?, kind)?;
-    let (default_duration, default_flags) = (0, 0);
+    let entries = boxes::need(samples, b"stsd")?;
+    let info = entry::describe(entries, kind)?;
+    let entry = Bytes::copy_from_slice(entry::first(entries));
     Ok(info.map(|info| Track {
         id,
         info,
         timescale,
-        default_duration,
-        default_flags,
+        default_duration: 0,
+        default_flags: 0,
+        default_size: 0,
+        entry,
     }))
 }
 
@@ -112,11 +120,12 @@ fn read_defaults(trex: &[u8], tracks: &mut [Track]) -> Result<(), Error> {
     let id = reader.u32()?;
     reader.skip(4)?;
     let duration = reader.u32()?;
-    reader.skip(4)?;
+    let size = reader.u32()?;
     let flags = reader.u32()?;
     if let Some(track) = tracks.iter_mut().find(|track| track.id == id) {
         track.default_duration = duration;
         track.default_flags = flags;
+        track.default_size = size;
     }
     Ok(())
 }

@@ -5,13 +5,16 @@
 //! file (`sidx`, `mfra`, `styp` of single fragments) are left out.
 
 mod boxes;
+mod demux;
 mod entry;
 mod fragment;
 pub(crate) mod init;
 mod inspect;
+pub(crate) mod mux;
 pub(crate) mod sample;
 mod segmenter;
 pub(crate) mod write;
 
+pub use demux::Demuxer;
 pub use inspect::{inspect, inspect_init};
 pub use segmenter::Segmenter;

@@ -7,10 +7,11 @@ pub(crate) struct Boxes {
 }
 
 impl Boxes {
-    /// Into a buffer that was used before.
-    pub(crate) fn into_buffer(mut out: Vec<u8>) -> Self {
-        out.clear();
-        Self { out }
+    /// With room for so many bytes.
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self {
+            out: Vec::with_capacity(capacity),
+        }
     }
 
     /// A box of a kind around what `body` writes.

@@ -33,6 +33,55 @@ pub(crate) fn parse(unit: &[u8]) -> Option<StreamInfo> {
     Some(info)
 }
 
+/// The `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15 section 5.3.3.1) of parameter sets, from
+/// their header bytes on.
+pub(crate) fn config(sequence: &[Vec<u8>], pictures: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let [_, profile, constraints, level, ..] = *sequence.first()?.as_slice() else {
+        return None;
+    };
+    // Lengths of four bytes before units.
+    let mut out = vec![1, profile, constraints, level, 0xff];
+    out.push(
+        0xe0 | u8::try_from(sequence.len())
+            .ok()
+            .filter(|count| *count < 32)?,
+    );
+    let put = |out: &mut Vec<u8>, unit: &[u8]| {
+        out.extend(u16::try_from(unit.len()).ok()?.to_be_bytes());
+        out.extend_from_slice(unit);
+        Some(())
+    };
+    for unit in sequence {
+        put(&mut out, unit)?;
+    }
+    out.push(u8::try_from(pictures.len()).ok()?);
+    for unit in pictures {
+        put(&mut out, unit)?;
+    }
+    if HIGH.contains(&profile) {
+        let set = unescape(sequence.first()?);
+        let (chroma, luma_depth, chroma_depth) = depths(&mut Bits::new(set.get(4..)?))?;
+        // The upper bits of each field are ones; no extended sets follow.
+        out.extend([
+            0xfc | chroma.min(3) as u8,
+            0xf8 | luma_depth.min(7) as u8,
+            0xf8 | chroma_depth.min(7) as u8,
+            0,
+        ]);
+    }
+    Some(out)
+}
+
+/// The chroma format and the bits above 8 of a set of a high profile.
+fn depths(bits: &mut Bits<'_>) -> Option<(u32, u32, u32)> {
+    bits.ue()?;
+    let chroma = bits.ue()?;
+    if chroma == 3 {
+        bits.bit()?;
+    }
+    Some((chroma, bits.ue()?, bits.ue()?))
+}
+
 fn picture(profile: u8, bits: &mut Bits<'_>) -> Option<(u32, u32, Option<f64>)> {
     bits.ue()?;
     let chroma = if HIGH.contains(&profile) {

@@ -37,14 +37,49 @@ pub(crate) fn parse(unit: &[u8]) -> Option<StreamInfo> {
     let (ptl, rest) = rest.split_first_chunk::<12>()?;
     let info = StreamInfo::video(codec(ptl));
     Some(
-        match size(usize::from(layers >> 1 & 7), &mut Bits::new(rest)) {
-            Some((width, height)) => info.size(width, height),
+        match picture(usize::from(layers >> 1 & 7), &mut Bits::new(rest)) {
+            Some(picture) => info.size(picture.width, picture.height),
             None => info,
         },
     )
 }
 
-fn size(layers: usize, bits: &mut Bits<'_>) -> Option<(u32, u32)> {
+/// The `HEVCDecoderConfigurationRecord` (ISO/IEC 14496-15 section 8.3.3.1) of parameter sets: one
+/// of each kind, from their header bytes on.
+pub(crate) fn config(video: &[u8], sequence: &[u8], pictures: &[u8]) -> Option<Vec<u8>> {
+    let set = unescape(sequence);
+    let [_, _, layers, rest @ ..] = set.as_slice() else {
+        return None;
+    };
+    let (ptl, rest) = rest.split_first_chunk::<12>()?;
+    let picture = picture(usize::from(layers >> 1 & 7), &mut Bits::new(rest))?;
+    let mut out = vec![1];
+    out.extend_from_slice(ptl);
+    // Segmentation and parallelism are not told; the upper bits of each field are ones.
+    out.extend([0xf0, 0, 0xfc]);
+    out.push(0xfc | picture.chroma.min(3) as u8);
+    out.push(0xf8 | picture.depth.0.min(7) as u8);
+    out.push(0xf8 | picture.depth.1.min(7) as u8);
+    // No rate; one temporal layer, nested; lengths of four bytes; three arrays of units.
+    out.extend([0, 0, 0x0f, 3]);
+    for (kind, unit) in [(32, video), (33, sequence), (34, pictures)] {
+        out.extend([0x80 | kind, 0, 1]);
+        out.extend(u16::try_from(unit.len()).ok()?.to_be_bytes());
+        out.extend_from_slice(unit);
+    }
+    Some(out)
+}
+
+/// What a sequence parameter set says of pictures.
+struct Picture {
+    width: u32,
+    height: u32,
+    chroma: u32,
+    /// Bits above 8 of brightness and of colour.
+    depth: (u32, u32),
+}
+
+fn picture(layers: usize, bits: &mut Bits<'_>) -> Option<Picture> {
     // Each layer below the top has 88 bits of profile and 8 of level, where its flags say so.
     let mut skip = 0;
     for _ in 0..layers {
@@ -59,10 +94,28 @@ fn size(layers: usize, bits: &mut Bits<'_>) -> Option<(u32, u32)> {
     bits.ue()?;
     let chroma = bits.ue()?;
     let separate = chroma == 3 && bits.bit()?;
-    let (width, height) = (bits.ue()?, bits.ue()?);
-    if !bits.bit()? {
-        return Some((width, height));
+    let (mut width, mut height) = (bits.ue()?, bits.ue()?);
+    if bits.bit()? {
+        (width, height) = cropped(width, height, chroma, separate, bits)?;
     }
+    // Both are at the very end of what is read here: a set that is cut off has none.
+    let depth = (bits.ue().unwrap_or(0), bits.ue().unwrap_or(0));
+    Some(Picture {
+        width,
+        height,
+        chroma,
+        depth,
+    })
+}
+
+/// The size after the window that is shown has been cut out.
+fn cropped(
+    width: u32,
+    height: u32,
+    chroma: u32,
+    separate: bool,
+    bits: &mut Bits<'_>,
+) -> Option<(u32, u32)> {
     let unit_x = if matches!(chroma, 1 | 2) && !separate {
         2
     } else {

@@ -4,12 +4,15 @@
 //! segment begins with them and their continuity counters run on over the whole output.
 
 mod cutter;
+mod demux;
 mod inspect;
 mod key;
 mod packet;
 mod segmenter;
 mod tables;
+mod units;
 
+pub use demux::Demuxer;
 pub use inspect::inspect;
 pub use segmenter::Segmenter;
 

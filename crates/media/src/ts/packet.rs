@@ -58,6 +58,8 @@ pub(super) fn payload(packet: &Packet) -> &[u8] {
 pub(super) struct Pes<'a> {
     /// The decode time (the presentation time where there is no other), 33 bits.
     pub(super) time: Option<u64>,
+    /// The presentation time, 33 bits.
+    pub(super) shown: Option<u64>,
     /// What the packet holds of the elementary stream.
     pub(super) body: &'a [u8],
 }
@@ -74,13 +76,18 @@ pub(super) fn pes(payload: &[u8]) -> Option<Pes<'_>> {
     let (header, body) = rest
         .split_at_checked(usize::from(*len))
         .unwrap_or((rest, &[]));
+    let shown = if flags & 0x80 != 0 {
+        stamp(header)
+    } else {
+        None
+    };
     let time = match flags >> 6 {
-        2 => stamp(header),
+        2 => shown,
         // Both times are there; the decode time is the second one.
         3 => stamp(header.get(5..).unwrap_or_default()),
         _ => None,
     };
-    Some(Pes { time, body })
+    Some(Pes { time, shown, body })
 }
 
 fn stamp(bytes: &[u8]) -> Option<u64> {
@@ -108,16 +115,18 @@ mod tests {
             pes(&pts),
             Some(Pes {
                 time: Some(1),
+                shown: Some(1),
                 body: &[0xaa]
             })
         );
         let both = [
-            0, 0, 1, 0xe0, 0, 0, 0x80, 0xc0, 10, 0x31, 0, 1, 0, 0x03, 0x1f, 0xff, 0xff, 0xff, 0xff,
+            0, 0, 1, 0xe0, 0, 0, 0x80, 0xc0, 10, 0x31, 0, 1, 0, 0x01, 0x1f, 0xff, 0xff, 0xff, 0xff,
         ];
         assert_eq!(
             pes(&both),
             Some(Pes {
                 time: Some((1 << 33) - 1),
+                shown: Some(0),
                 body: &[]
             })
         );
@@ -125,6 +134,7 @@ mod tests {
             pes(&both[..15]),
             Some(Pes {
                 time: None,
+                shown: Some(0),
                 body: &[]
             })
         );
