@@ -589,6 +589,7 @@ fn publish(folder: &Path, init: Option<&[u8]>, found: &[Segment]) -> PathBuf {
             discontinuity: segment.discontinuity,
             gap: false,
             init: init.clone(),
+            ..MediaSegment::default()
         });
     }
     let path = folder.join("index.m3u8");

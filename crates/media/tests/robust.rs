@@ -63,6 +63,7 @@ fn segment() -> impl Strategy<Value = MediaSegment> {
             discontinuity,
             gap,
             init: Some(init),
+            ..MediaSegment::default()
         },
     )
 }
@@ -105,6 +106,7 @@ fn media() -> impl Strategy<Value = MediaPlaylist> {
                     independent_segments: independent,
                     segments: list,
                     end,
+                    ..MediaPlaylist::default()
                 }
             },
         )

@@ -194,7 +194,7 @@ fn clock() -> Finding {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    let text = crate::http::rfc3339(lavant_proto::time::Time::from_seconds(now));
+    let text = lavant_proto::time::Time::from_seconds(now).rfc3339();
     if now > PLAUSIBLE_TIME {
         return finding("clock", true, false, text);
     }

@@ -204,6 +204,7 @@ fn media(
         independent_segments: true,
         segments,
         end: complete,
+        ..MediaPlaylist::default()
     };
     playlist
         .render()
@@ -241,6 +242,7 @@ fn entries(
             discontinuity: row.as_ref().is_some_and(|row| row.discontinuity),
             gap: !row.is_some_and(|row| row.present),
             init: init.map(|init| uri(Kind::Init, init)),
+            ..MediaSegment::default()
         });
     }
     segments

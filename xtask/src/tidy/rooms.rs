@@ -44,7 +44,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // It works from another machine as well: it knows a node by its API.
     ("shell", &[]),
     // These two put the rooms together.
-    ("doctor", &["config", "http::rfc3339", "shell"]),
+    ("doctor", &["config", "shell"]),
     (
         "run",
         &[

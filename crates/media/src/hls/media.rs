@@ -22,8 +22,30 @@ pub struct Start {
     pub precise: bool,
 }
 
-/// A segment in a playlist.
+/// A part of a segment in a playlist (`EXT-X-PART`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaylistPart {
+    /// Where the part is, percent-encoded.
+    pub uri: String,
+    /// How long it lasts, in ticks.
+    pub duration: u64,
+    /// True when decoding can begin with it.
+    pub independent: bool,
+}
+
+/// What a server of low latency says of itself, and what is there of the next segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LowLatency {
+    /// The longest part, in ticks; never changes.
+    pub part_target: u64,
+    /// The parts of the segment that follows the last one.
+    pub parts: Vec<PlaylistPart>,
+    /// Where the part after those will be; `None` when nothing is known to follow.
+    pub hint: Option<String>,
+}
+
+/// A segment in a playlist.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MediaSegment {
     /// Where the segment is, percent-encoded.
     pub uri: String,
@@ -35,6 +57,10 @@ pub struct MediaSegment {
     pub gap: bool,
     /// Where its init segment is, percent-encoded (CMAF).
     pub init: Option<String>,
+    /// When its first picture was taken, as ISO 8601 has it (`EXT-X-PROGRAM-DATE-TIME`).
+    pub date: Option<String>,
+    /// The parts that it was made of; empty where players no longer need them.
+    pub parts: Vec<PlaylistPart>,
 }
 
 /// The segments of one rendition.
@@ -52,6 +78,13 @@ pub struct MediaPlaylist {
     pub start: Option<Start>,
     /// True when every segment can be decoded alone.
     pub independent_segments: bool,
+    /// Whether requests for what is not there yet wait for it, and parts are listed.
+    pub low_latency: Option<LowLatency>,
+    /// Ticks before the end from where on a delta update may leave segments out
+    /// (`CAN-SKIP-UNTIL`); 0 where none is given.
+    pub skip_until: u64,
+    /// How many segments this delta update leaves out (`EXT-X-SKIP`); they are not in `segments`.
+    pub skipped: u64,
     /// The segments in order.
     pub segments: Vec<MediaSegment>,
     /// True when no segment will follow.
@@ -69,13 +102,21 @@ impl MediaPlaylist {
         let mut out = String::with_capacity(256 + self.segments.len() * 64);
         out.push_str("#EXTM3U\n");
         self.head(&mut out);
+        if self.skipped > 0 {
+            let count = self.skipped;
+            put(
+                &mut out,
+                format_args!("#EXT-X-SKIP:SKIPPED-SEGMENTS={count}\n"),
+            );
+        }
         let mut init = None;
         for (index, segment) in self.segments.iter().enumerate() {
             self.check(index, segment)?;
             if segment.discontinuity {
                 out.push_str("#EXT-X-DISCONTINUITY\n");
             }
-            // Only where it changes: a tag holds for all segments that follow it.
+            // Only where it changes: a tag holds for all segments that follow it. Behind left-out
+            // segments it is said again, because the player may lack what held there.
             if segment.init.as_deref() != init {
                 let uri = segment
                     .init
@@ -85,6 +126,10 @@ impl MediaPlaylist {
                 put(&mut out, format_args!("#EXT-X-MAP:URI=\"{uri}\"\n"));
                 init = Some(uri);
             }
+            if let Some(date) = &segment.date {
+                put(&mut out, format_args!("#EXT-X-PROGRAM-DATE-TIME:{date}\n"));
+            }
+            self.put_parts(&mut out, index, &segment.parts)?;
             if segment.gap {
                 out.push_str("#EXT-X-GAP\n");
             }
@@ -94,10 +139,54 @@ impl MediaPlaylist {
                 format_args!("#EXTINF:{seconds},\n{}\n", segment.uri),
             );
         }
+        if let Some(low) = &self.low_latency {
+            self.put_parts(&mut out, self.segments.len(), &low.parts)?;
+            // Forbidden beside an end (RFC 8216bis section 4.4.5.3).
+            if let Some(uri) = low.hint.as_ref().filter(|_| !self.end) {
+                put(
+                    &mut out,
+                    format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{uri}\"\n"),
+                );
+            }
+        }
         if self.end {
             out.push_str("#EXT-X-ENDLIST\n");
         }
         Ok(out)
+    }
+
+    fn put_parts(
+        &self,
+        out: &mut String,
+        index: usize,
+        parts: &[PlaylistPart],
+    ) -> Result<(), PlaylistError> {
+        for part in parts {
+            let target = self.low_latency.as_ref().map_or(0, |low| low.part_target);
+            if part.duration > target {
+                let ticks = part.duration;
+                return Err(PlaylistError::PartTooLong {
+                    index,
+                    ticks,
+                    target,
+                });
+            }
+            if !text::is_uri(&part.uri) {
+                return Err(PlaylistError::BadUri);
+            }
+            let seconds = text::seconds(part.duration);
+            let independent = if part.independent {
+                ",INDEPENDENT=YES"
+            } else {
+                ""
+            };
+            let uri = &part.uri;
+            put(
+                out,
+                format_args!("#EXT-X-PART:DURATION={seconds},URI=\"{uri}\"{independent}\n"),
+            );
+        }
+        Ok(())
     }
 
     fn head(&self, out: &mut String) {
@@ -110,6 +199,7 @@ impl MediaPlaylist {
             out,
             format_args!("#EXT-X-MEDIA-SEQUENCE:{}\n", self.media_sequence),
         );
+        self.put_control(out);
         if self.discontinuity_sequence > 0 {
             let count = self.discontinuity_sequence;
             put(out, format_args!("#EXT-X-DISCONTINUITY-SEQUENCE:{count}\n"));
@@ -133,10 +223,34 @@ impl MediaPlaylist {
         }
     }
 
+    /// What the server can do (RFC 8216bis sections 4.4.3.7 and 4.4.3.8).
+    fn put_control(&self, out: &mut String) {
+        let mut control = Vec::new();
+        if let Some(low) = &self.low_latency {
+            // Three parts: fewer leave no time for a lost packet.
+            let hold_back = text::seconds(low.part_target.saturating_mul(3));
+            control.push(format!("CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={hold_back}"));
+        }
+        if self.skip_until > 0 {
+            control.push(format!("CAN-SKIP-UNTIL={}", text::seconds(self.skip_until)));
+        }
+        if !control.is_empty() {
+            let control = control.join(",");
+            put(out, format_args!("#EXT-X-SERVER-CONTROL:{control}\n"));
+        }
+        if let Some(low) = &self.low_latency {
+            let target = text::seconds(low.part_target);
+            put(out, format_args!("#EXT-X-PART-INF:PART-TARGET={target}\n"));
+        }
+    }
+
     /// The lowest protocol version that has all tags in use.
     fn version(&self) -> u32 {
-        // By RFC 8216bis section 8: 8 for gaps, 6 for init segments, 3 for fractions of a second.
-        if self.segments.iter().any(|segment| segment.gap) {
+        // By RFC 8216bis section 8: 9 for left-out segments, 8 for gaps, 6 for init segments, 3 for
+        // fractions of a second.
+        if self.skipped > 0 || self.low_latency.is_some() {
+            9
+        } else if self.segments.iter().any(|segment| segment.gap) {
             8
         } else if self.segments.iter().any(|segment| segment.init.is_some()) {
             6
@@ -231,6 +345,8 @@ impl Parser {
             }
             "#EXT-X-STREAM-INF" => return Err(PlaylistError::OtherKind),
             "#EXT-X-BYTERANGE" => return Err(unsupported("EXT-X-BYTERANGE")),
+            // Only whoever asks for a delta update gets one.
+            "#EXT-X-SKIP" => return Err(unsupported("EXT-X-SKIP")),
             // `NONE` ends an encryption, and is all that is understood of it.
             "#EXT-X-KEY" if !text::attributes(value).any(|pair| pair == ("METHOD", "NONE")) => {
                 return Err(unsupported("EXT-X-KEY"));
@@ -255,6 +371,8 @@ impl Parser {
             gap: std::mem::take(&mut self.gap),
             // Kept, as it holds until another one comes; the other tags are for one segment.
             init: self.init.clone(),
+            date: None,
+            parts: Vec::new(),
         });
         Ok(())
     }
@@ -313,9 +431,7 @@ mod tests {
         MediaSegment {
             uri,
             duration,
-            discontinuity: false,
-            gap: false,
-            init: None,
+            ..MediaSegment::default()
         }
     }
 
@@ -368,6 +484,50 @@ mod tests {
         assert_eq!(MediaPlaylist::parse(&text), Ok(list.clone()));
         list.segments[1].gap = false;
         assert!(list.render().unwrap().contains("#EXT-X-VERSION:6\n"));
+    }
+
+    #[test]
+    fn renders_parts_and_what_the_server_can_do() {
+        let part = |uri: &str, independent| PlaylistPart {
+            uri: uri.to_owned(),
+            duration: 30_000,
+            independent,
+        };
+        let mut list = playlist(vec![segment("0.m4s", 180_000), segment("1.m4s", 180_000)]);
+        list.segments[1].parts = vec![part("1.0", true), part("1.1", false)];
+        list.segments[1].date = Some("2023-11-14T22:13:20.123Z".to_owned());
+        list.skip_until = 36 * 90_000;
+        list.low_latency = Some(LowLatency {
+            part_target: 30_060,
+            parts: vec![part("2.0", true)],
+            hint: Some("2.1".to_owned()),
+        });
+        let text = list.render().unwrap();
+        assert_eq!(
+            text,
+            "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:6\n#EXT-X-MEDIA-SEQUENCE:0\n\
+             #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.002000,\
+             CAN-SKIP-UNTIL=36.000000\n#EXT-X-PART-INF:PART-TARGET=0.334000\n\
+             #EXTINF:2.000000,\n0.m4s\n\
+             #EXT-X-PROGRAM-DATE-TIME:2023-11-14T22:13:20.123Z\n\
+             #EXT-X-PART:DURATION=0.333333,URI=\"1.0\",INDEPENDENT=YES\n\
+             #EXT-X-PART:DURATION=0.333333,URI=\"1.1\"\n#EXTINF:2.000000,\n1.m4s\n\
+             #EXT-X-PART:DURATION=0.333333,URI=\"2.0\",INDEPENDENT=YES\n\
+             #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"2.1\"\n"
+        );
+        list.segments.remove(0);
+        list.skipped = 1;
+        let delta = list.render().unwrap();
+        assert!(delta.contains("\n#EXT-X-SKIP:SKIPPED-SEGMENTS=1\n"));
+        assert_eq!(MediaPlaylist::parse(&delta), Err(unsupported("EXT-X-SKIP")));
+        list.end = true;
+        assert!(!list.render().unwrap().contains("PRELOAD-HINT"));
+        list.low_latency.as_mut().unwrap().parts[0].duration = 30_061;
+        let long = list.render();
+        assert!(matches!(
+            long,
+            Err(PlaylistError::PartTooLong { index: 1, .. })
+        ));
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod media;
 mod text;
 
 pub use master::{MasterPlaylist, Variant};
-pub use media::{MediaPlaylist, MediaSegment, PlaylistType, Start};
+pub use media::{LowLatency, MediaPlaylist, MediaSegment, PlaylistPart, PlaylistType, Start};
 
 /// The most bytes of a playlist that is parsed: [`MAX_ENTRIES`] of 300 bytes each, which is what
 /// two lines with a long name take.
@@ -59,6 +59,16 @@ pub enum PlaylistError {
         /// Its duration in ticks.
         ticks: u64,
         /// The target duration in seconds.
+        target: u64,
+    },
+    /// A part is longer than the playlist's part target.
+    #[error("a part of segment {index} lasts {ticks} ticks, over the part target of {target}")]
+    PartTooLong {
+        /// Which segment of the playlist, from zero.
+        index: usize,
+        /// Its duration in ticks.
+        ticks: u64,
+        /// The part target in ticks.
         target: u64,
     },
     /// A URI that cannot stand in a playlist.

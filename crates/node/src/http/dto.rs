@@ -344,57 +344,6 @@ pub(crate) fn parse_publisher(text: &str) -> Result<PublisherKey, super::ApiErro
     })
 }
 
-/// RFC 3339 in UTC, to the second.
-pub(crate) fn rfc3339(time: Time) -> String {
-    let seconds = time.seconds();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
-}
-
-/// The proleptic Gregorian date of a day since 1970-01-01, counted in eras of 400 years that
-/// begin in March.
-fn civil(days: u64) -> (u64, u64, u64) {
-    // 719,468 days lie between 0000-03-01 and 1970-01-01; an era of 400 years has 146,097.
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_written_by_rfc_3339() {
-        let cases = [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_700_000_000, "2023-11-14T22:13:20Z"),
-            (4_102_444_799, "2099-12-31T23:59:59Z"),
-        ];
-        for (seconds, text) in cases {
-            assert_eq!(rfc3339(Time::from_seconds(seconds)), text);
-        }
-    }
-}
-
 /// A node to meet, or to meet no more.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub(super) struct PeerBody {
@@ -485,7 +434,7 @@ impl PeerEntry {
             error: peer.error.clone(),
             failures: peer.failures,
             retry_seconds: peer.next.map(|next| next.since(now).as_secs_f64()),
-            last_seen: peer.last_seen.map(rfc3339),
+            last_seen: peer.last_seen.map(Time::rfc3339),
             received_bytes: peer.stats.received,
             sent_bytes: peer.stats.sent,
             duplicate_bytes: peer.stats.duplicate,

@@ -23,7 +23,6 @@ mod snapshot;
 mod status;
 mod uploads;
 
-pub(crate) use dto::rfc3339;
 pub use dto::{CatalogEntry, PeerEntry, RenditionEntry, StatusReply, StoreStatus, UploadStatus};
 pub use error::ApiError;
 pub use ingest::fuzz_body;

@@ -5,7 +5,6 @@ use lavant_proto::time::ticks_to_seconds;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::rfc3339;
 use crate::http::catalog::folded;
 use crate::playlist::reference;
 use crate::store::{Catalog, Content, RenditionState, State};
@@ -85,7 +84,7 @@ impl CatalogEntry {
             title: content.title.clone(),
             priority: content.priority.to_string(),
             segment_count: content.segment_count(),
-            expires_at: rfc3339(content.expires),
+            expires_at: content.expires.rfc3339(),
             publisher: content.key.publisher.to_string(),
             version: content.key.version,
             state: if content.state == State::Open {
@@ -95,7 +94,7 @@ impl CatalogEntry {
             }
             .into(),
             complete: content.is_complete(),
-            created: rfc3339(content.created),
+            created: content.created.rfc3339(),
             duration_seconds: ticks_to_seconds(longest.unwrap_or_default()),
             // Of all renditions the one that ends first: a player may change to it.
             ready_seconds: if content.is_complete() {
