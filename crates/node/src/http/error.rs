@@ -56,6 +56,8 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let status = match &error {
+            full if full.is_disk_full() => StatusCode::INSUFFICIENT_STORAGE,
+            closed if closed.is_read_only() => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Full { .. }
             | StoreError::Share { .. }
             | StoreError::Strangers { .. }
@@ -125,4 +127,37 @@ pub(super) async fn in_json(response: Response) -> Response {
     let text = to_bytes(body, REFUSAL_MAX).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&text).replace('\n', " ");
     ApiError::new(head.status, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn what_the_disk_refuses_is_told_by_its_kind() {
+        let said = |kind, text| {
+            let error = StoreError::io("write a segment", Error::new(kind, text));
+            let answer = ApiError::from(error);
+            (answer.status.as_u16(), answer.message)
+        };
+        let (status, text) = said(ErrorKind::StorageFull, "No space left on device");
+        assert_eq!(status, 507);
+        assert!(
+            text.starts_with("the disk that holds the store is full ("),
+            "{text}"
+        );
+        assert_eq!(said(ErrorKind::QuotaExceeded, "Disk quota exceeded").0, 507);
+        let (status, text) = said(ErrorKind::ReadOnlyFilesystem, "Read-only file system");
+        assert_eq!(status, 503);
+        assert!(text.starts_with("the store is read-only"), "{text}");
+        let (status, text) = said(ErrorKind::PermissionDenied, "Permission denied");
+        assert_eq!(status, 503);
+        assert_eq!(
+            text,
+            "the store could not write a segment: Permission denied"
+        );
+        assert_eq!(said(ErrorKind::Other, "Input/output error").0, 500);
+    }
 }

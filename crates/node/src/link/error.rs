@@ -1,5 +1,6 @@
 //! What can go wrong with a link, in sentences that say what to do.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -164,12 +165,12 @@ pub enum DialError {
 #[derive(Debug, thiserror::Error)]
 pub enum KnownPeersError {
     /// The operating system refused.
-    #[error("{file}: {reason}")]
+    #[error("{file}: {source}")]
     Io {
         /// The file.
         file: PathBuf,
         /// What the system says.
-        reason: String,
+        source: io::Error,
     },
     /// A line that is not of the form.
     #[error("{file}, line {line}: HOST:PORT KEY is expected; mend or remove the line")]

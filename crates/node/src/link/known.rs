@@ -68,7 +68,7 @@ impl KnownPeers {
         if text.lines().count() > LINES_MAX || text.len() as u64 > FILE_BYTES_MAX {
             return Err(KnownPeersError::Full(self.file.clone()));
         }
-        self.write(&text).map_err(|error| self.failed(&error))?;
+        self.write(&text).map_err(|error| self.failed(error))?;
         Ok(*key)
     }
 
@@ -76,13 +76,13 @@ impl KnownPeers {
         let file = match File::open(&self.file) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-            Err(error) => return Err(self.failed(&error)),
+            Err(error) => return Err(self.failed(error)),
         };
         let mut text = String::new();
         // One byte more, to tell a full file from one that is too long.
         file.take(FILE_BYTES_MAX + 1)
             .read_to_string(&mut text)
-            .map_err(|error| self.failed(&error))?;
+            .map_err(|error| self.failed(error))?;
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(KnownPeersError::Full(self.file.clone()));
         }
@@ -105,10 +105,10 @@ impl KnownPeers {
         }
     }
 
-    fn failed(&self, error: &io::Error) -> KnownPeersError {
+    fn failed(&self, error: io::Error) -> KnownPeersError {
         KnownPeersError::Io {
             file: self.file.clone(),
-            reason: error.to_string(),
+            source: error,
         }
     }
 }

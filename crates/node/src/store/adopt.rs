@@ -70,7 +70,7 @@ impl Store {
 
     /// Opens a payload, whole or partial, for passing it on. Nothing is hashed: who gets it does.
     pub fn slice_file(&self, root: &Root, length: u64) -> Result<SliceFile, StoreError> {
-        let unread = |error| StoreError::io("read a segment", &error);
+        let unread = |error| StoreError::io("read a segment", error);
         let (file, have) = if self.payload_length(root)? == Some(length) {
             let Settings { disk, layout, .. } = self.settings();
             let file = disk
@@ -174,7 +174,7 @@ impl Store {
         let footer = payload::footer_bytes(length, record, proof);
         partial
             .seal(&footer)
-            .map_err(|error| StoreError::io("complete a segment", &error))?;
+            .map_err(|error| StoreError::io("complete a segment", error))?;
         Ok(partial)
     }
 

@@ -78,7 +78,7 @@ impl Store {
 
     /// One try to append; `None` when the content changed while its segment was described.
     fn append_described(&self, new: &NewSegment) -> Result<Option<bool>, StoreError> {
-        let unwritten = |error| StoreError::io("write a segment", &error);
+        let unwritten = |error| StoreError::io("write a segment", error);
         let file = self.incoming_file();
         let disk = &self.settings().disk;
         let draft = payload::Draft::write(disk, &file, &new.payload).map_err(unwritten)?;

@@ -54,12 +54,12 @@ pub enum BackupError {
         reason: String,
     },
     /// A file could not be read or written.
-    #[error("{path}: {error}")]
+    #[error("{path}: {source}")]
     Io {
         /// The file.
         path: PathBuf,
         /// The reason given.
-        error: io::Error,
+        source: io::Error,
     },
     /// What the backup is made from is not there any more.
     #[error(
@@ -93,7 +93,7 @@ impl BackupError {
             }
             _ => Self::Io {
                 path: path.to_owned(),
-                error,
+                source: error,
             },
         }
     }
@@ -318,7 +318,7 @@ struct Named {
 impl Named {
     /// Reads it; any fault means that it cannot be known.
     fn read(backup: &Layout) -> Result<Self, StoreError> {
-        let failed = |error: redb::DatabaseError| StoreError::Index(error.to_string());
+        let failed = |error: redb::DatabaseError| StoreError::from(error);
         let index = ReadOnlyDatabase::open(backup.index()).map_err(failed)?;
         let read = index.begin_read()?;
         let mut lengths = BTreeMap::new();

@@ -149,9 +149,7 @@ impl Store {
         let before = size();
         let mut index = self.shared.index.write().map_err(|_| StoreError::Closed)?;
         if let Index::Writable(database) = &mut *index {
-            database
-                .compact()
-                .map_err(|error| StoreError::Index(error.to_string()))?;
+            database.compact()?;
         }
         report.index_bytes = before.saturating_sub(size());
         Ok(report)
@@ -189,7 +187,7 @@ fn remove_files(settings: &Settings, paths: Vec<PathBuf>) -> Result<GcReport, St
     for path in paths {
         let bytes = files.facts(&path).map_or(0, |facts| facts.length);
         let removed = files.remove(&path);
-        removed.map_err(|error| StoreError::io("remove a file", &error))?;
+        removed.map_err(|error| StoreError::io("remove a file", error))?;
         report.removed_files += 1;
         report.removed_bytes += bytes;
     }

@@ -1,7 +1,10 @@
 //! What can go wrong in the store, said so that an operator knows what to do.
 
+use std::fmt;
 use std::io;
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lavant_proto::ids::PublisherKey;
 
@@ -35,9 +38,12 @@ pub enum OpenError {
         /// The reason given.
         source: io::Error,
     },
-    /// The index could not be opened or made again.
+    /// The index is damaged, and could not be made again.
     #[error("the index of the store could not be opened: {0}")]
     Index(String),
+    /// What a start completes or makes again failed.
+    #[error("the index of the store could not be opened: {0}")]
+    Unfinished(#[source] StoreError),
     /// The index is damaged and the store is read-only, so it cannot be made again.
     #[error(
         "the index of the store {0} is damaged or was not closed, and the store is read-only; \
@@ -56,7 +62,7 @@ impl OpenError {
 }
 
 /// Why the store refused something, or could not do it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The limit is reached and nothing of lower or equal priority can go.
     #[error(
@@ -89,7 +95,7 @@ pub enum StoreError {
         /// What they may take.
         share: u64,
     },
-    /// The disk is full, or would be.
+    /// The disk would be full; one that says so itself is [`StoreError::Io`].
     #[error(
         "the disk that holds the store is full ({free} bytes free, {kept} kept in reserve); free \
          some space or remove content"
@@ -130,12 +136,12 @@ pub enum StoreError {
     #[error("{0}")]
     Busy(String),
     /// The operating system refused.
-    #[error("the store could not {doing}: {reason}")]
+    #[error("{}", refusal(doing, source))]
     Io {
         /// What was being done.
         doing: String,
-        /// The reason given.
-        reason: String,
+        /// The reason given. Whoever shares the commit gets the same one.
+        source: Arc<io::Error>,
     },
     /// The index failed.
     #[error("the index of the store failed: {0}")]
@@ -162,39 +168,88 @@ impl StoreError {
         )
     }
 
-    /// Wraps a failed operation on a file; a full or read-only disk has its own sentence.
-    pub(crate) fn io(doing: impl Into<String>, error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::DiskFull { free: 0, kept: 0 }
-            }
-            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
-            _ => Self::Io {
-                doing: doing.into(),
-                reason: error.to_string(),
-            },
+    /// Wraps a failed operation on a file.
+    pub(crate) fn io(doing: impl Into<String>, error: io::Error) -> Self {
+        Self::Io {
+            doing: doing.into(),
+            source: Arc::new(error),
         }
     }
+
+    /// What kind of refusal the operating system gave, if it was one.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io { source, .. } => Some(source.kind()),
+            _ => None,
+        }
+    }
+
+    /// Whether the disk has no room, or would have none.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::DiskFull { .. }) || self.io_kind().is_some_and(is_full)
+    }
+
+    /// Whether the store cannot be written, because of its disk or of the rights to its files.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        let kind = self.io_kind();
+        matches!(self, Self::ReadOnly)
+            || matches!(kind, Some(PermissionDenied | ReadOnlyFilesystem))
+    }
+}
+
+/// Two errors are equal when they say the same; the system's own are not comparable.
+impl PartialEq for StoreError {
+    fn eq(&self, other: &Self) -> bool {
+        discriminant(self) == discriminant(other) && self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for StoreError {}
+
+const fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// A sentence for a refusal; a full or read-only disk has its own, which says what to do.
+fn refusal<'a>(doing: &'a str, error: &'a io::Error) -> impl fmt::Display + 'a {
+    fmt::from_fn(move |f| match error.kind() {
+        kind if is_full(kind) => write!(
+            f,
+            "the disk that holds the store is full (it could not {doing}); free some space or \
+             remove content"
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => write!(f, "{}", StoreError::ReadOnly),
+        _ => write!(f, "the store could not {doing}: {error}"),
+    })
 }
 
 macro_rules! index_error {
     ($($error:ty),*) => {$(
         impl From<$error> for StoreError {
             fn from(error: $error) -> Self {
-                index_error(&error.into())
+                index_error(error.into())
             }
         }
     )*};
 }
 
 index_error!(
+    redb::CompactionError,
+    redb::DatabaseError,
     redb::TableError,
     redb::TransactionError,
     redb::CommitError,
     redb::StorageError
 );
 
-fn index_error(error: &redb::Error) -> StoreError {
+fn index_error(error: redb::Error) -> StoreError {
     match error {
         redb::Error::Io(error) => StoreError::io("write its index", error),
         other => StoreError::Index(other.to_string()),

@@ -166,7 +166,7 @@ pub(super) fn is_good(
         Ok(intact) => Ok(intact),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) if error.raw_os_error() == Some(unreadable) => Ok(false),
-        Err(error) => Err(StoreError::io("read a segment", &error)),
+        Err(error) => Err(StoreError::io("read a segment", error)),
     }
 }
 

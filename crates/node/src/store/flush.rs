@@ -24,7 +24,7 @@ impl Flusher {
         let thread = std::thread::Builder::new()
             .name("store-flusher".into())
             .spawn(move || flush_all(&files))
-            .map_err(|error| StoreError::io("start a thread", &error))?;
+            .map_err(|error| StoreError::io("start a thread", error))?;
         self.0 = Some((queue.clone(), thread));
         Ok(queue)
     }
@@ -36,7 +36,7 @@ impl Flusher {
         };
         drop(queue);
         match thread.join() {
-            Ok(flushed) => flushed.map_err(|error| StoreError::io("flush a segment", &error)),
+            Ok(flushed) => flushed.map_err(|error| StoreError::io("flush a segment", error)),
             Err(_) => Err(StoreError::Closed),
         }
     }

@@ -181,7 +181,7 @@ fn open_writable(
 ) -> Result<(Index, Catalog, u64), OpenError> {
     let layout = &settings.layout;
     let existed = settings.disk.exists(&layout.index());
-    let failed = |error: StoreError| OpenError::Index(error.to_string());
+    let failed = OpenError::Unfinished;
     let stopped = Arc::new(AtomicBool::new(false));
     let opened = guarded(|| {
         let mut index = open_noting(settings, Arc::clone(&stopped))?;
@@ -227,8 +227,7 @@ fn rebuilt(
     why: &str,
     warnings: &mut Vec<String>,
 ) -> Result<(Index, Catalog, u64), OpenError> {
-    let report = rebuild::rebuild(settings, &index, standings)
-        .map_err(|error| OpenError::Index(error.to_string()))?;
+    let report = rebuild::rebuild(settings, &index, standings).map_err(OpenError::Unfinished)?;
     if !report.is_empty() {
         let text = format!("the index of the store {why} and was made again: {report}");
         tracing::warn!("{text}");
@@ -274,7 +273,8 @@ impl From<StoreError> for IndexFault {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Index(reason) => Self::Damaged(reason),
-            other => Self::Io(io::Error::other(other.to_string())),
+            StoreError::Io { source, .. } => Self::Io(io::Error::new(source.kind(), source)),
+            other => Self::Io(io::Error::other(other)),
         }
     }
 }

@@ -250,7 +250,7 @@ impl Store {
         slot: &Arc<Slot>,
         make: bool,
     ) -> Result<Arc<Partial>, StoreError> {
-        let unopened = |error| StoreError::io("open part of a segment", &error);
+        let unopened = |error| StoreError::io("open part of a segment", error);
         let mut held = lock(&slot.held);
         let known = {
             let partials = lock(&self.shared.partials.entries);

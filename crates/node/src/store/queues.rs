@@ -34,7 +34,7 @@ pub(super) fn bring_up(
         Ok(()) => Ok(true),
         // A full disk must not keep the store closed: what the queues do not know stays, and a
         // later start makes them.
-        Err(StoreError::DiskFull { .. }) => Ok(false),
+        Err(error) if error.is_disk_full() => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -251,7 +251,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(self.torn(segment.key, root, "its file is gone"))
             }
-            Err(error) => Err(StoreError::io("open a segment", &error)),
+            Err(error) => Err(StoreError::io("open a segment", error)),
         }
     }
 

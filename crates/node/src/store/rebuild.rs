@@ -317,7 +317,7 @@ fn place_files(
             let flushed = disk.open(path).and_then(|file| file.flush());
             let place = layout.payload(&record.root);
             let placed = flushed.and_then(|()| disk.files.rename(path, &place));
-            placed.map_err(|error| StoreError::io("complete a segment", &error))?;
+            placed.map_err(|error| StoreError::io("complete a segment", error))?;
         }
     }
     for folder in [layout.incoming(), layout.partials()] {
@@ -337,7 +337,7 @@ fn place_files(
         }
     }
     let flushed = layout.flush(disk);
-    flushed.map_err(|error| StoreError::io("complete a segment", &error))
+    flushed.map_err(|error| StoreError::io("complete a segment", error))
 }
 
 /// Writes all in one transaction: a stop in the middle leaves an index without a format, which

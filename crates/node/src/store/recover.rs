@@ -74,7 +74,7 @@ pub(super) fn recover(
     match clean_index(settings, index) {
         Ok(()) => Ok(true),
         // On a full disk this waits for a later start.
-        Err(StoreError::DiskFull { .. }) => Ok(false),
+        Err(error) if error.is_disk_full() => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -88,7 +88,7 @@ impl Lost {
         match disk.files.remove(place) {
             Ok(()) => self.0.extend(place.parent().map(Path::to_owned)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(StoreError::io("remove an unfinished segment", &error)),
+            Err(error) => return Err(StoreError::io("remove an unfinished segment", error)),
         }
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Lost {
     fn flush(&mut self, disk: &Disk) -> Result<(), StoreError> {
         let mut folders = std::mem::take(&mut self.0).into_iter();
         let flushed = folders.try_for_each(|folder| disk.files.flush_folder(&folder));
-        flushed.map_err(|error| StoreError::io("remove an unfinished segment", &error))
+        flushed.map_err(|error| StoreError::io("remove an unfinished segment", error))
     }
 }
 
@@ -109,7 +109,7 @@ fn finish_move(
     path: &Path,
 ) -> Result<(), StoreError> {
     let Settings { disk, layout, .. } = settings;
-    let failed = |error: io::Error| StoreError::io("complete a segment", &error);
+    let failed = |error: io::Error| StoreError::io("complete a segment", error);
     if let Some(no) = Layout::incoming_manifest_no(path) {
         let known = manifest::read(disk, path).is_some_and(|stored| {
             let content = catalog
@@ -163,7 +163,7 @@ fn finish_partial(
     path: &Path,
 ) -> Result<(), StoreError> {
     let Settings { disk, layout, .. } = settings;
-    let failed = |error: io::Error| StoreError::io("complete a segment", &error);
+    let failed = |error: io::Error| StoreError::io("complete a segment", error);
     let Some((root, length)) = partials::named(path) else {
         return remove(disk, path);
     };
@@ -287,5 +287,5 @@ fn clean_index(settings: &Settings, index: &Index) -> Result<(), StoreError> {
 
 fn remove(disk: &Disk, path: &Path) -> Result<(), StoreError> {
     let removed = disk.files.remove(path);
-    removed.map_err(|error| StoreError::io("remove an unfinished segment", &error))
+    removed.map_err(|error| StoreError::io("remove an unfinished segment", error))
 }

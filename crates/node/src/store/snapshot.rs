@@ -104,7 +104,7 @@ impl Store {
     ) -> Result<SnapshotFacts, StoreError> {
         let Settings { disk, layout, .. } = self.settings();
         let folder = layout.snapshot();
-        let failed = |error: io::Error| StoreError::io("make a snapshot of the store", &error);
+        let failed = |error: io::Error| StoreError::io("make a snapshot of the store", error);
         disk.files.make_folder(&folder).map_err(failed)?;
         disk.clear(&folder);
         let read = {
@@ -130,7 +130,7 @@ impl Store {
             let place = layout.payload(&root);
             let named = name_again(disk, &place, &folder.join(root.to_string()));
             let named = named.map_err(|error| {
-                StoreError::io(format!("take {} into the backup", place.display()), &error)
+                StoreError::io(format!("take {} into the backup", place.display()), error)
             })?;
             let length = disk.files.facts(&place).map_or(0, |facts| facts.length);
             // What was damaged otherwise is noticed when it is read, here or from the copy.
@@ -282,11 +282,11 @@ fn copy_index(settings: &Settings, read: &ReadTransaction) -> Result<u64, StoreE
     let Settings { disk, layout, .. } = settings;
     let path = layout.snapshot().join("index.redb");
     let made = disk.files.open(&path, Access::New);
-    made.map_err(|error| StoreError::io("make a snapshot of the store", &error))?;
+    made.map_err(|error| StoreError::io("make a snapshot of the store", error))?;
     let mut builder = redb::Builder::new();
     builder.set_cache_size(usize::try_from(settings.index_memory).unwrap_or(usize::MAX));
     let opened = disk.files.index(&path, &builder);
-    let index = Index::Writable(opened.map_err(|error| StoreError::Index(error.to_string()))?);
+    let index = Index::Writable(opened?);
     let write = index.begin_write()?;
     copy(read, &write, META)?;
     copy(read, &write, CONTENTS)?;

@@ -381,7 +381,7 @@ impl<'t> Tx<'t> {
         let Settings { disk, layout, .. } = self.settings;
         let written = disk.write(&path, line.as_bytes());
         let named = written.and_then(|()| disk.files.flush_folder(&layout.pins()));
-        named.map_err(|error| StoreError::io("write a pin", &error))
+        named.map_err(|error| StoreError::io("write a pin", error))
     }
 
     /// Removes a content with all of its segments, of which so many bytes have files. It is gone at
@@ -436,7 +436,7 @@ impl<'t> Tx<'t> {
         let stale = self.settings.layout.manifest(no);
         let _ = self.settings.disk.files.remove(&stale);
         let written = manifest::write(&self.settings.disk, &file, signed, rows);
-        written.map_err(|error| StoreError::io("write a manifest", &error))?;
+        written.map_err(|error| StoreError::io("write a manifest", error))?;
         self.moves.insert(self.settings.layout.manifest(no), file);
         Ok(())
     }

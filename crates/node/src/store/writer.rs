@@ -220,7 +220,7 @@ fn commit<'a>(
     failed: &mut Option<Placed<'a>>,
 ) -> Result<(), StoreError> {
     let placed = Placed::new(settings, moves)
-        .map_err(|error| StoreError::io("put segments to their places", &error))?;
+        .map_err(|error| StoreError::io("put segments to their places", error))?;
     match write.commit() {
         Ok(()) => {
             placed.settle();

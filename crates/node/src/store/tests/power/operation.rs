@@ -381,5 +381,5 @@ fn write_pieces(store: &Store, foreign: &Foreign, groups: GroupRange) -> Result<
         .map(|frame| reader.push(frame).unwrap())
         .collect();
     let written = partial.write_all(&verified);
-    written.map_err(|error| StoreError::io("write pieces", &error))
+    written.map_err(|error| StoreError::io("write pieces", error))
 }
