@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use lavant_node::store::{
-    Commit, CommitRendition, NewSegment, NewUpload, Settings, Store, UploadSegment,
+    Commit, CommitRendition, NewSegment, NewUpload, Settings, Shown, Store, UploadSegment,
 };
 use lavant_proto::content::{Kind, MimeType, Priority};
 use lavant_proto::ids::{ContentId, Rendition, SigningKey};
@@ -71,8 +71,7 @@ fn segment(content: &str, sequence: u64, payload: Bytes) -> Result<NewSegment, B
         discontinuity: false,
         init: None,
         mime: MimeType::TransportStream,
-        codecs: String::new(),
-        size: (0, 0),
+        shown: Shown::default(),
         payload,
     })
 }

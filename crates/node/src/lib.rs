@@ -22,5 +22,6 @@ pub mod link;
 pub mod playlist;
 pub mod run;
 pub mod shell;
+mod shown;
 pub mod signals;
 pub mod store;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lavant_node::store::{
-    Commit, CommitRendition, Content, NewSegment, NewUpload, Settings, Store, StoreError,
+    Commit, CommitRendition, Content, NewSegment, NewUpload, Settings, Shown, Store, StoreError,
     UploadSegment,
 };
 use lavant_proto::content::{Kind, MimeType, Priority, Proof, SegmentRecord, Verified};
@@ -61,8 +61,7 @@ fn segment(content: &str, sequence: u64) -> NewSegment {
         discontinuity: false,
         init: None,
         mime: MimeType::TransportStream,
-        codecs: String::new(),
-        size: (0, 0),
+        shown: Shown::default(),
         payload: payload(sequence),
     }
 }
@@ -263,7 +262,7 @@ fn relay(store: &Store, sequence: u64) {
         partial.write_all(std::slice::from_ref(&frame)).unwrap();
         acknowledge(sequence * 1000 + frame.group() + 1);
     }
-    store.adopt(record, proof, None).unwrap();
+    store.adopt(record, proof, None, Shown::default()).unwrap();
     acknowledge(sequence * 1000);
 }
 

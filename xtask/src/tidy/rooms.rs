@@ -25,7 +25,9 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("playlist", &["store"]),
-    ("delivery", &["store", "link", "health"]),
+    // What the store is told of the bytes that it keeps.
+    ("shown", &["store"]),
+    ("delivery", &["store", "link", "health", "shown"]),
     (
         "http",
         &[
@@ -33,6 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "health",
             "identity",
             "playlist",
+            "shown",
             "store",
             // The handle, and what it tells of peers.
             "delivery::Handle",

@@ -147,7 +147,7 @@ impl Answers {
         store: &Store,
         serve: &Serve,
     ) -> Result<Result<Vec<Frame>, &'static str>, StoreError> {
-        let unread = |error| StoreError::io("read a segment", &error);
+        let unread = |error| StoreError::io("read a segment", error);
         let Serving {
             request,
             groups,
@@ -301,8 +301,7 @@ pub(super) mod tests {
             discontinuity: false,
             init: None,
             mime: MimeType::TransportStream,
-            codecs: String::new(),
-            size: (0, 0),
+            shown: crate::store::Shown::default(),
             payload,
         };
         store.append(new).unwrap();

@@ -17,6 +17,7 @@ use super::answers::{Payload, Serve};
 use super::driver::{Driver, Event};
 use super::expected::Expected;
 use super::holdings::rendition_no;
+use crate::shown;
 use crate::store::{Partial, StoreError};
 
 /// Segments that peers called damaged and that wait to be looked at. What is beyond that is passed
@@ -215,7 +216,10 @@ impl Driver {
         let (store, events) = (self.store.clone(), self.events.clone());
         tokio::spawn(async move {
             let Pending { record, proof, .. } = pending;
-            let adopting = store.attempt(move |store| store.adopt(record, proof, Some(start)));
+            let adopting = store.attempt(move |store| {
+                let shown = shown::by_arrived(store, &record);
+                store.adopt(record, proof, Some(start), shown)
+            });
             let outcome = adopting.await;
             let _ = events.send(Event::Adopted(place, outcome)).await;
         });

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use lavant_media::{Inspection, cmaf, ts};
+use lavant_media::{cmaf, ts};
 use lavant_proto::content::{Kind, MimeType};
 use lavant_proto::ids::{ContentId, Rendition};
 use lavant_proto::limits::SEQUENCE_MAX;
@@ -23,7 +23,8 @@ use super::dto::{CatalogEntry, IngestBody, IngestMore, IngestQuery, IngestReply}
 use super::error::ApiError;
 use super::reference::Reference;
 use super::uploads::{addressees, priority};
-use crate::store::{NewSegment, Store};
+use crate::shown;
+use crate::store::{NewSegment, Shown, Store};
 
 /// The length that is taken when none is given and the bytes do not show it; what cosmosd writes
 /// for every segment.
@@ -128,7 +129,7 @@ fn describe(store: &Store, segment: &mut NewSegment, measure: bool) -> Result<()
             if measure {
                 segment.duration = inspection.duration;
             }
-            note(segment, &inspection);
+            segment.shown = shown::of(&inspection);
         }
         Err(error) if measure => {
             tracing::warn!(%error, content = %segment.content_id, sequence = segment.sequence,
@@ -139,13 +140,6 @@ fn describe(store: &Store, segment: &mut NewSegment, measure: bool) -> Result<()
         Err(_) => {}
     }
     Ok(())
-}
-
-fn note(segment: &mut NewSegment, inspection: &Inspection) {
-    segment.codecs = inspection.codecs().unwrap_or_default();
-    if let Some(video) = inspection.video() {
-        segment.size = (video.width.unwrap_or(0), video.height.unwrap_or(0));
-    }
 }
 
 /// The init segment that a CMAF segment names.
@@ -257,8 +251,7 @@ fn sent(head: Head<'_>, more: IngestMore, payload: Bytes) -> Result<Sent, ApiErr
         discontinuity: more.discontinuity.unwrap_or(false),
         init,
         mime,
-        codecs: String::new(),
-        size: (0, 0),
+        shown: Shown::default(),
         payload,
     };
     Ok(Sent {

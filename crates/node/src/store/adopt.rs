@@ -4,14 +4,13 @@ use std::io::{self, IoSliceMut};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lavant_media::{Inspection, cmaf, ts};
-use lavant_proto::content::{Kind, MimeType, Priority, Proof, SegmentRecord, Verified};
+use lavant_proto::content::{Kind, Priority, Proof, SegmentRecord, Verified};
 use lavant_proto::ids::Root;
 use lavant_proto::verify::{HaveRanges, group_count, outboard_length};
 use redb::ReadableTable;
 
 use super::append::check_payload;
-use super::catalog::{Content, State};
+use super::catalog::Shown;
 use super::disk::{DiskFile, OpenFile};
 use super::engine::Store;
 use super::error::StoreError;
@@ -23,12 +22,6 @@ use super::rows::{PAYLOADS, SEGMENTS, SegmentKey, SegmentRow};
 use super::settings::Settings;
 use super::tx::Tx;
 use super::{expire, payload};
-
-/// Longest segment that is looked into for its codecs.
-const INSPECT_MAX: u64 = 64 << 20;
-
-/// Codecs, width and height.
-type Facts = (String, (u32, u32));
 
 /// A payload that is here, whole or in part, open for passing it on.
 #[derive(Clone, Debug)]
@@ -102,13 +95,15 @@ impl Store {
     ///
     /// Without its publisher's signature, the manifest that vouches for the record must be here.
     /// `playlist_start` is the lowest sequence that is expected, where the playlist of a stream
-    /// starts if this is the first segment of its rendition. Returns whether the segment was new;
-    /// what is refused leaves the chunk groups where they are.
+    /// starts if this is the first segment of its rendition. `shown` is kept when the rendition
+    /// lacks it. Returns whether the segment was new; what is refused leaves the chunk groups where
+    /// they are.
     pub fn adopt(
         &self,
         record: Verified<SegmentRecord>,
         proof: Proof,
         playlist_start: Option<u64>,
+        shown: Shown,
     ) -> Result<bool, StoreError> {
         check_payload(record.length, record.duration, record.init)?;
         let (root, length) = (record.root, record.length);
@@ -116,7 +111,6 @@ impl Store {
             Some(_) => None,
             None => Some(self.whole_partial(&root, length, &record, &proof)?),
         };
-        let facts = self.facts(&record, partial.as_deref());
         let known = partial.clone();
         let live = record.priority == Priority::Live;
         let outcome = self.write(move |tx| {
@@ -136,7 +130,7 @@ impl Store {
                 partial.give_back();
             }
             if inserted? {
-                describe_rendition(tx, &record, facts)?;
+                describe_rendition(tx, &record, shown)?;
                 return Ok(true);
             }
             Ok(false)
@@ -186,46 +180,6 @@ impl Store {
         if let Ok(bytes) = read_whole(&**partial.file(), partial.length()) {
             lock(&self.shared.hot).insert(*partial.root(), bytes);
         }
-    }
-
-    /// Codecs and size of the picture, when the rendition of a growing content lacks them still.
-    fn facts(&self, record: &SegmentRecord, partial: Option<&Partial>) -> Facts {
-        let catalog = self.catalog();
-        let key = &record.content;
-        let content = catalog.find(Some(&key.publisher), &key.content_id, Some(key.version));
-        let lacks = content.is_none_or(|content| {
-            let no = content.rendition_no(record.rendition.as_str());
-            let described = no.is_some_and(|no| {
-                let info = &content.renditions[usize::from(no)].info;
-                !info.codecs.is_empty()
-            });
-            content.state == State::Open && !described
-        });
-        if !lacks || record.kind == Kind::Init || record.length > INSPECT_MAX {
-            return Facts::default();
-        }
-        let bytes = match partial {
-            Some(partial) => read_whole(&**partial.file(), record.length),
-            None => {
-                let Settings { disk, layout, .. } = self.settings();
-                let opened = disk.open(&layout.payload(&record.root));
-                opened.and_then(|file| read_whole(&*file, record.length))
-            }
-        };
-        let inspected = bytes.ok().and_then(|bytes| match record.mime {
-            MimeType::TransportStream => ts::inspect(&bytes).ok(),
-            MimeType::Mp4 | MimeType::Mp4Audio => {
-                let init = self.init_of(content?, record)?;
-                cmaf::inspect(Some(&init), &bytes).ok()
-            }
-        });
-        inspected.map_or_else(Facts::default, |inspection| facts_of(&inspection))
-    }
-
-    fn init_of(&self, content: &Content, record: &SegmentRecord) -> Option<Bytes> {
-        let no = content.rendition_no(record.rendition.as_str())?;
-        let init = self.segment(content, no, Kind::Init, record.init?).ok()??;
-        self.read_verified(&init).ok()
     }
 
     /// Looks at a payload of which a peer says that its bytes are damaged, and drops what is.
@@ -295,13 +249,6 @@ fn check_time(tx: &Tx<'_>, record: &SegmentRecord) -> Result<(), StoreError> {
         )));
     }
     Ok(())
-}
-
-fn facts_of(inspection: &Inspection) -> Facts {
-    let size = inspection.video().map_or((0, 0), |video| {
-        (video.width.unwrap_or(0), video.height.unwrap_or(0))
-    });
-    (inspection.codecs().unwrap_or_default(), size)
 }
 
 fn read_whole(file: &dyn OpenFile, length: u64) -> io::Result<Bytes> {

@@ -11,6 +11,7 @@ use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::TICKS_PER_SECOND;
 use redb::ReadableTable;
 
+use super::catalog::Shown;
 use super::convert::is_of;
 use super::engine::Store;
 use super::error::StoreError;
@@ -49,9 +50,7 @@ pub struct NewSegment {
     /// What its bytes are.
     pub mime: MimeType,
     /// What a master playlist should say of the rendition, as far as this segment shows it.
-    pub codecs: String,
-    /// Width and height in pixels; 0 without video.
-    pub size: (u32, u32),
+    pub shown: Shown,
     /// The bytes.
     pub payload: Bytes,
 }
@@ -93,13 +92,13 @@ impl Store {
         }
         let (root, live) = (record.root, record.priority == Priority::Live);
         let place = file.clone();
-        let facts = (new.codecs.clone(), new.size);
+        let shown = new.shown.clone();
         let outcome = self.write(move |tx| {
             if is_outdated(tx, &record)? {
                 return Ok(None);
             }
             let state = insert(tx, &record, &proof, Arrival::of(place))?;
-            describe_rendition(tx, &record, facts)?;
+            describe_rendition(tx, &record, shown)?;
             Ok(Some(state))
         });
         if outcome != Ok(Some(true)) {

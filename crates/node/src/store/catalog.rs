@@ -5,12 +5,13 @@ mod content;
 use std::sync::Arc;
 
 use immutable_chunkmap::map::NodeRef;
+use lavant_proto::content::SegmentRecord;
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
 use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::Time;
 
 pub(super) use content::next_generation;
-pub use content::{Content, ManifestFacts, RenditionState, State};
+pub use content::{Content, ManifestFacts, RenditionState, Shown, State};
 
 use super::standing::Standings;
 
@@ -228,6 +229,18 @@ impl Catalog {
                 .filter(|c| !c.superseded)
                 .max_by_key(|c| c.key.version),
         }
+    }
+
+    /// Whether nobody has said yet what the rendition of a record shows, and no manifest will have.
+    #[must_use]
+    pub fn lacks_shown(&self, record: &SegmentRecord) -> bool {
+        let key = &record.content;
+        let content = self.find(Some(&key.publisher), &key.content_id, Some(key.version));
+        content.is_none_or(|content| {
+            let no = content.rendition_no(record.rendition.as_str());
+            let info = no.map(|no| &content.renditions[usize::from(no)].info);
+            content.state == State::Open && info.is_none_or(|info| info.codecs.is_empty())
+        })
     }
 
     /// A content that a reader could mistake for `id`, of publishers that `of` says.

@@ -12,7 +12,7 @@ use lavant_proto::relay::learn::is_early;
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
 use redb::ReadableTable;
 
-use super::catalog::{Catalog, Content, RenditionState, State};
+use super::catalog::{Catalog, Content, RenditionState, Shown, State};
 use super::change::Change;
 use super::convert::{is_of, row_of};
 use super::error::StoreError;
@@ -418,7 +418,7 @@ fn check_place(
 pub(super) fn describe_rendition(
     tx: &mut Tx<'_>,
     record: &SegmentRecord,
-    (codecs, (width, height)): (String, (u32, u32)),
+    shown: Shown,
 ) -> Result<(), StoreError> {
     let ContentKey {
         publisher,
@@ -435,6 +435,7 @@ pub(super) fn describe_rendition(
         return Ok(());
     };
     let info = &content.renditions[usize::from(no)].info;
+    let Shown { codecs, size } = shown;
     let legal = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
     let usable = codecs.len() <= CODECS_BYTES_MAX && codecs.bytes().all(legal);
     if codecs.is_empty() || !usable || !info.codecs.is_empty() {
@@ -442,6 +443,6 @@ pub(super) fn describe_rendition(
     }
     let mut content = Content::clone(content);
     let info = &mut content.renditions[usize::from(no)].info;
-    (info.codecs, info.width, info.height) = (codecs, width, height);
+    (info.codecs, (info.width, info.height)) = (codecs, size);
     tx.put_content(content)
 }

@@ -77,7 +77,7 @@ mod tests;
 pub use adopt::SliceFile;
 pub use append::NewSegment;
 pub use backup::{BackupError, BackupReport, Progress, back_up, restore};
-pub use catalog::{Catalog, Changed, Content, ManifestFacts, RenditionState, State};
+pub use catalog::{Catalog, Changed, Content, ManifestFacts, RenditionState, Shown, State};
 pub use change::Change;
 pub use check::{CheckReport, GcReport};
 pub use clock::Clock;

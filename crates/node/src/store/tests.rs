@@ -25,8 +25,8 @@ use lavant_proto::time::Time;
 use tempfile::TempDir;
 
 use super::{
-    Clock, Commit, CommitRendition, Content, NewSegment, NewUpload, Settings, Store, StoreError,
-    UploadSegment, payload,
+    Clock, Commit, CommitRendition, Content, NewSegment, NewUpload, Settings, Shown, Store,
+    StoreError, UploadSegment, payload,
 };
 
 /// When all tests begin.
@@ -183,8 +183,7 @@ fn vod(content_id: &str, sequence: u64) -> NewSegment {
         discontinuity: false,
         init: None,
         mime: MimeType::TransportStream,
-        codecs: String::new(),
-        size: (0, 0),
+        shown: Shown::default(),
         payload: bytes(seed, 20_000),
     }
 }

@@ -9,7 +9,7 @@ use lavant_node::health::{Failure, Health};
 use lavant_node::link::{
     Frame, LinkConfig, LinkError, LinkKind, LinkReceiver, LinkSender, Links, Target, Urgency,
 };
-use lavant_node::store::{AsyncStore, NewSegment, Settings as StoreSettings, Store};
+use lavant_node::store::{AsyncStore, NewSegment, Settings as StoreSettings, Shown, Store};
 use lavant_proto::contact::hello::{Hello, Interest};
 use lavant_proto::contact::message::ContactMessage;
 use lavant_proto::content::{
@@ -176,8 +176,7 @@ impl Node {
                 discontinuity: false,
                 init: None,
                 mime: MimeType::TransportStream,
-                codecs: String::new(),
-                size: (0, 0),
+                shown: Shown::default(),
                 payload: payload(sequence, length),
             };
             tokio::task::block_in_place(|| self.store.append(new)).unwrap();

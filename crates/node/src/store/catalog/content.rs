@@ -91,6 +91,15 @@ impl ManifestFacts {
     }
 }
 
+/// What the bytes of a segment show of its rendition. Whoever hands them to the store looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// As a master playlist says them; empty when it is not known.
+    pub codecs: String,
+    /// Width and height in pixels; 0 without video.
+    pub size: (u32, u32),
+}
+
 /// What is known of one rendition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RenditionState {

@@ -31,7 +31,8 @@ pub(super) fn said(store: &Store, content: &Content) -> Said {
 pub(super) fn fetch(from: &Store, to: &Store, records: &[Verified<SegmentRecord>]) {
     for record in records {
         pass_all(from, to, &record.root, record.length);
-        to.adopt(record.clone(), Proof::Manifest, None).unwrap();
+        to.adopt(record.clone(), Proof::Manifest, None, Shown::default())
+            .unwrap();
     }
 }
 
@@ -107,7 +108,7 @@ fn a_growing_content_becomes_the_finished_one_and_keeps_what_it_has() {
     for (record, proof, root, length) in came.iter().skip(2).rev() {
         pass_all(from.store(), here.store(), root, *length);
         here.store()
-            .adopt(record.clone(), proof.clone(), None)
+            .adopt(record.clone(), proof.clone(), None, Shown::default())
             .unwrap();
     }
     let growing = here.content("film");
@@ -140,7 +141,9 @@ fn what_disagrees_with_the_manifest_is_replaced() {
     let (from, here) = (Bench::new(), Bench::new());
     let (first, proof, root, length) = signed(from.store(), vod("film", 0));
     pass_all(from.store(), here.store(), &root, length);
-    here.store().adopt(first, proof, None).unwrap();
+    here.store()
+        .adopt(first, proof, None, Shown::default())
+        .unwrap();
     // The publisher's own node lost its store and publishes other bytes as the same version.
     let other = Bench::new();
     let new = NewSegment {
@@ -176,7 +179,7 @@ fn the_playlist_of_a_stream_that_ended_does_not_go_back() {
     for (record, proof, root, length) in &came[3..5] {
         pass_all(from.store(), here.store(), root, *length);
         here.store()
-            .adopt(record.clone(), proof.clone(), Some(3))
+            .adopt(record.clone(), proof.clone(), Some(3), Shown::default())
             .unwrap();
     }
     from.store().finish(&id("cam")).unwrap();
@@ -185,7 +188,7 @@ fn the_playlist_of_a_stream_that_ended_does_not_go_back() {
     assert_eq!(here.content("cam").renditions[0].first, 3);
     let early = here
         .store()
-        .adopt(records[0].clone(), Proof::Manifest, None);
+        .adopt(records[0].clone(), Proof::Manifest, None, Shown::default());
     pass_all(
         from.store(),
         here.store(),
@@ -195,7 +198,7 @@ fn the_playlist_of_a_stream_that_ended_does_not_go_back() {
     assert!(early.is_err());
     let early = here
         .store()
-        .adopt(records[0].clone(), Proof::Manifest, None);
+        .adopt(records[0].clone(), Proof::Manifest, None, Shown::default());
     assert!(matches!(early, Err(StoreError::Conflict(_))), "{early:?}");
     fetch(from.store(), here.store(), &records[5..]);
     assert!(here.content("cam").is_complete());
@@ -210,7 +213,7 @@ fn a_removed_content_does_not_come_back_by_itself() {
     let mut feed = here.store().subscribe();
     let adopt = |store: &Store| {
         pass_all(from.store(), store, &root, length);
-        store.adopt(record.clone(), proof.clone(), None)
+        store.adopt(record.clone(), proof.clone(), None, Shown::default())
     };
     let admit = |store: &Store| store.admit(manifest.clone(), records.clone());
     assert!(adopt(here.store()).unwrap() && admit(here.store()).is_ok());

@@ -144,7 +144,10 @@ fn a_broken_transfer_goes_on_with_any_node_after_any_restart() {
         assert_eq!(have.as_ref(), Some(&expected));
         assert_eq!(here.store().partials(), [(root, LENGTH, expected.clone())]);
     }
-    let adopt = || here.store().adopt(record.clone(), proof.clone(), None);
+    let adopt = || {
+        here.store()
+            .adopt(record.clone(), proof.clone(), None, Shown::default())
+    };
     let early = adopt().unwrap_err().to_string();
     assert_eq!(early, "parts of the segment have not come yet");
     let onward = here.store().slice_file(&root, LENGTH).unwrap();
@@ -179,7 +182,9 @@ fn an_adopted_segment_survives_the_loss_of_the_index() {
     let (one, record, proof) = sender(&payload);
     let mut here = Bench::new();
     pass_all(one.store(), here.store(), &record.root, LENGTH);
-    here.store().adopt(record, proof, None).unwrap();
+    here.store()
+        .adopt(record, proof, None, Shown::default())
+        .unwrap();
     here.close();
     std::fs::remove_file(here.path().join("index.redb")).unwrap();
     here.reopen();
@@ -239,7 +244,7 @@ fn what_is_damaged_on_disk_is_not_taken_up_again_and_doubt_finds_it() {
     pass_all(one.store(), here.store(), &root, LENGTH);
     assert!(
         here.store()
-            .adopt(record.clone(), proof.clone(), None)
+            .adopt(record.clone(), proof.clone(), None, Shown::default())
             .unwrap()
     );
     assert!(!here.store().doubt(&root).unwrap());
@@ -248,7 +253,11 @@ fn what_is_damaged_on_disk_is_not_taken_up_again_and_doubt_finds_it() {
     assert_eq!(here.playlist("film"), [(0, false)]);
     assert_eq!(here.store().stats().dropped.torn, 1);
     pass_all(one.store(), here.store(), &root, LENGTH);
-    assert!(here.store().adopt(record, proof, None).unwrap());
+    assert!(
+        here.store()
+            .adopt(record, proof, None, Shown::default())
+            .unwrap()
+    );
     assert_eq!(here.read("film", 0), Some(payload));
 }
 
@@ -259,7 +268,10 @@ fn a_refused_adoption_keeps_the_parts() {
     let here = Bench::new();
     here.store().append(vod("Film", 0)).unwrap();
     pass_all(one.store(), here.store(), &record.root, LENGTH);
-    let adopt = || here.store().adopt(record.clone(), proof.clone(), None);
+    let adopt = || {
+        here.store()
+            .adopt(record.clone(), proof.clone(), None, Shown::default())
+    };
     let text = adopt().unwrap_err().to_string();
     assert!(text.contains("looks like"), "{text}");
     let have = here.store().have(&record.root, LENGTH).unwrap();
@@ -268,10 +280,14 @@ fn a_refused_adoption_keeps_the_parts() {
         here.store().shared.staged.load(Ordering::Acquire),
         size(LENGTH)
     );
-    let manifest = here.store().adopt(record.clone(), Proof::Manifest, None);
+    let manifest = here
+        .store()
+        .adopt(record.clone(), Proof::Manifest, None, Shown::default());
     assert!(manifest.is_err());
     here.store().remove(&here.content("Film")).unwrap();
-    let unvouched = here.store().adopt(record.clone(), Proof::Manifest, None);
+    let unvouched = here
+        .store()
+        .adopt(record.clone(), Proof::Manifest, None, Shown::default());
     assert!(
         unvouched
             .unwrap_err()
@@ -289,7 +305,7 @@ fn a_segment_whose_time_is_over_is_refused() {
     here.at(31 * 86_400);
     let text = here
         .store()
-        .adopt(record, proof, None)
+        .adopt(record, proof, None, Shown::default())
         .unwrap_err()
         .to_string();
     assert_eq!(text, "the time of segment 0 of \"film\" is over");
@@ -309,8 +325,16 @@ fn one_payload_of_two_segments_comes_once() {
     let (second, second_proof, ..) = signed(from.store(), same(1));
     let here = Bench::new();
     pass_all(from.store(), here.store(), &root, length);
-    assert!(here.store().adopt(second, second_proof, None).unwrap());
-    assert!(here.store().adopt(first, proof, None).unwrap());
+    assert!(
+        here.store()
+            .adopt(second, second_proof, None, Shown::default())
+            .unwrap()
+    );
+    assert!(
+        here.store()
+            .adopt(first, proof, None, Shown::default())
+            .unwrap()
+    );
     assert_eq!(here.store().stats().bytes, size(length));
     assert_eq!(here.playlist("film"), [(0, true), (1, true)]);
 }
@@ -347,7 +371,9 @@ fn partial_payloads_count_for_the_limit_and_the_stalest_gives_way_last() {
     let text = another().unwrap_err().to_string();
     assert!(text.contains("limit of"), "{text}");
     drop(both);
-    here.store().adopt(record, proof, None).unwrap();
+    here.store()
+        .adopt(record, proof, None, Shown::default())
+        .unwrap();
     let (three, third, _) = sender(&bytes(10, LENGTH as usize));
     pass_all(three.store(), here.store(), &third.root, LENGTH);
     assert!(
@@ -443,7 +469,9 @@ fn what_a_stop_left_of_partial_payloads_is_put_in_order() {
     here.reopen();
     assert!(!place.exists() && name.exists());
     pass_all(one.store(), here.store(), &root, LENGTH);
-    here.store().adopt(record, proof, None).unwrap();
+    here.store()
+        .adopt(record, proof, None, Shown::default())
+        .unwrap();
     // The commit came, but the first name stayed, or has to give its bytes back.
     std::fs::hard_link(&place, &name).unwrap();
     here.reopen();
@@ -482,7 +510,7 @@ fn many_adoptions_share_their_commits() {
         for (record, proof) in segments {
             let (store, new) = (here.store(), &new);
             scope.spawn(move || {
-                let adopted = store.adopt(record, proof, None).unwrap();
+                let adopted = store.adopt(record, proof, None, Shown::default()).unwrap();
                 new.fetch_add(u64::from(adopted), Ordering::Relaxed);
             });
         }
@@ -503,7 +531,7 @@ fn a_stream_that_comes_over_a_link_starts_where_it_is_said_to() {
     let take = |sequence: usize, start| {
         let (record, proof, root, length) = sent[sequence - 4].clone();
         pass_all(from.store(), here.store(), &root, length);
-        here.store().adopt(record, proof, start)
+        here.store().adopt(record, proof, start, Shown::default())
     };
     // The newest comes first, and those before it while it is watched.
     assert!(take(7, Some(5)).unwrap());

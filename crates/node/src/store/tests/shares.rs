@@ -92,7 +92,7 @@ pub(super) fn take(from: &Store, to: &Store, new: NewSegment) -> Result<bool, St
     to.partial_of(&record)?;
     pass_all(from, to, &root, length);
     assert!(matches!(proof, Proof::Signature(_)));
-    to.adopt(record, proof, None)
+    to.adopt(record, proof, None, Shown::default())
 }
 
 pub(super) fn count_of(store: &Store, publisher: PublisherKey) -> u64 {

@@ -68,7 +68,12 @@ fn what_comes_takes_room_step_by_step_and_no_more_than_there_is() {
     assert_eq!(before, size(length));
     bench.reopen();
     assert!(staged(&bench) <= size(length));
-    assert!(bench.store().adopt(record, proof, None).unwrap());
+    assert!(
+        bench
+            .store()
+            .adopt(record, proof, None, Shown::default())
+            .unwrap()
+    );
     assert_eq!(
         (staged(&bench), bench.store().stats().bytes),
         (0, size(length))
@@ -94,7 +99,12 @@ fn what_gets_no_room_is_refused_while_it_comes_and_can_go_on_later() {
     assert_eq!((present(&bench, "film").len(), staged(&bench)), (9, 0));
     bench.store().remove(&bench.content("film")).unwrap();
     try_pass(&unknown, &partial, all).unwrap();
-    assert!(bench.store().adopt(record, proof, None).unwrap());
+    assert!(
+        bench
+            .store()
+            .adopt(record, proof, None, Shown::default())
+            .unwrap()
+    );
 }
 
 #[test]
@@ -132,7 +142,11 @@ fn any_order_of_arrivals_is_counted_exactly() {
                     assert_eq!((*partial.root(), partial.length()), (root, length));
                 }
             }
-            8 => drop(bench.store().adopt(record.clone(), proof.clone(), None)),
+            8 => drop(
+                bench
+                    .store()
+                    .adopt(record.clone(), proof.clone(), None, Shown::default()),
+            ),
             9 => open.clear(),
             10 => {
                 bench.store().append(vod("own", own)).unwrap();

@@ -193,7 +193,7 @@ fn what_is_dated_far_ahead_is_refused_at_every_door() {
 fn take_anyway(from: &Store, to: &Bench, new: NewSegment) -> String {
     let (record, proof, root, length) = signed(from, new);
     pass_all(from, to.store(), &root, length);
-    let adopted = to.store().adopt(record, proof, None);
+    let adopted = to.store().adopt(record, proof, None, Shown::default());
     adopted.unwrap_err().to_string()
 }
 

@@ -332,7 +332,7 @@ impl Operation {
             Self::Pieces(foreign, groups) => write_pieces(store, foreign, *groups),
             Self::Adopt(foreign) => {
                 let (record, proof) = (foreign.record.clone(), foreign.proof.clone());
-                store.adopt(record, proof, None).map(drop)
+                store.adopt(record, proof, None, Shown::default()).map(drop)
             }
             Self::Pin(key, pinned) => store.pin(find(key)?.no, *pinned),
             Self::Remove(key) => store.remove(&*find(key)?).map(drop),
