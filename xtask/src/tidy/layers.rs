@@ -23,7 +23,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "index",
-        &["index", "limit", "partials", "counts", "tx", "queues"],
+        &[
+            "index", "limit", "partials", "counts", "effects", "tx", "queues",
+        ],
     ),
     (
         "operations",

@@ -167,10 +167,10 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
         }
     }
     let rows: Vec<SegmentRow> = rows.into_iter().map(|(_, row)| row).collect();
-    tx.put_manifest(&mut content, signed, &rows)?;
+    tx.put_manifest(&mut content, signed, &rows);
     content.pinned |= supersede(tx, &content)?;
     if content.pinned {
-        tx.mark_pinned(&content)?;
+        tx.pin(&content.key);
     }
     tx.put_content(content)?;
     tx.tell(Change::Admitted { content_no: no });

@@ -123,7 +123,7 @@ fn begin(tx: &mut Tx<'_>, content: &mut Content) -> Result<(), StoreError> {
     content.no = tx.next_content_no()?;
     content.pinned = supersede(tx, content)?;
     if content.pinned {
-        tx.mark_pinned(content)?;
+        tx.pin(&content.key);
     }
     let content_no = content.no;
     tx.tell(Change::Admitted { content_no });

@@ -21,8 +21,9 @@ use lavant_proto::ids::{ContentKey, Root};
 
 use super::disk::Disk;
 
-/// How the names of manifests in `incoming/` begin.
+/// How the names of manifests and of pins in `incoming/` begin.
 const INCOMING_MANIFEST: &str = "manifest-";
+const INCOMING_PIN: &str = "pin-";
 
 /// The paths of a store.
 #[derive(Clone, Debug)]
@@ -101,6 +102,19 @@ impl Layout {
             .join(format!("{INCOMING_MANIFEST}{content_no:016x}"))
     }
 
+    /// Where the pin of a content waits for its place.
+    pub(super) fn incoming_pin(&self, content: &ContentKey) -> PathBuf {
+        let name = pin_name(content);
+        self.incoming().join(format!("{INCOMING_PIN}{name}"))
+    }
+
+    /// Whether a file in `incoming/` is a payload.
+    pub(super) fn is_incoming_payload(path: &Path) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let is = |start| name.is_some_and(|name| name.starts_with(start));
+        !is(INCOMING_MANIFEST) && !is(INCOMING_PIN)
+    }
+
     /// The content whose manifest a file in `incoming/` is.
     pub(super) fn incoming_manifest_no(path: &Path) -> Option<u64> {
         let name = path
@@ -131,13 +145,7 @@ impl Layout {
     }
 
     pub(super) fn pin(&self, content: &ContentKey) -> PathBuf {
-        let ContentKey {
-            publisher,
-            content_id,
-            version,
-        } = content;
-        let name = blake3::hash(format!("{publisher}/{content_id}/{version}").as_bytes());
-        self.pins().join(&name.to_hex()[..32])
+        self.pins().join(pin_name(content))
     }
 
     /// Makes the folders. Those below `segments` are few, because an empty one takes a block.
@@ -182,6 +190,11 @@ pub(super) fn root_of_path(path: &Path) -> Option<Root> {
     let name = path.file_name()?.to_str()?;
     let folder = path.parent()?.file_name()?.to_str()?;
     format!("{folder}{name}").parse().ok()
+}
+
+/// An id may be longer than a name of a file.
+fn pin_name(content: &ContentKey) -> String {
+    blake3::hash(pin_line(content).as_bytes()).to_hex()[..32].to_owned()
 }
 
 /// What the file of a pin says.

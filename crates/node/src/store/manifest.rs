@@ -25,13 +25,8 @@ pub(super) struct Stored {
     pub(super) rows: Vec<(SegmentKey, SegmentRow)>,
 }
 
-/// Writes and flushes a manifest file. `rows` are its records, in its order.
-pub(super) fn write(
-    disk: &Disk,
-    path: &Path,
-    signed: &SignedManifest,
-    rows: &[SegmentRow],
-) -> io::Result<()> {
+/// The bytes of a manifest file. `rows` are its records, in its order.
+pub(super) fn encode(signed: &SignedManifest, rows: &[SegmentRow]) -> Vec<u8> {
     let manifest = signed.manifest.encode();
     let mut bytes = (manifest.len() as u32).to_le_bytes().to_vec();
     bytes.extend_from_slice(&manifest);
@@ -41,7 +36,7 @@ pub(super) fn write(
         bytes.push(row.len() as u8);
         bytes.extend_from_slice(&row);
     }
-    disk.write(path, &bytes)
+    bytes
 }
 
 /// Reads a manifest file; `None` when it is torn or its signature does not fit.

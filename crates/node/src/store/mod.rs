@@ -30,6 +30,7 @@ mod settings;
 
 // The index, and its one kind of transaction.
 mod counts;
+mod effects;
 mod index;
 mod limit;
 mod partials;

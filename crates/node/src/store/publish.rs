@@ -103,10 +103,10 @@ impl Store {
             let no = tx.next_content_no()?;
             let rows: Vec<SegmentRow> = staged.iter().map(|(_, row, _)| row.clone()).collect();
             let mut content = content_from(no, manifest, tx.now(), source, pinned);
-            tx.put_manifest(&mut content, &signed, &rows)?;
+            tx.put_manifest(&mut content, &signed, &rows);
             content.pinned |= supersede(tx, &content)?;
             if content.pinned {
-                tx.mark_pinned(&content)?;
+                tx.pin(&content.key);
             }
             tx.tell(Change::Admitted { content_no: no });
             for (place, row, file) in staged {
@@ -414,7 +414,7 @@ fn finish(
     };
     let signed = sign_or_check(signer, manifest, leaves, None)?;
     let rows: Vec<SegmentRow> = rows.into_iter().map(|(_, row)| row).collect();
-    tx.put_manifest(&mut after, &signed, &rows)?;
+    tx.put_manifest(&mut after, &signed, &rows);
     after.state = State::Finished;
     after.hold_until = Some(signed.manifest.expires());
     after.expires = signed.manifest.expires();

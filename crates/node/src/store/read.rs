@@ -287,9 +287,9 @@ impl Store {
             let mut after = before.clone();
             after.pinned = pinned;
             if pinned {
-                tx.mark_pinned(&after)?;
+                tx.pin(&after.key);
             } else {
-                tx.remove_file(tx.settings().layout.pin(&after.key));
+                tx.unpin(&after.key);
             }
             tx.requeue(&before, after)
         })

@@ -116,7 +116,7 @@ pub(super) fn payload_files(settings: &Settings) -> Vec<PathBuf> {
 fn incoming_payloads(settings: &Settings) -> impl Iterator<Item = PathBuf> + use<> {
     let files = settings.disk.files_below(&settings.layout.incoming());
     let files = files.into_iter();
-    files.filter(|path| Layout::incoming_manifest_no(path).is_none())
+    files.filter(|path| Layout::is_incoming_payload(path))
 }
 
 /// Reads a payload file, when its payload is intact and its signature, if any, good.

@@ -125,6 +125,10 @@ fn finish_move(
             false => Ok(()),
         };
     }
+    // The index says what is pinned: see [`settle_pins`].
+    if !Layout::is_incoming_payload(path) {
+        return Ok(());
+    }
     let Some((root, length)) = named_root(disk, path) else {
         return Ok(());
     };

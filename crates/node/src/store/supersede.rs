@@ -19,7 +19,7 @@ pub(super) fn supersede(tx: &mut Tx<'_>, newer: &Content) -> Result<bool, StoreE
     for before in older {
         let mut after = Content::clone(&before);
         pinned |= mark_superseded(&mut after, tx.now());
-        tx.remove_file(tx.settings().layout.pin(&after.key));
+        tx.unpin(&after.key);
         tx.requeue(&before, after)?;
     }
     Ok(pinned)

@@ -2,7 +2,6 @@
 
 mod segments;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,8 +14,8 @@ pub(super) use segments::{Why, deadline};
 
 use super::catalog::{Catalog, Content, ManifestFacts, next_generation};
 use super::change::Change;
+use super::effects::Effects;
 use super::error::StoreError;
-use super::layout::pin_line;
 use super::limit::Limit;
 use super::manifest;
 use super::partials::Partials;
@@ -63,14 +62,8 @@ pub(super) struct Tx<'t> {
     staged: u64,
     /// Bytes that this transaction takes over from uploads.
     unstaged: u64,
-    /// Files of payloads and manifests, by the places that they get.
-    moves: BTreeMap<PathBuf, PathBuf>,
-    /// Payload files to remove.
-    unlinks: Vec<Root>,
-    /// Other files to remove: incoming ones that are not needed, old manifests, old pins.
-    surplus: Vec<PathBuf>,
-    /// Contents for which a pin was written.
-    pins: Vec<ContentKey>,
+    /// What is done to files around the commit.
+    effects: Effects,
     /// How many segments were dropped, by reason.
     dropped: Dropped,
     /// What is told to those who listen.
@@ -99,10 +92,7 @@ pub(super) struct Done {
     pub(super) catalog: Catalog,
     pub(super) used: u64,
     pub(super) unstaged: u64,
-    pub(super) moves: BTreeMap<PathBuf, PathBuf>,
-    pub(super) unlinks: Vec<Root>,
-    pub(super) surplus: Vec<PathBuf>,
-    pub(super) pins: Vec<ContentKey>,
+    pub(super) effects: Effects,
     pub(super) dropped: Dropped,
     pub(super) changes: Vec<Change>,
 }
@@ -160,10 +150,7 @@ impl<'t> Tx<'t> {
             used: 0,
             staged: 0,
             unstaged: 0,
-            moves: BTreeMap::new(),
-            unlinks: Vec::new(),
-            surplus: Vec::new(),
-            pins: Vec::new(),
+            effects: Effects::default(),
             dropped: Dropped::default(),
             changes: Vec::new(),
             settings,
@@ -238,12 +225,12 @@ impl<'t> Tx<'t> {
 
     /// Has a file removed that is not needed any more, after the commit.
     pub(super) fn remove_file(&mut self, file: PathBuf) {
-        self.surplus.push(file);
+        self.effects.remove(file);
     }
 
     /// Whether a file gets that place with this transaction.
     pub(super) fn is_placed(&self, place: &Path) -> bool {
-        self.moves.contains_key(place)
+        self.effects.is_placed(place)
     }
 
     /// How many rows went, and one that costs as much.
@@ -279,7 +266,7 @@ impl<'t> Tx<'t> {
     /// Has the file of a payload removed again, if nothing has used it since it was let go.
     pub(super) fn remove_again(&mut self, root: Root) -> Result<(), StoreError> {
         if self.tables.garbage.get(root.0.as_slice())?.is_some() {
-            self.unlinks.push(root);
+            self.effects.unlink(root);
         }
         Ok(())
     }
@@ -317,10 +304,7 @@ impl<'t> Tx<'t> {
             catalog: self.catalog,
             used: self.used,
             unstaged: self.unstaged,
-            moves: self.moves,
-            unlinks: self.unlinks,
-            surplus: self.surplus,
-            pins: self.pins,
+            effects: self.effects,
             dropped: self.dropped,
             changes: self.changes,
         }
@@ -373,15 +357,13 @@ impl<'t> Tx<'t> {
     }
 
     /// Notes in a file that a content is pinned, for when the index must be made again.
-    pub(super) fn mark_pinned(&mut self, content: &Content) -> Result<(), StoreError> {
-        let path = self.settings.layout.pin(&content.key);
-        self.surplus.retain(|file| *file != path);
-        self.pins.push(content.key.clone());
-        let line = pin_line(&content.key);
-        let Settings { disk, layout, .. } = self.settings;
-        let written = disk.write(&path, line.as_bytes());
-        let named = written.and_then(|()| disk.files.flush_folder(&layout.pins()));
-        named.map_err(|error| StoreError::io("write a pin", error))
+    pub(super) fn pin(&mut self, content: &ContentKey) {
+        self.effects.pin(self.settings, content);
+    }
+
+    /// It is pinned no longer.
+    pub(super) fn unpin(&mut self, content: &ContentKey) {
+        self.effects.unpin(self.settings, content);
     }
 
     /// Removes a content with all of its segments, of which so many bytes have files. It is gone at
@@ -398,10 +380,10 @@ impl<'t> Tx<'t> {
             content_no: no,
             key: content.key.clone(),
         });
-        let layout = &self.settings.layout;
-        self.surplus.extend(self.moves.remove(&layout.manifest(no)));
-        self.surplus
-            .extend([layout.manifest(no), layout.pin(&content.key)]);
+        let manifest = self.settings.layout.manifest(no);
+        self.effects.unplace(manifest.clone());
+        self.effects.remove(manifest);
+        self.unpin(&content.key);
         self.clear(&content, CLEAR_STEP)
     }
 
@@ -421,23 +403,18 @@ impl<'t> Tx<'t> {
         Ok(self.tables.leftovers.first()?.is_some())
     }
 
-    /// Writes the manifest of a content that is finished with this transaction, and notes in the
+    /// Has the manifest of a content kept that is finished with this transaction, and notes in the
     /// content what others are told of it.
     pub(super) fn put_manifest(
         &mut self,
         content: &mut Content,
         signed: &SignedManifest,
         rows: &[SegmentRow],
-    ) -> Result<(), StoreError> {
-        let no = content.no;
+    ) {
+        let layout = &self.settings.layout;
         content.manifest = Some(Arc::new(ManifestFacts::of(signed)));
-        let file = self.settings.layout.incoming_manifest(no);
-        // One of a content that is gone would keep the place until after the commit.
-        let stale = self.settings.layout.manifest(no);
-        let _ = self.settings.disk.files.remove(&stale);
-        let written = manifest::write(&self.settings.disk, &file, signed, rows);
-        written.map_err(|error| StoreError::io("write a manifest", error))?;
-        self.moves.insert(self.settings.layout.manifest(no), file);
-        Ok(())
+        let name = layout.incoming_manifest(content.no);
+        let bytes = manifest::encode(signed, rows);
+        self.effects.make(layout.manifest(content.no), name, bytes);
     }
 }

@@ -3,24 +3,23 @@
 //! Operations that wait at the same time share one durable commit, so that many small writes cost
 //! one flush. Between operations the thread sleeps until the next segment expires.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lavant_proto::ids::{ContentKey, Root};
+use lavant_proto::ids::Root;
 use redb::{ReadableTable, ReadableTableMetadata};
 use tokio::sync::oneshot;
 
 use super::catalog::State;
+use super::effects::{Effects, Gone, Prepared};
 use super::error::StoreError;
 use super::expire;
 use super::layout::root_of_path;
 use super::locked::lock;
-use super::place::Placed;
 use super::rows::{DEADLINES, LEFTOVERS, PAYLOADS, split_deadline};
 use super::settings::Settings;
 use super::shared::Shared;
@@ -166,7 +165,7 @@ fn run_batch(
 fn commit_batch<'a>(
     shared: &'a Arc<Shared>,
     batch: Vec<Operation>,
-    (reports, failed): (&mut Vec<Report>, &mut Option<Failed<'a>>),
+    (reports, failed): (&mut Vec<Report>, &mut Option<Prepared<'a>>),
     unlinked: &mut Vec<Root>,
 ) -> Result<Duration, StoreError> {
     let index = shared.index.read().map_err(|_| StoreError::Closed)?;
@@ -180,92 +179,61 @@ fn commit_batch<'a>(
         tx.time_to_next_deadline()
     });
     let mut done = tx.close();
-    let moves = std::mem::take(&mut done.moves);
-    let manifests = incoming_manifests(shared, &moves);
-    let mut placed = None;
+    let effects = std::mem::take(&mut done.effects);
     let committed = stepped.and_then(|sleep| {
-        commit(&shared.settings, write, moves, &mut placed)?;
-        Ok(sleep)
+        let gone = commit(&shared.settings, write, effects, failed)?;
+        Ok((sleep, gone))
     });
-    match &committed {
-        Ok(_) => *unlinked = settle(shared, done),
-        Err(_) => {
-            let pins = done.pins;
-            *failed = Some(Failed {
-                placed,
-                manifests,
-                pins,
-            });
-        }
-    }
-    committed
+    committed.map(|(sleep, gone)| {
+        *unlinked = settle(shared, done, gone);
+        sleep
+    })
 }
 
-/// What a batch left that failed.
-struct Failed<'a> {
-    /// Files that got their places; the commit came after that.
-    placed: Option<Placed<'a>>,
-    /// Manifests that it wrote, on their way in.
-    manifests: Vec<PathBuf>,
-    /// Contents for which it wrote a pin.
-    pins: Vec<ContentKey>,
-}
-
-/// Puts files to their places and makes the transaction durable. A commit that fails leaves the
-/// files where they are: it may be there all the same, which only the index knows.
+/// Does what the commit needs and makes the transaction durable. When a commit fails, the effects
+/// stay as they were prepared: it may be there all the same, which only the index knows.
 fn commit<'a>(
     settings: &'a Settings,
     write: redb::WriteTransaction,
-    moves: BTreeMap<PathBuf, PathBuf>,
-    failed: &mut Option<Placed<'a>>,
-) -> Result<(), StoreError> {
-    let placed = Placed::new(settings, moves)
-        .map_err(|error| StoreError::io("put segments to their places", error))?;
+    effects: Effects,
+    failed: &mut Option<Prepared<'a>>,
+) -> Result<Gone, StoreError> {
+    let prepared = effects
+        .prepare(settings)
+        .map_err(|error| StoreError::io("put files to their places", error))?;
     match write.commit() {
-        Ok(()) => {
-            placed.settle();
-            Ok(())
-        }
+        Ok(()) => Ok(prepared.carry_out()),
         Err(error) => {
-            *failed = Some(placed);
+            *failed = Some(prepared);
             Err(error.into())
         }
     }
 }
 
 /// Takes back what a batch did to files, as far as the index does not know of it.
-fn undo(shared: &Shared, failed: Failed<'_>) {
-    let Settings { disk, layout, .. } = &shared.settings;
+fn undo(shared: &Shared, failed: Prepared<'_>) {
+    let layout = &shared.settings.layout;
     let catalog = shared.catalog();
     let read = shared.index.read().ok();
     let read = read.and_then(|index| index.begin_read().ok());
     let payloads = read.and_then(|read| read.open_table(PAYLOADS).ok());
-    let finished: BTreeSet<PathBuf> = catalog
-        .all()
-        .filter(|content| content.state == State::Finished)
-        .map(|content| layout.manifest(content.no))
-        .collect();
-    let is_known = |place: &Path| match root_of_path(place) {
+    let mut named = BTreeSet::new();
+    for content in catalog.all() {
+        if content.state == State::Finished {
+            named.insert(layout.manifest(content.no));
+        }
+        if content.pinned {
+            named.insert(layout.pin(&content.key));
+        }
+    }
+    failed.abort(|place| match root_of_path(place) {
         Some(root) => payloads
             .as_ref()?
             .get(root.0.as_slice())
             .ok()
             .map(|row| row.is_some()),
-        None => payloads.as_ref().map(|_| finished.contains(place)),
-    };
-    if let Some(placed) = failed.placed {
-        placed.settle_known(is_known);
-    }
-    // The transaction made these itself, so nobody else removes them.
-    for file in failed.manifests {
-        let _ = disk.files.remove(&file);
-    }
-    for key in failed.pins {
-        let found = catalog.find(Some(&key.publisher), &key.content_id, Some(key.version));
-        if !found.is_some_and(|content| content.pinned) {
-            let _ = disk.files.remove(&layout.pin(&key));
-        }
-    }
+        None => payloads.as_ref().map(|_| named.contains(place)),
+    });
 }
 
 fn step_all(
@@ -283,23 +251,15 @@ fn step_all(
     failed.map_or_else(|| expire::expire_due(tx, count), Err)
 }
 
-fn incoming_manifests(shared: &Shared, moves: &BTreeMap<PathBuf, PathBuf>) -> Vec<PathBuf> {
-    let manifests = shared.settings.layout.manifests();
-    let moves = moves
-        .iter()
-        .filter(|(place, _)| place.starts_with(&manifests));
-    moves.map(|(_, file)| file.clone()).collect()
-}
-
 /// Does what is left when a commit is durable. Returns the payloads whose files are gone.
-fn settle(shared: &Shared, done: Done) -> Vec<Root> {
+fn settle(shared: &Shared, done: Done, gone: Gone) -> Vec<Root> {
     shared.publish(done.catalog, done.used, done.unstaged, done.dropped);
     if !done.changes.is_empty() {
         lock(&shared.listeners).retain(|listener| listener.send(done.changes.clone()).is_ok());
     }
     let Settings { disk, layout, .. } = &shared.settings;
     let mut unpinned = false;
-    for file in done.surplus {
+    for file in gone.files {
         if shared.file_waits(&file) {
             continue;
         }
@@ -310,7 +270,7 @@ fn settle(shared: &Shared, done: Done) -> Vec<Root> {
     if unpinned {
         let _ = disk.files.flush_folder(&layout.pins());
     }
-    let mut unlinked = done.unlinks;
+    let mut unlinked = gone.unlinks;
     unlinked.retain(|root| shared.forget(root));
     unlinked
 }

@@ -234,12 +234,12 @@ impl Tx<'_> {
             .insert(root.0.as_slice(), (uses + 1, length))?;
         if uses == 0 {
             self.used += payload::disk_bytes(length);
-            self.unlinks.retain(|gone| gone != root);
+            self.effects.keep(root);
             self.tables.garbage.remove(root.0.as_slice())?;
         }
         if let Some(file) = file {
             let place = self.settings.layout.payload(root);
-            self.surplus.extend(self.moves.insert(place, file));
+            self.effects.place(place, file);
         }
         Ok(())
     }
@@ -263,10 +263,9 @@ impl Tx<'_> {
         }
         self.tables.payloads.remove(root.0.as_slice())?;
         self.used = self.used.saturating_sub(payload::disk_bytes(length));
-        self.surplus
-            .extend(self.moves.remove(&self.settings.layout.payload(root)));
+        self.effects.unplace(self.settings.layout.payload(root));
         self.tables.garbage.insert(root.0.as_slice(), ())?;
-        self.unlinks.push(*root);
+        self.effects.unlink(*root);
         Ok(())
     }
 

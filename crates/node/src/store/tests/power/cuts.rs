@@ -317,3 +317,20 @@ fn a_commit_that_fails_leaves_files_as_the_index_says() {
     let store = open(&disk);
     check(&store, &disk, false);
 }
+
+#[test]
+fn nothing_is_done_to_files_before_a_commit_that_does_not_come() {
+    let (disk, store) = old_store();
+    store.append(vod("film", 0)).unwrap();
+    let film = find(&store, "film").unwrap();
+    let before = disk.changes();
+    let failed: Result<(), _> = store.write(move |tx| {
+        tx.pin(&film.key);
+        tx.remove_content(film.no)?;
+        Err(StoreError::Closed)
+    });
+    assert_eq!(failed, Err(StoreError::Closed));
+    assert_eq!(disk.changes(), before);
+    assert!(!find(&store, "film").unwrap().pinned);
+    check(&store, &disk, false);
+}
