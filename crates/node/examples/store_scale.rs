@@ -3,25 +3,32 @@
 //! ```text
 //! cargo run -p lavant-node --release --example store_scale -- FOLDER [SEGMENTS]
 //! cargo run -p lavant-node --release --example store_scale -- FOLDER contents [CONTENTS [EACH]]
+//! cargo run -p lavant-node --release --example store_scale -- FOLDER hold [SEGMENTS]
 //! ```
 //!
 //! The first measures a store of so many segments, the second one of so many contents, EACH of so
-//! many segments that all have the same payload. FOLDER is made; the second goes on with what is
-//! there. The figures are printed one to a line.
+//! many segments that all have the same payload; the third how long another writer waits while a
+//! content of so many segments is pinned, finished, admitted or removed. FOLDER is made; the second
+//! goes on with what is there. The figures are printed one to a line.
 
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lavant_node::store::{
-    Commit, CommitRendition, NewSegment, NewUpload, Settings, Shown, Store, UploadSegment,
+    Clock, Commit, CommitRendition, Content, NewSegment, NewUpload, Settings, Shown, Store,
+    UploadSegment,
 };
-use lavant_proto::content::{Kind, MimeType, Priority};
+use lavant_proto::content::{
+    Kind, MimeType, Priority, SegmentRecord, SignedManifest, Unverified, Verified,
+};
 use lavant_proto::ids::{ContentId, Rendition, SigningKey};
+use lavant_proto::time::Time;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -35,6 +42,10 @@ fn main() -> Outcome {
     if second.as_deref() == Some("contents") {
         let mut count = |default| arguments.next().map_or(Ok(default), |count| count.parse());
         return fill(Path::new(&folder), count(100_000)?, count(1)?);
+    }
+    if second.as_deref() == Some("hold") {
+        let segments = arguments.next().map_or(Ok(10_000), |count| count.parse())?;
+        return hold(Path::new(&folder), segments);
     }
     let count = second.map_or(Ok(100_000), |count| count.parse())?;
     ratio(&Path::new(&folder).join("film"))?;
@@ -216,6 +227,112 @@ fn fill(folder: &Path, contents: u64, segments: u64) -> Outcome {
     println!("{contents} contents of {segments} segments stored in {took:.1} s");
     drop(store);
     reopen(folder)
+}
+
+/// Does something to a long content while another writer appends, and prints the longest that this
+/// one waited; and the longest of as many appends while nothing was done.
+fn beside(store: &Store, what: &str, work: impl FnOnce() -> Outcome) -> Outcome {
+    let (done, round) = (AtomicBool::new(false), std::process::id());
+    let name = what.replace(' ', "-");
+    let append = |sequence| {
+        let start = Instant::now();
+        let seed = u64::from(round) << 32 | sequence;
+        let made = segment(&format!("beside-{name}"), sequence, payload(seed, 512));
+        let _ = made.map(|segment| store.append(segment));
+        start.elapsed()
+    };
+    let (waits, took) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut waits = Vec::new();
+            // As long again: the rest of the work may be done afterwards.
+            let mut more = 0;
+            while more < 200 {
+                waits.push(append(waits.len() as u64));
+                more += usize::from(done.load(Ordering::SeqCst));
+            }
+            waits
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        let start = Instant::now();
+        let outcome = work();
+        done.store(true, Ordering::SeqCst);
+        let took = start.elapsed();
+        (writer.join(), outcome.map(|()| took))
+    });
+    let mut waits = waits.map_err(|_| "the writer panicked")?;
+    waits.sort_unstable();
+    let (longest, median) = (waits[waits.len() - 1], waits[waits.len() / 2]);
+    println!(
+        "{what}: took {:.1} ms; another writer waited {:.1} ms at most, {:.1} ms in the median",
+        took?.as_secs_f64() * 1e3,
+        longest.as_secs_f64() * 1e3,
+        median.as_secs_f64() * 1e3
+    );
+    Ok(())
+}
+
+/// A manifest and its records, as they come over a link.
+type Said = (Verified<SignedManifest>, Vec<Verified<SegmentRecord>>);
+
+fn said(store: &Store, content: &Content) -> Result<Said, Box<dyn Error>> {
+    let manifest = store.manifest(content).ok_or("no manifest")?;
+    let mut records = Vec::new();
+    for leaf in manifest.leaves.clone() {
+        let sequence = records.len() as u64;
+        let found = store.segment(content, 0, Kind::Media, sequence)?;
+        let record = store.record(content, &found.ok_or("a segment is gone")?);
+        records.push(
+            Unverified::new(record)
+                .verify_leaf(&leaf)
+                .ok_or("another record")?,
+        );
+    }
+    Ok((manifest, records))
+}
+
+/// How long another writer waits while something is done to a content of so many segments.
+fn hold(folder: &Path, segments: u64) -> Outcome {
+    let open = |name: &str| -> Result<Store, Box<dyn Error>> {
+        let mut settings = Settings::new(&folder.join(name));
+        // The same records in each store.
+        settings.clock = Clock::manual(Time(1_700_000_000_000_000));
+        Ok(Store::open(settings, SigningKey::from_seed(&[1; 32]))?)
+    };
+    let (one, other, new) = (open("one")?, open("other")?, open("new")?);
+    for store in [&one, &other] {
+        std::thread::scope(|scope| {
+            for writer in 0..64 {
+                scope.spawn(move || {
+                    for sequence in (writer..segments).step_by(64) {
+                        let made = segment("film", sequence, payload(sequence, 512));
+                        let _ = made.map(|segment| store.append(segment));
+                    }
+                });
+            }
+        });
+    }
+    let id = ContentId::new("film")?;
+    let film = |store: &Store| {
+        let catalog = store.catalog();
+        catalog.find(None, &id, None).cloned().ok_or("no film")
+    };
+    let no = film(&one)?.no;
+    beside(&one, "nothing", || {
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(())
+    })?;
+    beside(&one, "pin", || Ok(one.pin(no, true)?))?;
+    beside(&one, "unpin", || Ok(one.pin(no, false)?))?;
+    beside(&one, "finish", || Ok(one.finish(&id).map(drop)?))?;
+    let (manifest, records) = said(&one, &*film(&one)?)?;
+    for (store, what) in [(&new, "admit a new one"), (&other, "admit one that grew")] {
+        let (manifest, records) = (manifest.clone(), records.clone());
+        beside(store, what, || {
+            Ok(store.admit(manifest, records).map(drop)?)
+        })?;
+    }
+    let content = film(&one)?;
+    beside(&one, "remove", || Ok(one.remove(&content).map(drop)?))
 }
 
 /// Many small segments in contents of a thousand; then a fresh process opens and reads them.

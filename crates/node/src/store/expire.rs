@@ -19,12 +19,12 @@ use super::tx::{Tx, Why, deadline};
 const ROWS_MAX: usize = 48;
 const ROWS_OF_OPERATION: usize = 2;
 
-/// Drops what is left of removed contents, and what is past its deadline. What is not done then,
-/// the next commit does.
+/// Drops what is left of removed contents, moves what stands wrongly in the queues, and drops what
+/// is past its deadline. What is not done then, the next commit does.
 pub(super) fn expire_due(tx: &mut Tx<'_>, operations: usize) -> Result<(), StoreError> {
     let most = ROWS_MAX.max(ROWS_OF_OPERATION * operations);
     while tx.rows_gone() < most {
-        if !tx.clear_some()? && !expire_next(tx)? {
+        if !tx.clear_some()? && !tx.requeue_some()? && !expire_next(tx)? {
             break;
         }
         // What expired was perhaps no row any more: it costs something all the same.

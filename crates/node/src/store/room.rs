@@ -185,16 +185,39 @@ pub(super) fn make_room(tx: &mut Tx<'_>, wanted: Wanted, claim: &Claim) -> Resul
 /// What goes for a claim: first what its publisher, and all strangers together, hold beyond their
 /// shares; then in its own priority if that has more than its share; then of publishers of lower
 /// standing; then what other priorities have beyond their shares; then in the order of eviction.
-pub(super) fn victims(tx: &Tx<'_>, wanted: Wanted, claim: &Claim) -> Result<Victims, StoreError> {
+pub(super) fn victims(
+    tx: &mut Tx<'_>,
+    wanted: Wanted,
+    claim: &Claim,
+) -> Result<Victims, StoreError> {
     let mut victims = Victims::default();
     let Some(limit) = tx.limit() else {
         return Ok(victims);
     };
+    // What is to go is chosen in the queue, so that has to be as it should.
+    if lacks_room(tx, limit, wanted, claim) {
+        while tx.requeue_some()? {}
+    }
     gather_shares(tx, wanted.held, claim, &mut victims)?;
     if wanted.files > 0 {
         gather_room(tx, wanted.files, (claim, limit), &mut victims)?;
     }
     Ok(victims)
+}
+
+/// Whether something may have to go.
+fn lacks_room(tx: &Tx<'_>, limit: Limit, wanted: Wanted, claim: &Claim) -> bool {
+    let held = (tx.catalog(), tx.partials());
+    let held = Held::of(tx.settings(), Some(limit), held, claim);
+    let mut parts = [held.publisher, held.strangers].into_iter().flatten();
+    let shares = Shares {
+        limit: limit.bytes,
+        percent: tx.settings().class_share,
+    };
+    let of_class = tx.catalog().class_bytes();
+    tx.taken().saturating_add(wanted.files) > limit.bytes
+        || parts.any(|part| !part.takes(wanted.held))
+        || shares.excess(of_class, claim.priority, wanted.files) > 0
 }
 
 fn gather_room(

@@ -1,5 +1,6 @@
 //! One write transaction of the index, with the steps that all operations share.
 
+mod requeue;
 mod segments;
 
 use std::path::{Path, PathBuf};
@@ -20,15 +21,15 @@ use super::limit::Limit;
 use super::manifest;
 use super::partials::Partials;
 use super::rows::{
-    CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, SEGMENTS,
-    SegmentRow, USED, USED_OF, VERSIONS, version_key,
+    CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, REQUEUES,
+    SEGMENTS, SegmentRow, USED, USED_OF, VERSIONS, version_key,
 };
 use super::settings::Settings;
 use super::standing::Standings;
 
-/// Rows of a removed content that go in one step: some milliseconds of work. In tests contents are
-/// short.
-const CLEAR_STEP: usize = if cfg!(test) { 3 } else { 32 };
+/// Rows of a long content that go, or are moved in the queues, in one step: some milliseconds of
+/// work. In tests contents are short.
+const STEP: usize = if cfg!(test) { 3 } else { 32 };
 
 /// The open tables of a write transaction. Whoever has a [`Tx`] may read them; it alone changes
 /// them.
@@ -44,6 +45,8 @@ pub(super) struct Tables<'t> {
     pub(super) removals: Table<'t, &'static [u8], (u32, u64)>,
     /// Contents that are removed and of which rows are left: see [`Tx::clear_some`].
     pub(super) leftovers: Table<'t, u64, &'static [u8]>,
+    /// Contents of which segments are to be moved in the queues: see [`Tx::requeue`].
+    pub(super) requeues: Table<'t, u64, &'static [u8]>,
 }
 
 /// A write transaction, and what is to be done once it is durable.
@@ -142,6 +145,7 @@ impl<'t> Tx<'t> {
             versions: write.open_table(VERSIONS)?,
             removals: write.open_table(REMOVALS)?,
             leftovers: write.open_table(LEFTOVERS)?,
+            requeues: write.open_table(REQUEUES)?,
         };
         Ok(Self {
             tables,
@@ -384,7 +388,7 @@ impl<'t> Tx<'t> {
         self.effects.unplace(manifest.clone());
         self.effects.remove(manifest);
         self.unpin(&content.key);
-        self.clear(&content, CLEAR_STEP)
+        self.clear(&content, STEP)
     }
 
     /// Takes away some of what is left of removed contents. Whether there was something.
@@ -394,7 +398,7 @@ impl<'t> Tx<'t> {
         let Some(content) = first.transpose()? else {
             return Ok(false);
         };
-        self.clear(&content, CLEAR_STEP)?;
+        self.clear(&content, STEP)?;
         Ok(true)
     }
 

@@ -20,7 +20,7 @@ use super::error::StoreError;
 use super::expire;
 use super::layout::root_of_path;
 use super::locked::lock;
-use super::rows::{DEADLINES, LEFTOVERS, PAYLOADS, split_deadline};
+use super::rows::{DEADLINES, LEFTOVERS, PAYLOADS, REQUEUES, split_deadline};
 use super::settings::Settings;
 use super::shared::Shared;
 use super::tx::{Done, Tx};
@@ -278,11 +278,13 @@ fn settle(shared: &Shared, done: Done, gone: Gone) -> Vec<Root> {
 fn time_to_next_deadline(shared: &Shared) -> Result<Duration, StoreError> {
     let index = shared.index.read().map_err(|_| StoreError::Closed)?;
     let read = index.begin_read()?;
-    match read.open_table(LEFTOVERS) {
-        Ok(leftovers) if !leftovers.is_empty()? => return Ok(Duration::ZERO),
-        // An index of an earlier version has none.
-        Ok(_) | Err(redb::TableError::TableDoesNotExist(_)) => {}
-        Err(error) => return Err(error.into()),
+    for work in [LEFTOVERS, REQUEUES] {
+        match read.open_table(work) {
+            Ok(work) if !work.is_empty()? => return Ok(Duration::ZERO),
+            // An index of an earlier version has none.
+            Ok(_) | Err(redb::TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let deadlines = read.open_table(DEADLINES)?;
     let Some((key, _)) = deadlines.first()? else {
@@ -294,7 +296,7 @@ fn time_to_next_deadline(shared: &Shared) -> Result<Duration, StoreError> {
 
 impl Tx<'_> {
     fn time_to_next_deadline(&self) -> Result<Duration, StoreError> {
-        if self.has_leftovers()? {
+        if self.has_leftovers()? || self.has_moves()? {
             return Ok(Duration::ZERO);
         }
         let Some((key, _)) = self.tables().deadlines.first()? else {

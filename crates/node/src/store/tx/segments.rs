@@ -1,6 +1,7 @@
 //! Segments in the index: whatever changes one keeps its row, the queues, the uses of its payload,
 //! the counters of its content, and what is told of it, in step.
 
+use std::ops::Bound;
 use std::path::PathBuf;
 
 use lavant_proto::content::Kind;
@@ -10,6 +11,7 @@ use lavant_proto::time::Time;
 use redb::ReadableTable;
 
 use super::Tx;
+use super::requeue::Placing;
 use crate::store::catalog::Content;
 use crate::store::change::Change;
 use crate::store::counts::{count, uncount};
@@ -134,6 +136,7 @@ impl Tx<'_> {
     pub(in crate::store) fn clear_queues(&mut self) -> Result<(), StoreError> {
         self.tables.deadlines.retain(|_, ()| false)?;
         self.tables.eviction.retain(|_, ()| false)?;
+        self.tables.requeues.retain(|_, _| false)?;
         Ok(())
     }
 
@@ -177,7 +180,7 @@ impl Tx<'_> {
     }
 
     /// Enters a segment into the queues of expiry and eviction.
-    fn enqueue(
+    pub(super) fn enqueue(
         &mut self,
         content: &Content,
         key: SegmentKey,
@@ -196,22 +199,26 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Takes a segment out of both queues.
-    fn dequeue(
+    /// Takes a segment out of both queues, wherever in them it may stand.
+    pub(super) fn dequeue(
         &mut self,
         content: &Content,
         key: SegmentKey,
         row: &SegmentRow,
     ) -> Result<(), StoreError> {
-        if let Some(deadline) = deadline(content, key, row) {
-            self.tables
-                .deadlines
-                .remove(deadline_key(deadline, key).as_slice())?;
-        }
-        if let Some(rank) = self.rank(content, key, row) {
-            self.tables
-                .eviction
-                .remove(eviction_key(rank, key).as_slice())?;
+        let mut placings = self.other_placings(key.content_no)?;
+        placings.push(Placing::of(content));
+        for placing in placings {
+            if let Some(deadline) = placing.deadline(key, row) {
+                self.tables
+                    .deadlines
+                    .remove(deadline_key(deadline, key).as_slice())?;
+            }
+            if let Some(rank) = self.rank_by(content, placing, (key, row)) {
+                self.tables
+                    .eviction
+                    .remove(eviction_key(rank, key).as_slice())?;
+            }
         }
         Ok(())
     }
@@ -276,12 +283,18 @@ impl Tx<'_> {
         within: Option<(u16, Kind)>,
     ) -> Result<Vec<(SegmentKey, SegmentRow)>, StoreError> {
         let range = SegmentKey::range(content_no, within);
+        let (from, to) = (range.start().as_slice(), range.end().as_slice());
+        self.some_rows((Bound::Included(from), Bound::Included(to)), usize::MAX)
+    }
+
+    /// The first segments of a range of keys, at most so many.
+    pub(super) fn some_rows(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        most: usize,
+    ) -> Result<Vec<(SegmentKey, SegmentRow)>, StoreError> {
         let mut rows = Vec::new();
-        for entry in self
-            .tables
-            .segments
-            .range(range.start().as_slice()..=range.end().as_slice())?
-        {
+        for entry in self.tables.segments.range::<&[u8]>(range)?.take(most) {
             let (key, row) = entry?;
             rows.push((
                 SegmentKey::from_bytes(key.value())?,
@@ -294,15 +307,8 @@ impl Tx<'_> {
     /// Takes away rows of a removed content, at most so many.
     pub(super) fn clear(&mut self, content: &Content, most: usize) -> Result<(), StoreError> {
         let range = SegmentKey::range(content.no, None);
-        let range = range.start().as_slice()..=range.end().as_slice();
-        let mut rows = Vec::new();
-        for entry in self.tables.segments.range(range)?.take(most) {
-            let (key, row) = entry?;
-            rows.push((
-                SegmentKey::from_bytes(key.value())?,
-                SegmentRow::decode(row.value())?,
-            ));
-        }
+        let (from, to) = (range.start().as_slice(), range.end().as_slice());
+        let rows = self.some_rows((Bound::Included(from), Bound::Included(to)), most)?;
         for (key, row) in &rows {
             self.dequeue(content, *key, row)?;
             if row.present {
@@ -313,6 +319,7 @@ impl Tx<'_> {
         self.rows_gone += rows.len();
         if rows.len() < most {
             self.tables.leftovers.remove(content.no)?;
+            self.tables.requeues.remove(content.no)?;
         }
         Ok(())
     }
@@ -324,6 +331,15 @@ impl Tx<'_> {
         key: SegmentKey,
         row: &SegmentRow,
     ) -> Option<EvictionRank> {
+        self.rank_by(content, Placing::of(content), (key, row))
+    }
+
+    fn rank_by(
+        &self,
+        content: &Content,
+        placing: Placing,
+        (key, row): (SegmentKey, &SegmentRow),
+    ) -> Option<EvictionRank> {
         if !row.present {
             return None;
         }
@@ -332,33 +348,18 @@ impl Tx<'_> {
             copies: row.copies,
             created: row.since(),
             sequence: key.sequence,
-            pinned: content.pinned || key.kind == Kind::Init,
+            pinned: placing.pinned || key.kind == Kind::Init,
         });
         let standing = self.catalog.standing(&content.key.publisher);
         rank.map(|rank| rank.with_standing(standing))
     }
-
-    /// Changes a content in a way that moves its segments in the queues.
-    pub(in crate::store) fn requeue(
-        &mut self,
-        before: &Content,
-        after: Content,
-    ) -> Result<(), StoreError> {
-        for (key, row) in self.rows(after.no, None)? {
-            self.dequeue(before, key, &row)?;
-            self.enqueue(&after, key, &row)?;
-        }
-        self.put_content(after)
-    }
 }
 
-/// When a segment expires: with its content once that is finished or superseded, else on its own;
-/// init segments go with their content, pinned contents stay.
+/// When a segment expires, as its content says; none when it stays.
 pub(in crate::store) fn deadline(
     content: &Content,
     key: SegmentKey,
     row: &SegmentRow,
 ) -> Option<Time> {
-    let stays = content.pinned || key.kind == Kind::Init;
-    (!stays).then(|| content.hold_until.unwrap_or_else(|| row.expires()))
+    Placing::of(content).deadline(key, row)
 }

@@ -146,7 +146,10 @@ impl Snapshot {
 pub(super) fn check(store: &Store, disk: &Simulated, made_again: bool) {
     // What is left of removed contents is no fault: it goes with the next commits, and its files
     // right after them.
-    while store.write(|tx| tx.clear_some()).unwrap() {}
+    while store
+        .write(|tx| Ok(tx.clear_some()? || tx.requeue_some()?))
+        .unwrap()
+    {}
     let report = store.check(|_, _| true).unwrap();
     assert_eq!(report.dropped, 0, "a segment is damaged");
     assert!(made_again || report.unknown_files == 0, "{report:?}");

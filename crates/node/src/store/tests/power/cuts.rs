@@ -334,3 +334,54 @@ fn nothing_is_done_to_files_before_a_commit_that_does_not_come() {
     assert!(!find(&store, "film").unwrap().pinned);
     check(&store, &disk, false);
 }
+
+/// More than one commit moves in the queues.
+const LONG: u64 = 70;
+
+fn long_film(store: &Store) {
+    for sequence in 0..LONG {
+        let small = NewSegment {
+            payload: bytes(100 + sequence, 200),
+            ..vod("film", sequence)
+        };
+        store.append(small).unwrap();
+    }
+}
+
+#[test]
+fn a_long_content_moves_in_the_queues_with_several_commits_and_a_cut_between_them_is_no_harm() {
+    let pin = |store: &Store| {
+        let no = find(store, "film").unwrap().no;
+        // The second while the first is under way.
+        store.pin(no, true).is_ok() && store.pin(no, false).is_ok() && store.pin(no, true).is_ok()
+    };
+    for stays in [NONE, ALL] {
+        at_every_change(long_film, pin, stays, |disk, done| {
+            let store = open(&disk);
+            assert!(!done || find(&store, "film").unwrap().pinned);
+            check(&store, &disk, false);
+        });
+    }
+}
+
+#[test]
+fn what_is_unpinned_makes_room_at_once_and_what_is_removed_takes_its_places_along() {
+    let disk = new_disk();
+    let mut settings = settings(&disk);
+    settings.limit = Some(LONG * size(200) + size(200) / 2);
+    let store = Store::open(settings, key(1)).unwrap();
+    long_film(&store);
+    let film = find(&store, "film").unwrap();
+    store.pin(film.no, true).unwrap();
+    assert!(store.append(vod("other", 0)).is_err());
+    store.pin(film.no, false).unwrap();
+    let small = NewSegment {
+        payload: bytes(1, 200),
+        ..vod("other", 0)
+    };
+    store.append(small).unwrap();
+    assert_eq!(find(&store, "film").unwrap().segment_count(), LONG - 1);
+    store.pin(film.no, true).unwrap();
+    store.remove(&find(&store, "film").unwrap()).unwrap();
+    check(&store, &disk, false);
+}
