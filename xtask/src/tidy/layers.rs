@@ -47,6 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "admit",
             "upload",
             "publish",
+            "finish",
             "feed",
         ],
     ),

@@ -1,6 +1,8 @@
 //! Entering a finished content whose manifest came over a link, and what must not come back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use lavant_proto::content::{Kind, Manifest, Proof, SegmentRecord, SignedManifest, Verified};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Rendition};
@@ -31,8 +33,120 @@ impl Store {
         signed: Verified<SignedManifest>,
         records: Vec<Verified<SegmentRecord>>,
     ) -> Result<u64, StoreError> {
-        let rows = checked_rows(&signed, &records)?;
-        self.write(move |tx| admit(tx, &signed, rows))
+        let key = &signed.manifest.content;
+        let catalog = self.catalog();
+        let here = catalog.find(Some(&key.publisher), &key.content_id, Some(key.version));
+        if let Some(here) = here.filter(|here| here.state == State::Finished) {
+            return Ok(here.no);
+        }
+        let mut rows = checked_rows(&signed, &records)?;
+        let now = self.settings().clock.now();
+        for (_, row) in &mut rows {
+            *row = row.clone().come(now);
+        }
+        let draft = self.draft_manifest(&signed, rows.iter().map(|(_, row)| row))?;
+        let coming = Coming {
+            signed,
+            rows,
+            file: draft.path().to_owned(),
+        };
+        let admitted = match here {
+            None if coming.rows.len() > AT_ONCE => self.admit_long(coming),
+            None => self.write(move |tx| admit(tx, &coming)),
+            Some(before) => self.admit_grown(before, coming),
+        };
+        // Somebody else may have admitted it meanwhile.
+        let is_placed = matches!(admitted, Ok((_, true)));
+        draft.settle(is_placed);
+        admitted.map(|(no, _)| no)
+    }
+
+    /// Enters a new content whose rows would take long: they come first, some at a time, and nobody
+    /// sees them before the content. What of them is left without it goes like a removed content.
+    fn admit_long(&self, mut coming: Coming) -> Result<(u64, bool), StoreError> {
+        let begun = self.write(move |tx| {
+            let checked = check(tx, &coming.signed.manifest);
+            let no = match checked {
+                Ok(None) => {
+                    let content = content_of(0, &coming.signed.manifest, tx.now());
+                    tx.begin_arrival(content)?
+                }
+                Ok(Some(_)) => 0,
+                Err(error) => return Err(error),
+            };
+            Ok((no, coming))
+        });
+        let (no, back) = begun?;
+        coming = back;
+        if no == 0 {
+            return self.write(move |tx| admit(tx, &coming));
+        }
+        for (key, _) in &mut coming.rows {
+            key.content_no = no;
+        }
+        let admitted = self.arrive(no, coming);
+        if !matches!(admitted, Ok((number, true)) if number == no) {
+            // What fails here, the next start does.
+            let _ = self.write(move |tx| tx.give_arrival_up(no));
+        }
+        admitted
+    }
+
+    fn arrive(&self, no: u64, coming: Coming) -> Result<(u64, bool), StoreError> {
+        for rows in coming.rows.chunks(AT_ONCE) {
+            let rows = rows.to_vec();
+            self.write(move |tx| rows.iter().try_for_each(|(key, row)| tx.arrive(*key, row)))?;
+        }
+        self.write(move |tx| {
+            if check(tx, &coming.signed.manifest)?.is_some() {
+                return admit(tx, &coming);
+            }
+            tx.end_arrival(no)?;
+            let content = content_of(no, &coming.signed.manifest, tx.now());
+            enter(tx, content, &coming, None)?;
+            tx.queue_all(no)?;
+            Ok((no, true))
+        })
+    }
+
+    /// Enters a content of which segments came while it grew. What of it is as the manifest says
+    /// stays where it is, and only what has not come is entered.
+    fn admit_grown(&self, before: &Content, coming: Coming) -> Result<(u64, bool), StoreError> {
+        let mut missing: BTreeMap<SegmentKey, SegmentRow> = coming.rows.iter().cloned().collect();
+        let mut content = content_of(before.no, &coming.signed.manifest, before.last_arrival);
+        follow(&mut content, before);
+        let mut fits = carry_counts(&mut content, before);
+        for (key, row) in self.rows_of(before.no, None)? {
+            let place = SegmentKey {
+                content_no: 0,
+                ..key
+            };
+            let state = content.renditions.get(usize::from(key.rendition_no));
+            let listed = |first| key.kind == Kind::Init || key.sequence >= first;
+            let stays = state.is_some_and(|state| listed(state.first));
+            let said = missing.remove(&place);
+            fits &= stays && said.is_some_and(|said| is_same(&said, &row));
+        }
+        let generation = before.generation;
+        self.write(move |tx| {
+            let same = check(tx, &coming.signed.manifest)?;
+            let unchanged = same.filter(|same| same.generation == generation);
+            let Some(before) = unchanged.filter(|_| fits) else {
+                return admit(tx, &coming);
+            };
+            for (place, row) in &missing {
+                let key = SegmentKey {
+                    content_no: before.no,
+                    ..*place
+                };
+                tx.arrive(key, row)?;
+            }
+            enter(tx, content, &coming, Some(&before))?;
+            if !missing.is_empty() {
+                tx.queue_all(before.no)?;
+            }
+            Ok((before.no, true))
+        })
     }
 
     /// Lets contents come back over a link that the operator removed: those of a publisher, or of
@@ -66,6 +180,18 @@ impl Store {
 }
 
 type Rows = Vec<(SegmentKey, SegmentRow)>;
+
+/// Rows that are entered in one commit: a few milliseconds of work. In tests contents are short.
+const AT_ONCE: usize = if cfg!(test) { 4 } else { 256 };
+
+/// A content that comes by its manifest.
+struct Coming {
+    signed: Verified<SignedManifest>,
+    /// Its records, none of which is here; they name no content yet.
+    rows: Rows,
+    /// Where its manifest waits.
+    file: PathBuf,
+}
 
 /// The rows of the manifest's records, none of which is here yet. Refuses records that are not the
 /// manifest's, or that say other things than it does.
@@ -109,15 +235,14 @@ fn lasts_no_longer(manifest: &Manifest, row: &SegmentRow) -> bool {
     rounded <= u64::from(manifest.target_duration)
 }
 
-fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64, StoreError> {
-    let manifest = &signed.manifest;
+/// Refuses a content that must not come. Returns the growing one, or the finished one, that is here
+/// by its key.
+fn check(tx: &Tx<'_>, manifest: &Manifest) -> Result<Option<Arc<Content>>, StoreError> {
     let key = &manifest.content;
-    let same = tx
-        .catalog()
-        .find(Some(&key.publisher), &key.content_id, Some(key.version))
-        .cloned();
-    if let Some(here) = same.as_ref().filter(|here| here.state == State::Finished) {
-        return Ok(here.no);
+    let catalog = tx.catalog();
+    let same = catalog.find(Some(&key.publisher), &key.content_id, Some(key.version));
+    if same.is_some_and(|here| here.state == State::Finished) {
+        return Ok(same.cloned());
     }
     if manifest.expires() <= tx.now() {
         return Err(StoreError::Conflict(format!(
@@ -130,11 +255,25 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
     if same.is_none() {
         check_new_content(tx, &key.publisher, &key.content_id)?;
     }
+    Ok(same.cloned())
+}
+
+fn content_of(no: u64, manifest: &Manifest, now: Time) -> Content {
+    content_from(no, manifest, now, String::new(), false)
+}
+
+/// Enters all of a content at once. Returns its number, and whether it was not finished before.
+fn admit(tx: &mut Tx<'_>, coming: &Coming) -> Result<(u64, bool), StoreError> {
+    let manifest = &coming.signed.manifest;
+    let same = check(tx, manifest)?;
+    if let Some(here) = same.as_ref().filter(|here| here.state == State::Finished) {
+        return Ok((here.no, false));
+    }
     let no = match &same {
         Some(here) => here.no,
         None => tx.next_content_no()?,
     };
-    let mut content = content_from(no, manifest, tx.now(), String::new(), false);
+    let mut content = content_of(no, manifest, tx.now());
     let mut held = match &same {
         Some(before) => {
             follow(&mut content, before);
@@ -142,17 +281,20 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
         }
         None => BTreeMap::new(),
     };
-    for (place, row) in &mut rows {
-        place.content_no = no;
-        *row = row.clone().come(tx.now());
+    for (place, row) in &coming.rows {
+        let place = SegmentKey {
+            content_no: no,
+            ..*place
+        };
         let state = &content.renditions[usize::from(place.rendition_no)];
         let name = (state.info.name.clone(), place.kind, place.sequence);
         let listed = place.kind == Kind::Init || place.sequence >= state.first;
+        let mut row = row.clone();
         if listed && held.get(&name).is_some_and(|old| old.root == row.root) {
             held.remove(&name);
             row.present = true;
         }
-        tx.carry(&mut content, (*place, row))?;
+        tx.carry(&mut content, (place, &row))?;
     }
     for ((name, kind, sequence), row) in held {
         tx.drop_payload(&row.root)?;
@@ -166,15 +308,57 @@ fn admit(tx: &mut Tx<'_>, signed: &SignedManifest, mut rows: Rows) -> Result<u64
             });
         }
     }
-    let rows: Vec<SegmentRow> = rows.into_iter().map(|(_, row)| row).collect();
-    tx.put_manifest(&mut content, signed, &rows);
+    enter(tx, content, coming, None)?;
+    Ok((no, true))
+}
+
+/// Enters a content whose rows are there. One that grew says where they stand in the queues.
+fn enter(
+    tx: &mut Tx<'_>,
+    mut content: Content,
+    coming: &Coming,
+    grew: Option<&Content>,
+) -> Result<(), StoreError> {
+    let content_no = content.no;
+    tx.put_manifest(&mut content, &coming.signed, coming.file.clone());
     content.pinned |= supersede(tx, &content)?;
     if content.pinned {
         tx.pin(&content.key);
     }
-    tx.put_content(content)?;
-    tx.tell(Change::Admitted { content_no: no });
-    Ok(no)
+    tx.tell(Change::Admitted { content_no });
+    match grew {
+        Some(before) => tx.requeue(before, content),
+        None => tx.put_content(content),
+    }
+}
+
+/// Takes over what is counted of a growing content, whose renditions have to have the same numbers.
+/// Whether they have.
+fn carry_counts(content: &mut Content, before: &Content) -> bool {
+    content.held_bytes = before.held_bytes;
+    for (no, old) in before.renditions.iter().enumerate() {
+        let Some(state) = content.renditions.get_mut(no) else {
+            return false;
+        };
+        if state.info.name != old.info.name {
+            return false;
+        }
+        (state.present, state.present_duration) = (old.present, old.present_duration);
+        state.present_bytes = old.present_bytes;
+    }
+    true
+}
+
+/// Whether a row that is here says what the manifest says of it.
+fn is_same(said: &SegmentRow, here: &SegmentRow) -> bool {
+    let plain = |row: &SegmentRow| SegmentRow {
+        present: false,
+        copies: 0,
+        arrived: None,
+        signature: None,
+        ..row.clone()
+    };
+    plain(said) == plain(here)
 }
 
 /// What of a growing content stays as it is when it is finished: its playlists never go back.

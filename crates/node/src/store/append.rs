@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use lavant_proto::content::{Kind, MimeType, Priority, SegmentRecord, clean_title};
+use lavant_proto::content::{Kind, MimeType, Priority, SegmentRecord, SignedManifest, clean_title};
 use lavant_proto::ids::{ContentId, ContentKey, Rendition, Root};
 use lavant_proto::limits::{SEGMENT_BYTES_MAX, SEGMENT_TICKS_MAX, SEQUENCE_MAX};
 use lavant_proto::relay::evict::Standing;
@@ -17,9 +17,10 @@ use super::engine::Store;
 use super::error::StoreError;
 use super::insert::{Arrival, INITS_MAX, describe_rendition, insert};
 use super::locked::lock;
-use super::payload;
-use super::rows::version_key;
+use super::rows::{SegmentRow, version_key};
+use super::settings::Settings;
 use super::tx::Tx;
+use super::{manifest, payload};
 
 /// How often a segment is described anew because its content changed meanwhile.
 const DESCRIBE_TRIES: usize = 8;
@@ -159,6 +160,19 @@ impl Store {
             length: new.payload.len() as u64,
             root,
         })
+    }
+
+    /// A manifest on its way in, durable. `rows` are its records, in its order.
+    pub(super) fn draft_manifest<'r>(
+        &self,
+        signed: &SignedManifest,
+        rows: impl Iterator<Item = &'r SegmentRow>,
+    ) -> Result<manifest::Draft<'_>, StoreError> {
+        let Settings { disk, layout, .. } = self.settings();
+        let fresh = self.incoming_file();
+        let path = layout.incoming_manifest(&fresh);
+        let draft = manifest::Draft::write(disk, path, signed, rows);
+        draft.map_err(|error| StoreError::io("write a manifest", error))
     }
 
     /// A fresh name in `incoming/`.

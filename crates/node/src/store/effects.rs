@@ -6,8 +6,8 @@
 //!
 //! ```text
 //! operations     note: places, pins, manifests, removals
-//! prepare        what is made here is written and flushed in incoming/; all get their places,
-//!                whose folders are flushed: all or none
+//! prepare        pins are written and flushed in incoming/; all files get their places, whose
+//!                folders are flushed: all or none
 //! commit         of the index
 //! carry out      first names go, then what is not needed any more
 //! or abort       places are taken back that the index does not name; what was made here goes
@@ -41,7 +41,7 @@ pub(super) struct Effects {
 enum Origin {
     /// It waits under that name, and was flushed.
     Waits(PathBuf),
-    /// It is made for this commit, under that name first.
+    /// It is so small that it is made for the commit, under that name first.
     Made { name: PathBuf, bytes: Vec<u8> },
 }
 
@@ -149,15 +149,20 @@ impl Prepared<'_> {
         let mut moves = BTreeMap::new();
         for (place, origin) in places {
             let name = match origin {
-                Origin::Waits(file) => file,
+                Origin::Waits(file) => {
+                    // Of something that is gone: it would keep the place until after the commit.
+                    if place.starts_with(self.settings.layout.manifests()) {
+                        remove_stale(&*disk.files, &place)?;
+                    }
+                    file
+                }
                 Origin::Made { name, bytes } => {
                     match disk.read(&place) {
                         Ok(there) if there == bytes => {
                             make_durable(&*disk.files, &place)?;
                             continue;
                         }
-                        // Torn, or of something that is gone: it would keep the place until after
-                        // the commit.
+                        // Torn: it says of nothing that it is pinned.
                         Ok(_) => disk.files.remove(&place)?,
                         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                         // It may be what the index asks for: it is not touched.
@@ -196,6 +201,13 @@ impl Prepared<'_> {
         }
         // Nobody else removes these.
         self.remove_made();
+    }
+}
+
+fn remove_stale(files: &dyn Files, place: &Path) -> io::Result<()> {
+    match files.remove(place) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

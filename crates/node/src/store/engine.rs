@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
+use lavant_proto::content::Kind;
 use lavant_proto::ids::{PublisherKey, SigningKey};
 use tokio::sync::oneshot;
 
 use super::catalog::Catalog;
 use super::error::StoreError;
 use super::lock_file::Lock;
+use super::rows::{SEGMENTS, SegmentKey, SegmentRow};
 use super::settings::Settings;
 use super::shared::Shared;
 use super::tx::Tx;
@@ -53,6 +55,24 @@ impl Store {
     #[must_use]
     pub const fn is_read_only(&self) -> bool {
         self.writer.is_none()
+    }
+
+    /// The rows of a content as the last commit left them, or those of one kind of one rendition.
+    pub(super) fn rows_of(
+        &self,
+        content_no: u64,
+        within: Option<(u16, Kind)>,
+    ) -> Result<Vec<(SegmentKey, SegmentRow)>, StoreError> {
+        let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
+        let table = index.begin_read()?.open_table(SEGMENTS)?;
+        let range = SegmentKey::range(content_no, within);
+        let mut rows = Vec::new();
+        for entry in table.range(range.start().as_slice()..=range.end().as_slice())? {
+            let (key, row) = entry?;
+            let key = SegmentKey::from_bytes(key.value())?;
+            rows.push((key, SegmentRow::decode(row.value())?));
+        }
+        Ok(rows)
     }
 
     /// Runs an operation on the writer thread; refused when the store is read-only.

@@ -96,10 +96,16 @@ impl Layout {
         self.manifests().join(format!("{content_no:016x}"))
     }
 
-    /// Where the manifest of a content waits until the index says that it is finished.
-    pub(super) fn incoming_manifest(&self, content_no: u64) -> PathBuf {
-        self.incoming()
-            .join(format!("{INCOMING_MANIFEST}{content_no:016x}"))
+    /// Where a manifest waits until the index says that its content is finished; `fresh` is a name
+    /// in `incoming/` that nothing else has.
+    pub(super) fn incoming_manifest(&self, fresh: &Path) -> PathBuf {
+        let name = fresh.file_name().unwrap_or_default().to_string_lossy();
+        self.incoming().join(format!("{INCOMING_MANIFEST}{name}"))
+    }
+
+    /// Whether a file in `incoming/` is a manifest.
+    pub(super) fn is_incoming_manifest(path: &Path) -> bool {
+        starts_with(path, INCOMING_MANIFEST)
     }
 
     /// Where the pin of a content waits for its place.
@@ -110,18 +116,7 @@ impl Layout {
 
     /// Whether a file in `incoming/` is a payload.
     pub(super) fn is_incoming_payload(path: &Path) -> bool {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let is = |start| name.is_some_and(|name| name.starts_with(start));
-        !is(INCOMING_MANIFEST) && !is(INCOMING_PIN)
-    }
-
-    /// The content whose manifest a file in `incoming/` is.
-    pub(super) fn incoming_manifest_no(path: &Path) -> Option<u64> {
-        let name = path
-            .file_name()?
-            .to_str()?
-            .strip_prefix(INCOMING_MANIFEST)?;
-        u64::from_str_radix(name, 16).ok()
+        !Self::is_incoming_manifest(path) && !starts_with(path, INCOMING_PIN)
     }
 
     /// Where what a backup is made from is kept together.
@@ -190,6 +185,11 @@ pub(super) fn root_of_path(path: &Path) -> Option<Root> {
     let name = path.file_name()?.to_str()?;
     let folder = path.parent()?.file_name()?.to_str()?;
     format!("{folder}{name}").parse().ok()
+}
+
+fn starts_with(path: &Path, start: &str) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(start))
 }
 
 /// An id may be longer than a name of a file.

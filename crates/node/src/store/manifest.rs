@@ -6,7 +6,7 @@
 //! ```
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lavant_proto::content::{Kind, Leaf, Manifest, SignedManifest, Verified};
 use lavant_proto::ids::Signature;
@@ -26,7 +26,7 @@ pub(super) struct Stored {
 }
 
 /// The bytes of a manifest file. `rows` are its records, in its order.
-pub(super) fn encode(signed: &SignedManifest, rows: &[SegmentRow]) -> Vec<u8> {
+fn encode<'r>(signed: &SignedManifest, rows: impl Iterator<Item = &'r SegmentRow>) -> Vec<u8> {
     let manifest = signed.manifest.encode();
     let mut bytes = (manifest.len() as u32).to_le_bytes().to_vec();
     bytes.extend_from_slice(&manifest);
@@ -37,6 +37,53 @@ pub(super) fn encode(signed: &SignedManifest, rows: &[SegmentRow]) -> Vec<u8> {
         bytes.extend_from_slice(&row);
     }
     bytes
+}
+
+/// A manifest on its way to its place. What is dropped before it is settled is removed.
+pub(super) struct Draft<'a> {
+    disk: &'a Disk,
+    path: Option<PathBuf>,
+}
+
+impl<'a> Draft<'a> {
+    /// Writes and flushes a file. `rows` are the records of the manifest, in its order.
+    pub(super) fn write<'r>(
+        disk: &'a Disk,
+        path: PathBuf,
+        signed: &SignedManifest,
+        rows: impl Iterator<Item = &'r SegmentRow>,
+    ) -> io::Result<Self> {
+        let draft = Self {
+            disk,
+            path: Some(path),
+        };
+        disk.write(draft.path(), &encode(signed, rows))?;
+        Ok(draft)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// It is somebody else's to remove, or gets its place.
+    pub(super) fn keep(mut self) -> PathBuf {
+        self.path.take().unwrap_or_default()
+    }
+
+    /// It got its place, or goes.
+    pub(super) fn settle(self, is_placed: bool) {
+        if is_placed {
+            self.keep();
+        }
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = self.disk.files.remove(path);
+        }
+    }
 }
 
 /// Reads a manifest file; `None` when it is torn or its signature does not fit.

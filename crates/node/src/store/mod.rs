@@ -50,6 +50,7 @@ mod adopt;
 mod append;
 mod engine;
 mod feed;
+mod finish;
 mod hot;
 mod lock_file;
 mod partial;

@@ -6,12 +6,11 @@ use lavant_proto::content::{
     Kind, Leaf, Manifest, Priority, RenditionInfo, SegmentRecord, SignedManifest, Unverified,
     Verified, merkle_root,
 };
-use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Signature, SigningKey};
+use lavant_proto::ids::{ContentKey, Signature, SigningKey};
 use lavant_proto::time::TICKS_PER_SECOND;
 
-use super::catalog::{Content, RenditionState, State};
 use super::change::Change;
-use super::convert::{bits_per_second, content_from, record_of};
+use super::convert::content_from;
 use super::engine::Store;
 use super::error::StoreError;
 use super::insert::check_new_id;
@@ -91,7 +90,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         let bytes = upload.disk_bytes();
         let (source, pinned) = (upload.new.source.clone(), upload.new.pin);
-        self.write(move |tx| {
+        let rows = staged.iter().map(|(_, row, _)| row);
+        let draft = self.draft_manifest(&signed, rows)?;
+        let file = draft.path().to_owned();
+        let published = self.write(move |tx| {
             let manifest = &signed.manifest;
             check_new_id(
                 tx,
@@ -101,9 +103,8 @@ impl Store {
             check_version(tx, &manifest.content)?;
             take_staged(tx, bytes, manifest.priority)?;
             let no = tx.next_content_no()?;
-            let rows: Vec<SegmentRow> = staged.iter().map(|(_, row, _)| row.clone()).collect();
             let mut content = content_from(no, manifest, tx.now(), source, pinned);
-            tx.put_manifest(&mut content, &signed, &rows);
+            tx.put_manifest(&mut content, &signed, file);
             content.pinned |= supersede(tx, &content)?;
             if content.pinned {
                 tx.pin(&content.key);
@@ -117,58 +118,9 @@ impl Store {
                 tx.enter(&mut content, (key, &row), (None, true), Some(file))?;
             }
             tx.put_content(content)
-        })
-    }
-
-    /// Ends a growing content of the node's own, for everybody. Blocks.
-    pub fn finish(&self, id: &ContentId) -> Result<ContentKey, StoreError> {
-        self.finish_for(id, Vec::new())
-    }
-
-    /// Ends a growing content of the node's own, for these nodes; for everybody when there are
-    /// none. Blocks.
-    pub fn finish_for(
-        &self,
-        id: &ContentId,
-        to: Vec<PublisherKey>,
-    ) -> Result<ContentKey, StoreError> {
-        let (signer, named) = (self.key.clone(), to.clone());
-        let id = id.clone();
-        let key = self.write(move |tx| finish(tx, &signer, &id, &named))?;
-        // It may have been finished before, for others; a manifest is signed once.
-        let catalog = self.catalog();
-        let content = catalog.find(Some(&key.publisher), &key.content_id, Some(key.version));
-        let head = content.and_then(|content| self.manifest_head(content));
-        let read = head.and_then(|(manifest, _)| Manifest::decode(&manifest).ok());
-        if !to.is_empty() && read.is_some_and(|it| it.claim().to != to) {
-            let id = key.content_id.as_str();
-            return Err(StoreError::Conflict(format!(
-                "{id:?} is finished already, and not for these nodes; remove it first, or use \
-                 another content_id"
-            )));
-        }
-        Ok(key)
-    }
-
-    /// Ends on-demand contents to which nothing was added for a while and that have no gap.
-    pub fn finish_idle(&self) {
-        let now = self.settings().clock.now();
-        let after = self.settings().finish_after;
-        let publisher = self.publisher();
-        let catalog = self.catalog();
-        let idle = catalog.growing().filter(|content| {
-            !content.superseded
-                && content.priority == Priority::Vod
-                && content.key.publisher == publisher
-                && now.since(content.last_arrival) >= after
-                && content.renditions.iter().all(RenditionState::is_whole)
         });
-        for content in idle {
-            match self.finish(&content.key.content_id) {
-                Ok(key) => tracing::info!(content = %key.content_id, "finished: nothing came"),
-                Err(error) => tracing::warn!(%error, "a growing content could not be finished"),
-            }
-        }
+        draft.settle(published.is_ok());
+        published
     }
 }
 
@@ -200,7 +152,7 @@ fn take_staged(tx: &mut Tx<'_>, bytes: u64, priority: Priority) -> Result<(), St
 }
 
 /// The node signs what is its own; what is another publisher's must come signed.
-fn sign_or_check(
+pub(super) fn sign_or_check(
     key: &SigningKey,
     manifest: Manifest,
     leaves: Vec<Leaf>,
@@ -372,105 +324,4 @@ fn staged_rows(upload: &Upload) -> Vec<StagedRow> {
             (key, row, segment.file.clone())
         });
     rows.collect()
-}
-
-fn finish(
-    tx: &mut Tx<'_>,
-    signer: &SigningKey,
-    id: &ContentId,
-    to: &[PublisherKey],
-) -> Result<ContentKey, StoreError> {
-    let found = tx
-        .catalog()
-        .find(Some(&signer.publisher()), id, None)
-        .cloned();
-    let before = found.ok_or_else(|| StoreError::NotFound(format!("content {:?}", id.as_str())))?;
-    if before.state == State::Finished {
-        return Ok(before.key.clone());
-    }
-    let mut after = Content::clone(&before);
-    let mut rows = Vec::new();
-    for (no, state) in after.renditions.iter_mut().enumerate() {
-        rows.extend(finish_rendition(tx, &before, no as u16, state)?);
-    }
-    let leaves: Vec<Leaf> = rows
-        .iter()
-        .map(|(key, row)| record_of(&before, *key, row).leaf())
-        .collect();
-    let manifest = Manifest {
-        content: after.key.clone(),
-        title: after.title.clone(),
-        priority: after.priority,
-        created: tx.now().max(after.last_arrival),
-        ttl: after.ttl,
-        target_duration: after.target_duration,
-        to: to.to_vec(),
-        renditions: after
-            .renditions
-            .iter()
-            .map(|state| state.info.clone())
-            .collect(),
-        records_root: merkle_root(&leaves),
-    };
-    let signed = sign_or_check(signer, manifest, leaves, None)?;
-    let rows: Vec<SegmentRow> = rows.into_iter().map(|(_, row)| row).collect();
-    tx.put_manifest(&mut after, &signed, &rows);
-    after.state = State::Finished;
-    after.hold_until = Some(signed.manifest.expires());
-    after.expires = signed.manifest.expires();
-    let content_no = after.no;
-    tx.tell(Change::Admitted { content_no });
-    tx.requeue(&before, after)?;
-    Ok(before.key.clone())
-}
-
-/// Brings the sums of a rendition to what its manifest row says; returns its rows.
-fn finish_rendition(
-    tx: &Tx<'_>,
-    content: &Content,
-    no: u16,
-    state: &mut RenditionState,
-) -> Result<Vec<(SegmentKey, SegmentRow)>, StoreError> {
-    let missing = |what: &str, sequence: u64| {
-        Err(StoreError::Conflict(format!(
-            "{what} {sequence} of {:?} has not come; send it and finish again",
-            content.key.content_id.as_str()
-        )))
-    };
-    let mut rows = tx.rows(content.no, Some((no, Kind::Init)))?;
-    let inits = rows.len() as u64;
-    if let Some(gap) = first_gap(&rows, 0, state.info.inits) {
-        return missing("init segment", gap);
-    }
-    let media = tx.rows(content.no, Some((no, Kind::Media)))?;
-    if let Some(gap) = first_gap(&media, state.first, state.next) {
-        return missing("segment", gap);
-    }
-    (state.info.duration, state.info.bytes) = (0, 0);
-    for (key, row) in &media {
-        if state.info.mime.needs_init() && row.init.is_none_or(|init| init >= inits) {
-            return Err(StoreError::Conflict(format!(
-                "segment {} of {:?} names no init segment that has come; send it and finish again",
-                key.sequence,
-                content.key.content_id.as_str()
-            )));
-        }
-        state.info.duration += row.duration;
-        state.info.bytes += row.length;
-    }
-    state.info.first = state.first;
-    state.info.segments = state.next - state.first;
-    state.info.average_bandwidth = bits_per_second(state.info.bytes, state.info.duration);
-    rows.extend(media);
-    Ok(rows)
-}
-
-/// The first sequence of `from..to` that no row has.
-fn first_gap(rows: &[(SegmentKey, SegmentRow)], from: u64, to: u64) -> Option<u64> {
-    let held = rows.iter().map(|(key, _)| key.sequence);
-    let whole = held
-        .zip(from..to)
-        .take_while(|(held, wanted)| held == wanted)
-        .count() as u64;
-    (from + whole < to).then_some(from + whole)
 }

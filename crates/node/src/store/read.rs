@@ -20,7 +20,11 @@ use super::locked::lock;
 use super::removals::note_removal;
 use super::rows::{SEGMENTS, SegmentKey, SegmentRow, VERSIONS, version_key};
 use super::settings::Settings;
+use super::tx::Tx;
 use super::{expire, manifest};
+
+/// Rows of which the copies are noted in one commit: a few milliseconds of work.
+const COPIES_STEP: usize = 256;
 
 /// A segment that is known, and how to get its bytes.
 #[derive(Clone, Debug)]
@@ -120,15 +124,11 @@ impl Store {
         rendition_no: u16,
         kind: Kind,
     ) -> Result<Vec<(u64, SegmentRow)>, StoreError> {
-        let range = SegmentKey::range(content.no, Some((rendition_no, kind)));
-        let table = self.segments()?;
-        let mut rows = Vec::new();
-        for entry in table.range(range.start().as_slice()..=range.end().as_slice())? {
-            let (key, row) = entry?;
-            let sequence = SegmentKey::from_bytes(key.value())?.sequence;
-            rows.push((sequence, SegmentRow::decode(row.value())?));
-        }
-        Ok(rows)
+        let rows = self.rows_of(content.no, Some((rendition_no, kind)))?;
+        Ok(rows
+            .into_iter()
+            .map(|(key, row)| (key.sequence, row))
+            .collect())
     }
 
     /// The record of a segment that is known, whether its payload is here or not.
@@ -303,21 +303,20 @@ impl Store {
         within: (u16, Kind),
         copies: Vec<(Range<u64>, u16)>,
     ) -> Result<(), StoreError> {
-        self.write(move |tx| {
-            let content = tx.content(content_no)?;
-            for (key, row) in tx.rows(content_no, Some(within))? {
-                let known = copies.iter().find(|(run, _)| run.contains(&key.sequence));
-                let Some((_, copies)) = known.filter(|(_, copies)| *copies != row.copies) else {
-                    continue;
-                };
-                let counted = SegmentRow {
-                    copies: *copies,
-                    ..row.clone()
-                };
-                tx.revise(&content, key, (&row, &counted))?;
-            }
-            Ok(())
-        })
+        if self.catalog().get(content_no).is_none() {
+            return Err(StoreError::NotFound("the content".into()));
+        }
+        let known = |(key, row): (SegmentKey, SegmentRow)| {
+            let (_, copies) = copies.iter().find(|(run, _)| run.contains(&key.sequence))?;
+            (*copies != row.copies).then_some((key, *copies))
+        };
+        let rows = self.rows_of(content_no, Some(within))?.into_iter();
+        let changed: Vec<(SegmentKey, u16)> = rows.filter_map(known).collect();
+        for some in changed.chunks(COPIES_STEP) {
+            let some = some.to_vec();
+            self.write(move |tx| note_copies(tx, content_no, &some))?;
+        }
+        Ok(())
     }
 
     /// Removes all versions of a content, which then do not come back over a link until
@@ -343,4 +342,24 @@ impl Store {
             Ok(gone)
         })
     }
+}
+
+fn note_copies(
+    tx: &mut Tx<'_>,
+    content_no: u64,
+    copies: &[(SegmentKey, u16)],
+) -> Result<(), StoreError> {
+    let content = tx.content(content_no)?;
+    for (key, copies) in copies {
+        // It may have gone meanwhile.
+        let Some(row) = tx.segment(*key)? else {
+            continue;
+        };
+        let counted = SegmentRow {
+            copies: *copies,
+            ..row.clone()
+        };
+        tx.revise(&content, *key, (&row, &counted))?;
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use super::disk::Disk;
 use super::error::StoreError;
 use super::index::Index;
 use super::layout::{Layout, pin_line, root_of_path};
-use super::rows::{GARBAGE, PAYLOADS};
+use super::rows::{ARRIVALS, GARBAGE, PAYLOADS};
 use super::settings::Settings;
 use super::standing::Standings;
 use super::tx::Tx;
@@ -64,11 +64,17 @@ pub(super) fn recover(
     }
     lost.flush(disk)?;
     let garbage = read.open_table(GARBAGE)?.len()?;
+    let arrivals = match read.open_table(ARRIVALS) {
+        Ok(arrivals) => arrivals.len()?,
+        // An index of an earlier version has none.
+        Err(redb::TableError::TableDoesNotExist(_)) => 0,
+        Err(error) => return Err(error.into()),
+    };
     let unused = read
         .list_tables()?
         .any(|table| table.name() == UNUSED.name());
     drop(read);
-    if garbage == 0 && !unused {
+    if garbage == 0 && arrivals == 0 && !unused {
         return Ok(false);
     }
     match clean_index(settings, index) {
@@ -110,19 +116,17 @@ fn finish_move(
 ) -> Result<(), StoreError> {
     let Settings { disk, layout, .. } = settings;
     let failed = |error: io::Error| StoreError::io("complete a segment", error);
-    if let Some(no) = Layout::incoming_manifest_no(path) {
-        let known = manifest::read(disk, path).is_some_and(|stored| {
-            let content = catalog
-                .get(no)
-                .filter(|content| content.state == State::Finished);
-            content.is_some_and(|content| content.key == stored.signed.manifest.content)
+    if Layout::is_incoming_manifest(path) {
+        let content = manifest::read(disk, path).and_then(|stored| {
+            let key = &stored.signed.manifest.content;
+            catalog.find(Some(&key.publisher), &key.content_id, Some(key.version))
         });
-        return match known {
-            true => disk
-                .files
-                .rename(path, &layout.manifest(no))
-                .map_err(failed),
-            false => Ok(()),
+        return match content.filter(|content| content.state == State::Finished) {
+            Some(content) => {
+                let moved = disk.files.rename(path, &layout.manifest(content.no));
+                moved.map_err(failed)
+            }
+            None => Ok(()),
         };
     }
     // The index says what is pinned: see [`settle_pins`].
@@ -279,6 +283,7 @@ fn clean_index(settings: &Settings, index: &Index) -> Result<(), StoreError> {
     let write = index.begin_write()?;
     {
         let mut tx = Tx::empty(&write, settings, &Arc::default())?;
+        tx.give_all_arrivals_up()?;
         while let Some(root) = tx.take_garbage()? {
             let place = settings.layout.payload(&root);
             let _ = settings.disk.files.remove(&place);

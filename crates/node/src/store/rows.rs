@@ -35,6 +35,9 @@ pub(super) const GARBAGE: TableDefinition<'_, &[u8], ()> = TableDefinition::new(
 /// Content number -> JSON of a content that is removed while rows of it are left.
 pub(super) const LEFTOVERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("leftovers");
 
+/// Content number -> JSON of a content that is not here yet, while its rows come.
+pub(super) const ARRIVALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("arrivals");
+
 /// Content number -> by what its segments may still stand in the queues, and which were moved.
 pub(super) const REQUEUES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("requeues");
 

@@ -21,8 +21,8 @@ use super::layout::Layout;
 use super::locked::lock;
 use super::payload;
 use super::rows::{
-    CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, REQUEUES,
-    SEGMENTS, VERSIONS,
+    ARRIVALS, CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS,
+    REQUEUES, SEGMENTS, VERSIONS,
 };
 use super::settings::Settings;
 use super::shared::Waiting;
@@ -298,6 +298,7 @@ fn copy_index(settings: &Settings, read: &ReadTransaction) -> Result<u64, StoreE
     copy(read, &write, VERSIONS)?;
     copy(read, &write, REMOVALS)?;
     copy(read, &write, LEFTOVERS)?;
+    copy(read, &write, ARRIVALS)?;
     copy(read, &write, REQUEUES)?;
     // What is to be removed has no second name, so there is nothing of it to remove.
     write.open_table(GARBAGE)?;

@@ -1,5 +1,6 @@
 //! One write transaction of the index, with the steps that all operations share.
 
+mod arrivals;
 mod requeue;
 mod segments;
 
@@ -18,11 +19,10 @@ use super::change::Change;
 use super::effects::Effects;
 use super::error::StoreError;
 use super::limit::Limit;
-use super::manifest;
 use super::partials::Partials;
 use super::rows::{
-    CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS, REQUEUES,
-    SEGMENTS, SegmentRow, USED, USED_OF, VERSIONS, version_key,
+    ARRIVALS, CONTENTS, DEADLINES, EVICTION, GARBAGE, LEFTOVERS, META, PAYLOADS, REMOVALS,
+    REQUEUES, SEGMENTS, USED, USED_OF, VERSIONS, version_key,
 };
 use super::settings::Settings;
 use super::standing::Standings;
@@ -45,6 +45,8 @@ pub(super) struct Tables<'t> {
     pub(super) removals: Table<'t, &'static [u8], (u32, u64)>,
     /// Contents that are removed and of which rows are left: see [`Tx::clear_some`].
     pub(super) leftovers: Table<'t, u64, &'static [u8]>,
+    /// Contents of which only rows are there yet: see [`Tx::begin_arrival`].
+    pub(super) arrivals: Table<'t, u64, &'static [u8]>,
     /// Contents of which segments are to be moved in the queues: see [`Tx::requeue`].
     pub(super) requeues: Table<'t, u64, &'static [u8]>,
 }
@@ -145,6 +147,7 @@ impl<'t> Tx<'t> {
             versions: write.open_table(VERSIONS)?,
             removals: write.open_table(REMOVALS)?,
             leftovers: write.open_table(LEFTOVERS)?,
+            arrivals: write.open_table(ARRIVALS)?,
             requeues: write.open_table(REQUEUES)?,
         };
         Ok(Self {
@@ -407,18 +410,16 @@ impl<'t> Tx<'t> {
         Ok(self.tables.leftovers.first()?.is_some())
     }
 
-    /// Has the manifest of a content kept that is finished with this transaction, and notes in the
-    /// content what others are told of it.
+    /// Has the manifest of a content kept that is finished with this transaction and that waits in
+    /// `file`, and notes in the content what others are told of it.
     pub(super) fn put_manifest(
         &mut self,
         content: &mut Content,
         signed: &SignedManifest,
-        rows: &[SegmentRow],
+        file: PathBuf,
     ) {
-        let layout = &self.settings.layout;
         content.manifest = Some(Arc::new(ManifestFacts::of(signed)));
-        let name = layout.incoming_manifest(content.no);
-        let bytes = manifest::encode(signed, rows);
-        self.effects.make(layout.manifest(content.no), name, bytes);
+        let place = self.settings.layout.manifest(content.no);
+        self.effects.place(place, file);
     }
 }

@@ -113,6 +113,13 @@ impl Tx<'_> {
         self.move_on(no, left)
     }
 
+    /// Gives all segments of a content their places in the queues, some at once.
+    pub(in crate::store) fn queue_all(&mut self, no: u64) -> Result<(), StoreError> {
+        let mut left = self.left_to_move(no)?.unwrap_or_default();
+        left.done = None;
+        self.move_on(no, left)
+    }
+
     /// By what the segments of a content may stand in the queues beside what it says itself.
     pub(super) fn other_placings(&self, no: u64) -> Result<Vec<Placing>, StoreError> {
         Ok(self.left_to_move(no)?.unwrap_or_default().placings)

@@ -172,7 +172,11 @@ impl Tx<'_> {
         row.map(|row| SegmentRow::decode(row.value())).transpose()
     }
 
-    fn put_segment(&mut self, key: SegmentKey, row: &SegmentRow) -> Result<(), StoreError> {
+    pub(super) fn put_segment(
+        &mut self,
+        key: SegmentKey,
+        row: &SegmentRow,
+    ) -> Result<(), StoreError> {
         self.tables
             .segments
             .insert(key.to_bytes().as_slice(), row.encode().as_slice())?;

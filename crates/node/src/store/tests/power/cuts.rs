@@ -385,3 +385,55 @@ fn what_is_unpinned_makes_room_at_once_and_what_is_removed_takes_its_places_alon
     store.remove(&find(&store, "film").unwrap()).unwrap();
     check(&store, &disk, false);
 }
+
+#[test]
+fn a_long_content_comes_as_a_whole_or_leaves_nothing() {
+    let from = Bench::new();
+    publish(from.store(), "Film", 1, 30).unwrap();
+    let (manifest, records) = admit::said(from.store(), &from.content("film"));
+    let admit = |store: &Store| store.admit(manifest.clone(), records.clone()).is_ok();
+    for stays in [NONE, ALL] {
+        at_every_change(
+            |_| {},
+            admit,
+            stays,
+            |disk, done| {
+                let store = open(&disk);
+                let film = find(&store, "film");
+                assert!(film.is_some() || !done);
+                if let Some(film) = film {
+                    assert_eq!(store.rows(&film, 0, Kind::Media).unwrap().len(), 30);
+                }
+                check(&store, &disk, false);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_long_content_that_is_given_up_leaves_nothing() {
+    let (disk, store) = old_store();
+    long_film(&store);
+    let film = find(&store, "film").unwrap();
+    let rows = store.rows_of(film.no, None).unwrap();
+    let begun = store.write(move |tx| {
+        let no = tx.begin_arrival(Content::clone(&film))?;
+        for (key, row) in rows {
+            let mut arriving = key;
+            arriving.content_no = no;
+            let gap = crate::store::SegmentRow {
+                present: false,
+                ..row
+            };
+            tx.arrive(arriving, &gap)?;
+        }
+        Ok(no)
+    });
+    let no = begun.unwrap();
+    assert_eq!(store.catalog().len(), 1);
+    store.write(move |tx| tx.give_arrival_up(no)).unwrap();
+    // Rows that came say of nothing that it is here.
+    let film = find(&store, "film").unwrap();
+    assert_eq!(film.segment_count(), LONG);
+    check(&store, &disk, false);
+}
