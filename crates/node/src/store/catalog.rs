@@ -5,7 +5,7 @@ mod content;
 use std::sync::Arc;
 
 use immutable_chunkmap::map::NodeRef;
-use lavant_proto::content::SegmentRecord;
+use lavant_proto::content::{Priority, SegmentRecord};
 use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
 use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::Time;
@@ -35,6 +35,8 @@ pub struct Catalog {
     /// The contents by what their ids look like.
     skeletons: Set<Hashed>,
     publishers: Map<PublisherKey, Part>,
+    /// What publishers that are not trusted have and may go, of each in the order in which it goes.
+    strangers: Set<(PublisherKey, u8, Time, u64)>,
     /// The contents that were made from a source, by its fingerprint.
     sources: Set<Hashed>,
     /// The contents to which more may come.
@@ -279,6 +281,36 @@ impl Catalog {
         self.publishers.get(publisher).copied().unwrap_or_default()
     }
 
+    /// The contents of a publisher that is not trusted of which something may go for what has that
+    /// priority, in the order in which they go.
+    pub(super) fn yielding(
+        &self,
+        publisher: PublisherKey,
+        priority: Priority,
+    ) -> impl Iterator<Item = &Arc<Content>> {
+        let start = (publisher, 0, Time(0), 0);
+        let next = move |last: Option<&(PublisherKey, u8, Time, u64)>| {
+            let is_before = |it: &_| last.map_or(*it < start, |last| it <= last);
+            first_of(self.strangers.root(), &is_before)
+        };
+        let all = std::iter::successors(next(None), move |last| next(Some(last)));
+        let highest = priority.rank();
+        all.take_while(move |it| it.0 == publisher && it.1 <= highest)
+            .filter_map(|it| self.get(it.3))
+    }
+
+    /// Where a content stands in the order in which those of strangers go.
+    fn place_among_strangers(&self, content: &Content) -> Option<(PublisherKey, u8, Time, u64)> {
+        let publisher = content.key.publisher;
+        let goes = content.held_bytes > 0 && !content.pinned;
+        (goes && self.standing(&publisher) == Standing::Stranger).then_some((
+            publisher,
+            content.priority.rank(),
+            content.created,
+            content.no,
+        ))
+    }
+
     /// It was read from the index: who followed another one begins anew.
     pub(super) fn begin(&mut self) {
         self.generation = next_generation();
@@ -292,6 +324,9 @@ impl Catalog {
         let mut part = self.of_publisher(&publisher);
         part.add(content);
         self.publishers.insert_cow(publisher, part);
+        if let Some(place) = self.place_among_strangers(content) {
+            self.strangers.insert_cow(place);
+        }
         self.current += u64::from(!content.superseded);
         self.segments += content.segment_count();
         if content.state == State::Open {
@@ -317,6 +352,9 @@ impl Catalog {
             self.publishers.remove_cow(&publisher);
         } else {
             self.publishers.insert_cow(publisher, part);
+        }
+        if let Some(place) = self.place_among_strangers(content) {
+            self.strangers.remove_cow(&place);
         }
         let current = u64::from(!content.superseded);
         self.current = self.current.saturating_sub(current);
@@ -376,6 +414,21 @@ fn part_of<'a, K: Ord + Clone, V: Clone>(
     let mut found = Vec::new();
     add_part(root, &is_before, &is_after, &mut found);
     found
+}
+
+/// The first key of a map that is not before a part of it.
+fn first_of<'a, K: Ord + Clone, V: Clone>(
+    node: Option<NodeRef<'a, K, V, CHUNK>>,
+    is_before: &impl Fn(&K) -> bool,
+) -> Option<&'a K> {
+    let node = node?;
+    let mut pairs = node.pairs();
+    let (first, _) = pairs.next()?;
+    if !is_before(first) {
+        return first_of(node.left(), is_before).or(Some(first));
+    }
+    let here = pairs.find(|(key, _)| !is_before(key)).map(|(key, _)| key);
+    here.or_else(|| first_of(node.right(), is_before))
 }
 
 fn add_part<'a, K: Ord + Clone, V: Clone>(

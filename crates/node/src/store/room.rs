@@ -8,7 +8,7 @@ use lavant_proto::ids::{PublisherKey, Root};
 use lavant_proto::relay::evict::{EvictionRank, Shares, Standing, bytes_to_free};
 use redb::ReadableTable;
 
-use super::catalog::{Catalog, Content};
+use super::catalog::Catalog;
 use super::error::StoreError;
 use super::expire::{expire_for_room, lose};
 use super::limit::{Claim, Limit, percent_of};
@@ -376,15 +376,10 @@ fn add_own(
     (needed, priority): (u64, Priority),
     victims: &mut Victims,
 ) -> Result<(), StoreError> {
-    let mut contents: Vec<&Content> = tx
-        .catalog()
-        .all()
-        .map(|content| &**content)
-        .filter(|content| content.key.publisher == *publisher)
-        .filter(|content| !content.pinned && content.priority <= priority)
-        .collect();
-    contents.sort_by_key(|content| (content.priority, content.created, content.no));
-    for content in contents {
+    for content in tx.catalog().yielding(*publisher, priority) {
+        if victims.released >= needed {
+            return Ok(());
+        }
         let mut rows: Vec<_> = tx
             .rows(content.no, None)?
             .into_iter()
