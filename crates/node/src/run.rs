@@ -246,6 +246,7 @@ async fn keep_house(store: Store, part: Part, disk: Part) {
                 store.abort_idle_uploads();
                 store.finish_idle();
                 store.drop_stale_partials();
+                store.recheck_disk();
             }
             store.disk_fault()
         });

@@ -78,7 +78,7 @@ impl Store {
 
     /// One try to append; `None` when the content changed while its segment was described.
     fn append_described(&self, new: &NewSegment) -> Result<Option<bool>, StoreError> {
-        let unwritten = |error| StoreError::io("write a segment", error);
+        let unwritten = |error| self.shared.unwritten("write a segment", error);
         let file = self.incoming_file();
         let disk = &self.settings().disk;
         let draft = payload::Draft::write(disk, &file, &new.payload).map_err(unwritten)?;
@@ -172,7 +172,7 @@ impl Store {
         let fresh = self.incoming_file();
         let path = layout.incoming_manifest(&fresh);
         let draft = manifest::Draft::write(disk, path, signed, rows);
-        draft.map_err(|error| StoreError::io("write a manifest", error))
+        draft.map_err(|error| self.shared.unwritten("write a manifest", error))
     }
 
     /// A fresh name in `incoming/`.

@@ -1,6 +1,7 @@
 //! The disk that a store is on. All that a store does to files goes through it, so that tests can
 //! put one in its place that loses its power.
 
+mod frozen;
 #[cfg(test)]
 pub(super) mod simulated;
 mod system;
@@ -185,6 +186,18 @@ impl Disk {
     /// Opens a file for reading.
     pub(super) fn open(&self, path: &Path) -> io::Result<DiskFile> {
         self.files.open(path, Access::Read)
+    }
+
+    /// Opens an index to be read, also one that was not closed, on a disk that cannot be
+    /// written. What is written to it is forgotten.
+    pub(super) fn frozen_index(
+        &self,
+        path: &Path,
+        builder: &Builder,
+    ) -> Result<Database, DatabaseError> {
+        let file = self.open(path).and_then(frozen::Frozen::new);
+        let file = file.map_err(redb::StorageError::Io)?;
+        builder.create_with_backend(file)
     }
 
     /// All bytes of a file.

@@ -8,6 +8,9 @@ use super::error::StoreError;
 pub(super) enum Index {
     Writable(Database),
     ReadOnly(ReadOnlyDatabase),
+    /// The disk cannot be written since the store was opened, for that reason: what is there is
+    /// read.
+    Frozen(Database, StoreError),
     /// Between closing a failed index and opening it again.
     Closed,
 }
@@ -15,7 +18,7 @@ pub(super) enum Index {
 impl Index {
     pub(super) fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
         match self {
-            Self::Writable(database) => Ok(database.begin_read()?),
+            Self::Writable(database) | Self::Frozen(database, _) => Ok(database.begin_read()?),
             Self::ReadOnly(database) => Ok(database.begin_read()?),
             Self::Closed => Err(StoreError::Closed),
         }
@@ -25,6 +28,7 @@ impl Index {
         match self {
             Self::Writable(database) => Ok(database.begin_write()?),
             Self::ReadOnly(_) => Err(StoreError::ReadOnly),
+            Self::Frozen(_, reason) => Err(reason.clone()),
             Self::Closed => Err(StoreError::Closed),
         }
     }

@@ -165,9 +165,28 @@ impl Store {
         warnings
     }
 
-    /// What is wrong with the disk, if anything is: it has less free than is kept in reserve.
+    /// Tries to write the index when something could not be written, so that [`Store::disk_fault`]
+    /// says how the disk is now. Blocks.
+    pub fn recheck_disk(&self) {
+        let failed = lock(&self.shared.unwritten).is_some();
+        if failed {
+            // The writer notes the outcome.
+            let _ = self.write(|_| Ok(()));
+        }
+    }
+
+    /// What is wrong with the disk, if anything is: it could not be written when that was last
+    /// tried, or it has less free than is kept in reserve.
     #[must_use]
     pub fn disk_fault(&self) -> Option<String> {
+        if let Some(error) = &*lock(&self.shared.unwritten)
+            && !error.is_disk_full()
+        {
+            return Some(format!(
+                "the disk that holds the store cannot be written: {error}; what is here is served, \
+                 and it is tried again"
+            ));
+        }
         let Settings {
             disk,
             layout,

@@ -107,6 +107,7 @@ impl Store {
             changes: watch::Sender::new(0),
             listeners: Mutex::new(Vec::new()),
             warnings: Mutex::new(warnings),
+            unwritten: Mutex::new(None),
         });
         let writer = writable.then(|| Writer::start(&shared)).transpose();
         Ok(Self {
@@ -340,7 +341,7 @@ fn check_pages(settings: &Settings, index: &mut Index) -> Result<(), IndexFault>
             true => Ok(()),
             false => Err(IndexFault::Damaged("some pages were damaged".into())),
         },
-        Index::ReadOnly(_) | Index::Closed => Ok(()),
+        Index::ReadOnly(_) | Index::Frozen(..) | Index::Closed => Ok(()),
     }
 }
 
@@ -397,6 +398,12 @@ fn used(read: &redb::ReadTransaction) -> Result<u64, StoreError> {
 }
 
 impl Shared {
+    /// Whether the index is only read since the disk could not be written.
+    pub(super) fn is_frozen(&self) -> bool {
+        let index = self.index.read();
+        index.is_ok_and(|index| matches!(*index, Index::Frozen(..)))
+    }
+
     /// Opens the index again when a failed write left it unusable, and reads what is in it.
     pub(super) fn reopen_if_poisoned(&self) {
         let Ok(mut index) = self.index.write() else {
@@ -407,11 +414,25 @@ impl Shared {
         {
             return;
         }
-        *index = Index::Closed;
+        // One that can be read stays open until there is one that can be written.
+        if !matches!(*index, Index::Frozen(..)) {
+            *index = Index::Closed;
+        }
         let opened = guarded(|| {
             let opened = open_index(&self.settings)?;
             Ok((load(&opened, &self.standings)?, opened))
         });
+        let opened = match opened {
+            Err(IndexFault::Io(error)) if matches!(*index, Index::Closed) => {
+                tracing::error!(%error, "the index cannot be written; what is there is served");
+                guarded(|| {
+                    let opened = open_frozen(&self.settings, error)?;
+                    Ok((load(&opened, &self.standings)?, opened))
+                })
+            }
+            Err(_) if matches!(*index, Index::Frozen(..)) => return,
+            opened => opened,
+        };
         match opened {
             Ok(((catalog, used), opened)) => {
                 *index = opened;
@@ -420,4 +441,19 @@ impl Shared {
             Err(error) => tracing::error!(%error, "the index could not be opened again"),
         }
     }
+}
+
+/// Opens the index to be read, as the disk cannot be written.
+fn open_frozen(settings: &Settings, reason: io::Error) -> Result<Index, IndexFault> {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(usize::try_from(settings.index_memory).unwrap_or(usize::MAX));
+    let path = settings.layout.index();
+    let opened = settings
+        .disk
+        .frozen_index(&path, &builder)
+        .map_err(fault_of)?;
+    Ok(Index::Frozen(
+        opened,
+        StoreError::io("write its index", reason),
+    ))
 }

@@ -1,5 +1,6 @@
 //! What all handles of a store and its writer share.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) changes: watch::Sender<u64>,
     pub(super) listeners: Mutex<Listeners>,
     pub(super) warnings: Mutex<Vec<String>>,
+    /// Why the disk could not be written when that was last tried; none when it could.
+    pub(super) unwritten: Mutex<Option<StoreError>>,
 }
 
 impl Shared {
@@ -52,6 +55,22 @@ impl Shared {
             return Err(StoreError::DiskFull { free, kept });
         }
         Ok(())
+    }
+
+    /// Remembers whether the disk could be written, for whoever asks how it is.
+    pub(super) fn note_written(&self, outcome: Result<(), &StoreError>) {
+        let failed = outcome.err();
+        // What breaks a rule says nothing of the disk.
+        if failed.is_none_or(|error| error.io_kind().is_some()) {
+            *lock(&self.unwritten) = failed.cloned();
+        }
+    }
+
+    /// The error for a file that could not be written.
+    pub(super) fn unwritten(&self, doing: &str, error: io::Error) -> StoreError {
+        let error = StoreError::io(doing, error);
+        self.note_written(Err(&error));
+        error
     }
 
     pub(super) fn catalog(&self) -> Arc<Catalog> {

@@ -3,6 +3,7 @@
 mod admit;
 mod append;
 mod arriving;
+mod disk;
 mod partial;
 mod power;
 mod quota;

@@ -87,7 +87,7 @@ impl Store {
     pub fn stage(&self, id: &str, segment: UploadSegment) -> Result<(Root, bool), StoreError> {
         self.shared
             .check_disk(segment.payload.len() as u64, Standing::Own)?;
-        let unwritten = |error| StoreError::io("write a segment", error);
+        let unwritten = |error| self.shared.unwritten("write a segment", error);
         let (place, priority) = {
             let uploads = lock(&self.uploads);
             let upload = uploads.get(id)?;

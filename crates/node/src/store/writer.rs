@@ -34,8 +34,9 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Reports the outcome of an operation once its commit succeeded or failed.
 type Report = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// An operation: changes the transaction, or refuses before it changed anything.
-type Operation = Box<dyn FnOnce(&mut Tx<'_>) -> Step + Send>;
+/// An operation: changes the transaction, or refuses before it changed anything. It gets the reason
+/// when there is no transaction.
+type Operation = Box<dyn FnOnce(Result<&mut Tx<'_>, StoreError>) -> Step + Send>;
 
 /// What an operation did.
 struct Step {
@@ -74,7 +75,7 @@ impl Writer {
     ) -> oneshot::Receiver<Result<T, StoreError>> {
         let (answer, receiver) = oneshot::channel();
         let boxed: Operation = Box::new(move |tx| {
-            let outcome = operation(tx);
+            let outcome = tx.and_then(operation);
             let failed = outcome
                 .as_ref()
                 .err()
@@ -137,7 +138,7 @@ fn run(inbox: &Receiver<Operation>, shared: &Weak<Shared>) {
 /// Runs the operations and expires what is due, in one commit. Returns how long to sleep then.
 fn run_batch(
     shared: &Arc<Shared>,
-    batch: Vec<Operation>,
+    mut batch: Vec<Operation>,
     unlinked: &mut Vec<Root>,
 ) -> Result<Duration, StoreError> {
     if batch.is_empty() {
@@ -146,10 +147,19 @@ fn run_batch(
             return Ok(wait);
         }
     }
+    // The disk may be what it was again.
+    if shared.is_frozen() {
+        shared.reopen_if_poisoned();
+    }
     let mut reports = Vec::new();
     let mut failed = None;
-    let outcome = commit_batch(shared, batch, (&mut reports, &mut failed), unlinked);
-    if outcome.is_err() {
+    let outcome = commit_batch(shared, &mut batch, (&mut reports, &mut failed), unlinked);
+    shared.note_written(outcome.as_ref().map(|_| ()));
+    if let Err(error) = &outcome {
+        // There was no transaction for these.
+        for operation in batch {
+            reports.push(operation(Err(error.clone())).report);
+        }
         // Before anybody hears of it, who may read on at once.
         shared.reopen_if_poisoned();
         if let Some(failed) = failed {
@@ -164,7 +174,7 @@ fn run_batch(
 
 fn commit_batch<'a>(
     shared: &'a Arc<Shared>,
-    batch: Vec<Operation>,
+    batch: &mut Vec<Operation>,
     (reports, failed): (&mut Vec<Report>, &mut Option<Prepared<'a>>),
     unlinked: &mut Vec<Root>,
 ) -> Result<Duration, StoreError> {
@@ -174,7 +184,7 @@ fn commit_batch<'a>(
     for root in unlinked.iter() {
         tx.forget_garbage(root)?;
     }
-    let stepped = step_all(&mut tx, batch, reports).and_then(|()| {
+    let stepped = step_all(&mut tx, std::mem::take(batch), reports).and_then(|()| {
         tx.note_used()?;
         tx.time_to_next_deadline()
     });
@@ -244,7 +254,7 @@ fn step_all(
     let mut failed = None;
     let count = batch.len();
     for operation in batch {
-        let step = operation(tx);
+        let step = operation(Ok(&mut *tx));
         failed = failed.or(step.failed);
         reports.push(step.report);
     }

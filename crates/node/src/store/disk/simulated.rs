@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase, StorageBackend};
 
@@ -45,6 +46,8 @@ pub(in crate::store) struct Faults {
     pub(in crate::store) read: u64,
     /// Nothing can be changed.
     pub(in crate::store) read_only: bool,
+    /// How long each flush takes.
+    pub(in crate::store) slow: Duration,
 }
 impl Simulated {
     /// An empty one with a folder for temporary things at `/`.
@@ -60,6 +63,7 @@ impl Simulated {
             pending: Vec::new(),
             locked: BTreeSet::new(),
             done: 0,
+            flushes: 0,
             end: None,
             is_off: false,
         };
@@ -99,6 +103,19 @@ impl Simulated {
     /// How many changes there were.
     pub(in crate::store) fn changes(&self) -> u64 {
         self.state().done
+    }
+
+    /// How many flushes there were.
+    pub(in crate::store) fn flushes(&self) -> u64 {
+        self.state().flushes
+    }
+
+    /// Waits as long as a flush takes; others go on meanwhile.
+    fn wait_for_flush(&self) {
+        let slow = self.state().faults.slow;
+        if !slow.is_zero() {
+            std::thread::sleep(slow);
+        }
     }
 
     /// Whether some file below `folder` has bytes that were not flushed.
@@ -154,6 +171,7 @@ impl Simulated {
             pending: state.pending.clone(),
             locked: BTreeSet::new(),
             done: 0,
+            flushes: 0,
             end: None,
             is_off: false,
         })))
@@ -216,6 +234,9 @@ impl Files for Simulated {
         let mut state = self.state();
         state.check_power()?;
         let found = state.find(path).ok();
+        if found.is_some() && matches!(access, Access::Anew | Access::Change { .. }) {
+            state.check_writable()?;
+        }
         let make = access != Access::Read && access != Access::Change { make: false };
         let node = match found {
             Some(_) if access == Access::New => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -306,6 +327,7 @@ impl Files for Simulated {
     }
 
     fn flush_folder(&self, folder: &Path) -> io::Result<()> {
+        self.wait_for_flush();
         let mut state = self.state();
         state.find(folder)?;
         state.begin_flush()?;
@@ -422,6 +444,7 @@ impl OpenFile for Handle {
     }
 
     fn flush(&self) -> io::Result<()> {
+        self.of.wait_for_flush();
         let mut state = self.of.state();
         state.begin_flush()?;
         let Faults {

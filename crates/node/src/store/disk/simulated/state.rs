@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) locked: BTreeSet<u64>,
     /// Changes so far.
     pub(super) done: u64,
+    /// Flushes so far.
+    pub(super) flushes: u64,
     /// With which change the power goes.
     pub(super) end: Option<u64>,
     pub(super) is_off: bool,
@@ -161,6 +163,13 @@ impl State {
         }
     }
 
+    pub(super) fn check_writable(&self) -> io::Result<()> {
+        match self.faults.read_only {
+            true => Err(code(rustix::io::Errno::ROFS)),
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn begin_read(&mut self) -> io::Result<()> {
         self.check_power()?;
         match self.random.below(1000) < self.faults.read {
@@ -173,9 +182,7 @@ impl State {
     /// system still began with it.
     pub(super) fn begin_change(&mut self, takes_room: bool) -> io::Result<()> {
         self.check_power()?;
-        if self.faults.read_only {
-            return Err(code(rustix::io::Errno::ROFS));
-        }
+        self.check_writable()?;
         self.count();
         if self.is_off && self.random.below(2) == 0 {
             return Err(code(rustix::io::Errno::IO));
@@ -188,8 +195,10 @@ impl State {
 
     pub(super) fn begin_flush(&mut self) -> io::Result<()> {
         self.check_power()?;
+        self.check_writable()?;
         self.count();
         self.check_power()?;
+        self.flushes += 1;
         match self.random.below(1000) < self.faults.flush {
             true => Err(code(rustix::io::Errno::IO)),
             false => Ok(()),
