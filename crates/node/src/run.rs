@@ -247,6 +247,7 @@ async fn keep_house(store: Store, part: Part, disk: Part) {
                 store.finish_idle();
                 store.drop_stale_partials();
                 store.recheck_disk();
+                store.keep_reserve();
             }
             store.disk_fault()
         });

@@ -40,6 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "uploads",
             "lock_file",
             "engine",
+            "reserve",
             "stage",
             "partial",
             "append",

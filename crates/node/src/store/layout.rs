@@ -9,6 +9,7 @@
 //! manifests/..    signed manifests of finished contents, with their records
 //! pins/..         names of pinned contents, for when the index must be made again
 //! snapshot/..     second names of all that is here, while a backup is made
+//! reserve         room for removals on a disk that is full, in a large store
 //! restore.part    says that a backup is being brought back
 //! node.key        the node's secret key
 //! known_peers     keys of hosts that were dialled without one
@@ -123,6 +124,11 @@ impl Layout {
     #[must_use]
     pub fn snapshot(&self) -> PathBuf {
         self.root.join("snapshot")
+    }
+
+    /// Room on the disk that is kept for removals.
+    pub(super) fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
     }
 
     /// Says that the folder is a backup.

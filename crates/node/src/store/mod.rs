@@ -55,6 +55,7 @@ mod hot;
 mod lock_file;
 mod partial;
 mod publish;
+mod reserve;
 mod shared;
 mod stage;
 mod upload;
@@ -197,8 +198,8 @@ impl Store {
         (free < *min_free).then(|| {
             format!(
                 "the disk that holds the store has {free} bytes free and {min_free} are kept in \
-                 reserve: nothing more is taken, and on a disk that is full to the last byte \
-                 nothing can be removed either; free some space"
+                 reserve: nothing more is taken; free some space, or remove content before the \
+                 disk is full to the last byte"
             )
         })
     }

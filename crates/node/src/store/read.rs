@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lavant_proto::content::{Kind, MimeType, SegmentRecord, SignedManifest, Verified};
-use lavant_proto::ids::{ContentId, PublisherKey, Root, Signature};
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey, Root, Signature};
 use lavant_proto::verify;
 use redb::ReadOnlyTable;
 
@@ -322,7 +322,10 @@ impl Store {
     /// Removes all versions of a content, which then do not come back over a link until
     /// [`Store::forget_removals`]. Blocks. Returns how many segments and bytes went.
     pub fn remove(&self, content: &Content) -> Result<(u64, u64), StoreError> {
-        let key = content.key.clone();
+        self.write_with_reserve(|| self.remove_once(content.key.clone()))
+    }
+
+    fn remove_once(&self, key: ContentKey) -> Result<(u64, u64), StoreError> {
         self.write(move |tx| {
             let versions = tx.catalog().versions(&key.publisher, &key.content_id);
             let all: Vec<Arc<Content>> = versions.cloned().collect();

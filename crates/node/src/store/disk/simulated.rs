@@ -46,6 +46,8 @@ pub(in crate::store) struct Faults {
     pub(in crate::store) read: u64,
     /// Nothing can be changed.
     pub(in crate::store) read_only: bool,
+    /// Most bytes that there is room for.
+    pub(in crate::store) room: Option<u64>,
     /// How long each flush takes.
     pub(in crate::store) slow: Duration,
 }
@@ -103,6 +105,11 @@ impl Simulated {
     /// How many changes there were.
     pub(in crate::store) fn changes(&self) -> u64 {
         self.state().done
+    }
+
+    /// The bytes that are taken.
+    pub(in crate::store) fn taken(&self) -> u64 {
+        self.state().taken()
     }
 
     /// How many flushes there were.
@@ -338,9 +345,11 @@ impl Files for Simulated {
     }
 
     fn space(&self, _: &Path) -> Space {
+        let state = self.state();
+        let total = state.faults.room.unwrap_or(TOTAL);
         Space {
-            free: TOTAL,
-            total: TOTAL,
+            free: total.saturating_sub(state.taken()),
+            total,
         }
     }
 
@@ -413,6 +422,7 @@ impl OpenFile for Handle {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
         let mut state = self.of.state();
         state.begin_change(true)?;
+        state.check_room(self.node, at as usize..at as usize + bytes.len())?;
         state.write(self.node, Write::Bytes(at as usize, bytes.to_vec()));
         Ok(bytes.len())
     }

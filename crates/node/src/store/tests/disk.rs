@@ -165,3 +165,74 @@ fn a_disk_that_cannot_be_read_now_and_then_gives_an_error_or_the_right_bytes() {
     let report = store.check(|_, _| true).unwrap();
     assert_eq!((report.intact, report.dropped), (film.segment_count(), 0));
 }
+
+#[test]
+fn on_a_disk_that_is_full_to_the_last_byte_something_can_be_removed() {
+    for kept in [false, true] {
+        let (disk, store) = store_on(|_| {});
+        for sequence in 0..60 {
+            store.append(vod("film", sequence)).unwrap();
+        }
+        if kept {
+            store.keep_reserve();
+        }
+        // Others have taken all the rest.
+        let full = Faults {
+            room: Some(disk.taken()),
+            ..Faults::default()
+        };
+        disk.set_faults(full);
+        while store.append(vod("other", 0)).is_ok() {}
+        let refused = store.append(vod("film", 60)).unwrap_err();
+        assert!(refused.is_disk_full(), "{refused}");
+        let film = find(&store, "film").unwrap();
+        let removed = store.remove(&film);
+        assert_eq!(removed.is_ok(), kept, "{removed:?}");
+        if !kept {
+            assert!(find(&store, "film").is_some());
+            continue;
+        }
+        // All of it goes, one commit after the other, and there is room for something else.
+        while store.stats().bytes > 0 {
+            store.write(|_| Ok(())).unwrap();
+        }
+        for sequence in 0..20 {
+            store.append(vod("next", sequence)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn room_for_removals_is_kept_by_large_stores_alone_and_made_again() {
+    let (disk, store) = store_on(|_| {});
+    let reserve = || {
+        disk.files_of(Path::new("/data/store/reserve"))
+            .into_values()
+            .next()
+    };
+    store.append(vod("film", 0)).unwrap();
+    store.keep_reserve();
+    assert_eq!(reserve(), None);
+    for sequence in 1..40 {
+        store.append(vod("film", sequence)).unwrap();
+    }
+    store.keep_reserve();
+    let kept = reserve().unwrap().len() as u64;
+    assert!(kept > 0 && kept <= store.stats().bytes);
+    assert!(store.shared.spend_reserve() && reserve().is_none());
+    disk.set_faults(Faults {
+        room: Some(disk.taken() + kept),
+        ..Faults::default()
+    });
+    store.keep_reserve();
+    assert_eq!(reserve(), None, "the little that is free is left to others");
+    disk.set_faults(Faults::default());
+    store.keep_reserve();
+    assert!(reserve().is_some());
+    store.remove(&find(&store, "film").unwrap()).unwrap();
+    while store.stats().bytes > 0 {
+        store.write(|_| Ok(())).unwrap();
+    }
+    store.keep_reserve();
+    assert_eq!(reserve(), None);
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lavant_proto::time::Time;
@@ -12,6 +13,8 @@ use super::Faults;
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
+/// What a file takes room by.
+const BLOCK: usize = 4096;
 
 /// A small generator (SplitMix64), so that a failing seed can be run again.
 pub(in crate::store) struct Random(pub(in crate::store) u64);
@@ -54,6 +57,8 @@ pub(super) struct Node {
     pub(super) born: PathBuf,
     pub(super) modified: Time,
     pub(super) bytes: Vec<u8>,
+    /// The parts of it that take room: it may have holes.
+    pub(super) blocks: BTreeSet<usize>,
     /// As it is on the disk for certain.
     pub(super) durable: Vec<u8>,
     /// What was done to its bytes and may not be on the disk yet.
@@ -133,6 +138,11 @@ impl Change {
         std::iter::once(one).chain(other)
     }
 }
+/// The blocks that a range of bytes touches.
+fn blocks(bytes: Range<usize>) -> impl Iterator<Item = usize> {
+    bytes.start / BLOCK..bytes.end.div_ceil(BLOCK)
+}
+
 fn code(code: rustix::io::Errno) -> io::Error {
     code.into()
 }
@@ -144,6 +154,7 @@ impl State {
             born: path.to_owned(),
             modified: self.clock.now(),
             bytes: Vec::new(),
+            blocks: BTreeSet::new(),
             durable: Vec::new(),
             pending: Vec::new(),
         };
@@ -193,6 +204,26 @@ impl State {
         }
     }
 
+    /// The bytes that all files take that have a name.
+    pub(super) fn taken(&self) -> u64 {
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        let nodes = named.iter().filter_map(|node| self.nodes.get(node));
+        nodes.map(|node| (node.blocks.len() * BLOCK) as u64).sum()
+    }
+
+    /// Refuses bytes for which there is no room; what is written over takes none.
+    pub(super) fn check_room(&self, node: u64, bytes: Range<usize>) -> io::Result<()> {
+        let Some(room) = self.faults.room else {
+            return Ok(());
+        };
+        let held = &self.nodes[&node].blocks;
+        let new = blocks(bytes).filter(|block| !held.contains(block)).count();
+        match new > 0 && self.taken() + (new * BLOCK) as u64 > room {
+            true => Err(code(rustix::io::Errno::NOSPC)),
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn begin_flush(&mut self) -> io::Result<()> {
         self.check_power()?;
         self.check_writable()?;
@@ -226,6 +257,11 @@ impl State {
     pub(super) fn write(&mut self, node: u64, write: Write) {
         let modified = self.clock.now();
         if let Some(node) = self.nodes.get_mut(&node) {
+            match &write {
+                Write::Bytes(at, new) => node.blocks.extend(blocks(*at..*at + new.len())),
+                Write::Length(length) => node.blocks.retain(|block| block * BLOCK < *length),
+                Write::Zeros(_) => {}
+            }
             write.apply(&mut node.bytes);
             node.pending.push(write);
             node.modified = modified;
