@@ -60,6 +60,18 @@ pub(crate) struct ConfigArgs {
     /// When a growing on-demand content to which nothing comes is finished [default: 5m]
     #[arg(long, env = "LAVANT_FINISH_AFTER", value_name = "TIME")]
     finish_after: Option<Span>,
+    /// How much of a live stream its playlist lists [default: 2m]
+    #[arg(long, env = "LAVANT_WINDOW", value_name = "TIME")]
+    window: Option<Span>,
+    /// How long a live stream waits for its publisher to come back [default: 60s]
+    #[arg(long, env = "LAVANT_GRACE", value_name = "TIME")]
+    grace: Option<Span>,
+    /// Length of a part of a live stream, 200ms to 1s [default: 334ms]
+    #[arg(long, env = "LAVANT_PART", value_name = "TIME")]
+    part: Option<Span>,
+    /// For how long a live stream can be watched afterwards [default: 30d]
+    #[arg(long, env = "LAVANT_REPLAY", value_name = "TIME")]
+    replay: Option<Span>,
     /// Token that callers must send to change anything; other users of this machine can see it
     /// here, but not in LAVANT_API_TOKEN, a configuration file, or api.token of the store
     #[arg(
@@ -114,6 +126,10 @@ impl ConfigArgs {
             ttl_vod: self.ttl_vod,
             upload_idle: self.upload_idle,
             finish_after: self.finish_after,
+            window: self.window,
+            grace: self.grace,
+            part: self.part,
+            replay: self.replay,
             api_token: self.api_token,
             allow_host: self.allow_host,
             allow_origin: self.allow_origin,

@@ -35,7 +35,7 @@ mod sniff;
 mod timeline;
 pub mod ts;
 
-pub use codec::{Inspection, Kind, StreamInfo};
+pub use codec::{Inspection, Kind, StreamInfo, codecs};
 pub use pool::Pool;
 pub use segment::{Config, Error, Event, Segment, Segmenter, TICKS_PER_SECOND};
 pub use sniff::{Format, sniff};

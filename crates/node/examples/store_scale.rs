@@ -71,6 +71,8 @@ fn payload(seed: u64, length: usize) -> Bytes {
 
 fn segment(content: &str, sequence: u64, payload: Bytes) -> Result<NewSegment, Box<dyn Error>> {
     Ok(NewSegment {
+        version: None,
+        ttl: None,
         content_id: ContentId::new(content)?,
         title: content.to_owned(),
         priority: Priority::Vod,
@@ -80,6 +82,7 @@ fn segment(content: &str, sequence: u64, payload: Bytes) -> Result<NewSegment, B
         sequence,
         duration: 540_000,
         discontinuity: false,
+        independent: true,
         init: None,
         mime: MimeType::TransportStream,
         shown: Shown::default(),

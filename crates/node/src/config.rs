@@ -165,6 +165,14 @@ pub struct Layer {
     pub upload_idle: Option<Span>,
     /// When a growing on-demand content to which nothing comes is taken as finished.
     pub finish_after: Option<Span>,
+    /// How much of a live stream its playlist lists.
+    pub window: Option<Span>,
+    /// How long a live stream waits for its publisher to come back.
+    pub grace: Option<Span>,
+    /// Length of a part of a live stream.
+    pub part: Option<Span>,
+    /// For how long a live stream can be watched afterwards.
+    pub replay: Option<Span>,
     /// What a caller must send to change anything.
     pub api_token: Option<String>,
     /// Further host names that the node answers to.
@@ -261,6 +269,10 @@ impl Layer {
             ttl_vod: self.ttl_vod.or(below.ttl_vod),
             upload_idle: self.upload_idle.or(below.upload_idle),
             finish_after: self.finish_after.or(below.finish_after),
+            window: self.window.or(below.window),
+            grace: self.grace.or(below.grace),
+            part: self.part.or(below.part),
+            replay: self.replay.or(below.replay),
             api_token: self.api_token.or(below.api_token),
             allow_host: self.allow_host.or(below.allow_host),
             allow_origin: self.allow_origin.or(below.allow_origin),
@@ -325,6 +337,14 @@ impl Layer {
             finish_after: self
                 .finish_after
                 .map_or(Duration::from_secs(300), |span| span.0),
+            live: LiveConfig {
+                window: self.window.map_or(Duration::from_secs(120), |span| span.0),
+                grace: self.grace.map_or(Duration::from_secs(60), |span| span.0),
+                part: self.part.map_or(Duration::from_millis(334), |span| span.0),
+                replay: self
+                    .replay
+                    .map_or(Duration::from_secs(30 * 86_400), |span| span.0),
+            },
             api_token: self.api_token,
             allow_hosts: self.allow_host.unwrap_or_default(),
             allow_origins: self.allow_origin.unwrap_or_default(),
@@ -343,6 +363,19 @@ pub const DEFAULT_PORT: u16 = 7777;
 pub const DEFAULT_STORE: &str = ".lavant/store";
 /// Percent of what the disk has free at the start that others may take when no limit is set.
 const DISK_SHARE: u8 = 80;
+
+/// How live streams are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveConfig {
+    /// How much of a stream its playlist lists.
+    pub window: Duration,
+    /// How long a stream waits for its publisher to come back.
+    pub grace: Duration,
+    /// Length of a part.
+    pub part: Duration,
+    /// For how long a stream can be watched afterwards.
+    pub replay: Duration,
+}
 
 /// Everything that a node needs to know.
 #[derive(Clone, Debug)]
@@ -371,6 +404,8 @@ pub struct Config {
     pub upload_idle: Duration,
     /// When a growing on-demand content to which nothing comes is taken as finished.
     pub finish_after: Duration,
+    /// How live streams are kept.
+    pub live: LiveConfig,
     /// What a caller must send to change anything.
     pub api_token: Option<String>,
     /// Further host names that the node answers to.
@@ -403,6 +438,19 @@ impl Config {
         }
         if self.ttl.iter().any(|ttl| *ttl < Duration::from_secs(1)) {
             return wrong("a time to live must be at least 1s".into());
+        }
+        let millis = |span: Duration| span.as_millis();
+        if !(200..=1000).contains(&millis(self.live.part)) {
+            return wrong("part must be 200ms to 1s: shorter ones cost more than they save".into());
+        }
+        if !(10_000..=3_600_000).contains(&millis(self.live.window)) {
+            return wrong("window must be 10s to 1h; ?window=all lists all of a stream".into());
+        }
+        if !(1_000..=86_400_000).contains(&millis(self.live.grace)) {
+            return wrong("grace must be 1s to 1d".into());
+        }
+        if self.live.replay < self.live.window {
+            return wrong("replay must be at least as long as window".into());
         }
         if self.max_connections == 0 {
             return wrong("max_connections must be at least 1".into());
@@ -494,6 +542,7 @@ mod tests {
         assert_eq!(named.upload_idle, default.upload_idle);
         assert_eq!(named.finish_after, default.finish_after);
         assert_eq!(named.max_connections, default.max_connections);
+        assert_eq!(named.live, default.live);
         let (named, default) = (named.relay.unwrap(), default.relay.unwrap());
         assert_eq!(named.port, default.port);
         assert_eq!(named.addresses, default.addresses);

@@ -9,6 +9,7 @@
 //! | which path does what | [`http`] |
 //! | who this node is | [`identity`] |
 //! | how nodes reach each other | [`link`] |
+//! | how a live stream comes in, and is watched while it does | [`live`] |
 //! | whether every part of it works | [`health`] |
 //! | how a file becomes segments, how the shell talks to a node | [`shell`] |
 
@@ -19,6 +20,7 @@ pub mod health;
 pub mod http;
 pub mod identity;
 pub mod link;
+pub mod live;
 pub mod playlist;
 pub mod run;
 pub mod shell;

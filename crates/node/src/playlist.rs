@@ -8,6 +8,7 @@ use lavant_media::hls::{
     MasterPlaylist, MediaPlaylist, MediaSegment, PlaylistError, PlaylistType, Start, Variant,
 };
 use lavant_proto::content::{Kind, Priority};
+use lavant_proto::ids::{ContentId, ContentKey, PublisherKey};
 use lavant_proto::time::TICKS_PER_SECOND;
 
 use crate::store::{Catalog, Content, RenditionState, SegmentRow, State, Store, StoreError};
@@ -101,12 +102,22 @@ impl Ready {
 /// means another publisher's content.
 #[must_use]
 pub fn reference(catalog: &Catalog, content: &Content) -> String {
-    let id = content.key.content_id.to_url();
-    let first = catalog.find(None, &content.key.content_id, None);
-    if first.is_some_and(|first| first.key.publisher == content.key.publisher) {
-        return id;
+    let ContentKey {
+        publisher,
+        content_id,
+        ..
+    } = &content.key;
+    reference_of(catalog, publisher, content_id)
+}
+
+/// The same of a content that may not be here yet.
+#[must_use]
+pub fn reference_of(catalog: &Catalog, publisher: &PublisherKey, id: &ContentId) -> String {
+    let first = catalog.find(None, id, None);
+    if first.is_none_or(|first| first.key.publisher == *publisher) {
+        return id.to_url();
     }
-    format!("{}/{id}", content.key.publisher)
+    format!("{publisher}/{}", id.to_url())
 }
 
 /// The path of one segment.
@@ -177,6 +188,7 @@ fn media(
     }
     let reference = reference(catalog, content);
     let uri = |kind, sequence| segment_path(&reference, content, state, kind, sequence);
+    let independent_segments = rows.iter().all(|(_, row)| row.independent);
     let segments = entries(content, state, rows, uri);
     // The index that the rows are from may be newer than the content: what it lacks counts.
     let whole = state.is_whole() && !segments.iter().any(|segment| segment.gap);
@@ -201,7 +213,7 @@ fn media(
             offset: 0,
             precise: false,
         }),
-        independent_segments: true,
+        independent_segments,
         segments,
         end: complete,
         ..MediaPlaylist::default()

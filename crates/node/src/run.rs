@@ -13,6 +13,7 @@ use crate::health::{Health, Part};
 use crate::http::{ServeError, Server};
 use crate::identity::{self, IdentityError};
 use crate::link::{BindError, LinkConfig};
+use crate::live::{self, Live};
 use crate::store::{self, AsyncStore, OpenError, Settings, Store};
 
 /// How often idle uploads and contents are looked for.
@@ -123,14 +124,10 @@ pub async fn run(
     }
     let relay_port = handle.as_ref().map(delivery::Handle::port);
     let token_given = config.api_token.is_some();
-    let server = match Server::bind(
-        config,
-        AsyncStore::new(store.clone()),
-        handle,
-        health.clone(),
-    )
-    .await
-    {
+    let held = AsyncStore::new(store.clone());
+    let live = Live::new(held.clone(), live_settings(&config, &store));
+    let server = Server::bind(config, held, live.clone(), handle, health.clone());
+    let server = match server.await {
         Ok(server) => server,
         Err(error) => {
             // Its links are closed in order, too.
@@ -161,12 +158,24 @@ pub async fn run(
         }
     };
     server.run(stop).await;
+    live.close().await;
     // Nothing is half done by that: its work is on a thread, which goes on to its end.
     keeper.abort();
     if let Some(relay) = relay {
         relay.stop().await;
     }
     Ok(())
+}
+
+/// How a configuration shapes live streams.
+pub(crate) fn live_settings(config: &Config, store: &Store) -> live::Settings {
+    live::Settings {
+        window: config.live.window,
+        grace: config.live.grace,
+        replay: config.live.replay,
+        part: config.live.part,
+        secret: store.settings().layout.live_key(),
+    }
 }
 
 /// Begins to meet other nodes, unless the configuration says not to.

@@ -4,7 +4,7 @@
 use std::io::{self, IoSliceMut};
 
 use bytes::Bytes;
-use lavant_media::{Inspection, cmaf, ts};
+use lavant_media::{Inspection, Kind as StreamKind, StreamInfo, cmaf, ts};
 use lavant_proto::content::{Kind, MimeType, SegmentRecord};
 
 use crate::store::{Content, Shown, Store};
@@ -14,11 +14,19 @@ const INSPECT_MAX: u64 = 64 << 20;
 
 /// What an inspection says of a rendition.
 pub(crate) fn of(inspection: &Inspection) -> Shown {
-    let size = inspection.video().map_or((0, 0), |video| {
+    of_streams(&inspection.streams)
+}
+
+/// What these streams say of a rendition.
+pub(crate) fn of_streams(streams: &[StreamInfo]) -> Shown {
+    let video = streams
+        .iter()
+        .find(|stream| stream.kind == StreamKind::Video);
+    let size = video.map_or((0, 0), |video| {
         (video.width.unwrap_or(0), video.height.unwrap_or(0))
     });
     Shown {
-        codecs: inspection.codecs().unwrap_or_default(),
+        codecs: lavant_media::codecs(streams).unwrap_or_default(),
         size,
     }
 }

@@ -50,6 +50,8 @@ fn payload(sequence: u64) -> Bytes {
 
 fn segment(content: &str, sequence: u64) -> NewSegment {
     NewSegment {
+        version: None,
+        ttl: None,
         content_id: ContentId::new(content).unwrap(),
         title: content.to_owned(),
         priority: Priority::Vod,
@@ -59,6 +61,7 @@ fn segment(content: &str, sequence: u64) -> NewSegment {
         sequence,
         duration: 540_000,
         discontinuity: false,
+        independent: true,
         init: None,
         mime: MimeType::TransportStream,
         shown: Shown::default(),
@@ -211,6 +214,7 @@ fn record(sequence: u64, seal: &Seal, length: u64) -> (Verified<SegmentRecord>, 
         sequence,
         duration: 540_000,
         discontinuity: false,
+        independent: true,
         init: None,
         mime: MimeType::TransportStream,
         priority: Priority::Vod,
@@ -667,6 +671,8 @@ fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_room() {
         }
         for n in 0..20 {
             let small = NewSegment {
+                version: None,
+                ttl: None,
                 payload: bytes(n, 1),
                 ..segment("small", n)
             };
@@ -753,6 +759,8 @@ fn an_index_that_cannot_grow_is_opened_again_when_there_is_room() {
         let payload = bytes(sequence, 10);
         store
             .append(NewSegment {
+                version: None,
+                ttl: None,
                 payload,
                 ..segment("many", sequence)
             })

@@ -88,18 +88,24 @@ impl Inspection {
             .find(|stream| stream.kind == Kind::Video)
     }
 
-    /// The value of a `CODECS` attribute; `None` when there is no stream.
+    /// See [`codecs`].
     #[must_use]
     pub fn codecs(&self) -> Option<String> {
-        let mut codecs: Vec<&str> = Vec::new();
-        for stream in &self.streams {
-            // Two tracks of one codec need it once.
-            if !codecs.contains(&stream.codec.as_str()) {
-                codecs.push(&stream.codec);
-            }
-        }
-        (!codecs.is_empty()).then(|| codecs.join(","))
+        codecs(&self.streams)
     }
+}
+
+/// The value of a `CODECS` attribute; `None` when there is no stream.
+#[must_use]
+pub fn codecs(streams: &[StreamInfo]) -> Option<String> {
+    let mut codecs: Vec<&str> = Vec::new();
+    for stream in streams {
+        // Two tracks of one codec need it once.
+        if !codecs.contains(&stream.codec.as_str()) {
+            codecs.push(&stream.codec);
+        }
+    }
+    (!codecs.is_empty()).then(|| codecs.join(","))
 }
 
 /// The units between start codes (00 00 01) of a byte stream, without the start codes.

@@ -38,10 +38,23 @@ pub struct PlaylistPart {
 pub struct LowLatency {
     /// The longest part, in ticks; never changes.
     pub part_target: u64,
-    /// The parts of the segment that follows the last one.
-    pub parts: Vec<PlaylistPart>,
+    /// The segment that follows the last one, as far as it is there.
+    pub open: Option<OpenSegment>,
     /// Where the part after those will be; `None` when nothing is known to follow.
     pub hint: Option<String>,
+}
+
+/// A segment that is not whole yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenSegment {
+    /// See [`MediaSegment::discontinuity`].
+    pub discontinuity: bool,
+    /// See [`MediaSegment::init`].
+    pub init: Option<String>,
+    /// See [`MediaSegment::date`].
+    pub date: Option<String>,
+    /// The parts that are there.
+    pub parts: Vec<PlaylistPart>,
 }
 
 /// A segment in a playlist.
@@ -109,26 +122,11 @@ impl MediaPlaylist {
                 format_args!("#EXT-X-SKIP:SKIPPED-SEGMENTS={count}\n"),
             );
         }
-        let mut init = None;
+        let mut init: Option<&str> = None;
         for (index, segment) in self.segments.iter().enumerate() {
             self.check(index, segment)?;
-            if segment.discontinuity {
-                out.push_str("#EXT-X-DISCONTINUITY\n");
-            }
-            // Only where it changes: a tag holds for all segments that follow it. Behind left-out
-            // segments it is said again, because the player may lack what held there.
-            if segment.init.as_deref() != init {
-                let uri = segment
-                    .init
-                    .as_deref()
-                    // No tag takes an init segment back.
-                    .ok_or(PlaylistError::InitEnds { index })?;
-                put(&mut out, format_args!("#EXT-X-MAP:URI=\"{uri}\"\n"));
-                init = Some(uri);
-            }
-            if let Some(date) = &segment.date {
-                put(&mut out, format_args!("#EXT-X-PROGRAM-DATE-TIME:{date}\n"));
-            }
+            put_start(&mut out, segment.discontinuity, segment.date.as_deref());
+            put_init(&mut out, index, segment.init.as_deref(), &mut init)?;
             self.put_parts(&mut out, index, &segment.parts)?;
             if segment.gap {
                 out.push_str("#EXT-X-GAP\n");
@@ -140,7 +138,12 @@ impl MediaPlaylist {
             );
         }
         if let Some(low) = &self.low_latency {
-            self.put_parts(&mut out, self.segments.len(), &low.parts)?;
+            if let Some(open) = &low.open {
+                let index = self.segments.len();
+                put_start(&mut out, open.discontinuity, open.date.as_deref());
+                put_init(&mut out, index, open.init.as_deref(), &mut init)?;
+                self.put_parts(&mut out, index, &open.parts)?;
+            }
             // Forbidden beside an end (RFC 8216bis section 4.4.5.3).
             if let Some(uri) = low.hint.as_ref().filter(|_| !self.end) {
                 put(
@@ -296,6 +299,33 @@ impl MediaPlaylist {
         }
         Ok(parser.playlist)
     }
+}
+
+/// The tags that stand before a segment or its first part.
+fn put_start(out: &mut String, discontinuity: bool, date: Option<&str>) {
+    if discontinuity {
+        out.push_str("#EXT-X-DISCONTINUITY\n");
+    }
+    if let Some(date) = date {
+        put(out, format_args!("#EXT-X-PROGRAM-DATE-TIME:{date}\n"));
+    }
+}
+
+/// The init segment, only where it changes: a tag holds for all segments that follow it. Behind
+/// left-out segments it is said again, because the player may lack what held there.
+fn put_init<'a>(
+    out: &mut String,
+    index: usize,
+    init: Option<&'a str>,
+    before: &mut Option<&'a str>,
+) -> Result<(), PlaylistError> {
+    if init != *before {
+        // No tag takes an init segment back.
+        let uri = init.ok_or(PlaylistError::InitEnds { index })?;
+        put(out, format_args!("#EXT-X-MAP:URI=\"{uri}\"\n"));
+        *before = Some(uri);
+    }
+    Ok(())
 }
 
 /// Writes into a string, which cannot fail.
@@ -499,7 +529,12 @@ mod tests {
         list.skip_until = 36 * 90_000;
         list.low_latency = Some(LowLatency {
             part_target: 30_060,
-            parts: vec![part("2.0", true)],
+            open: Some(OpenSegment {
+                discontinuity: true,
+                init: None,
+                date: None,
+                parts: vec![part("2.0", true)],
+            }),
             hint: Some("2.1".to_owned()),
         });
         let text = list.render().unwrap();
@@ -512,6 +547,7 @@ mod tests {
              #EXT-X-PROGRAM-DATE-TIME:2023-11-14T22:13:20.123Z\n\
              #EXT-X-PART:DURATION=0.333333,URI=\"1.0\",INDEPENDENT=YES\n\
              #EXT-X-PART:DURATION=0.333333,URI=\"1.1\"\n#EXTINF:2.000000,\n1.m4s\n\
+             #EXT-X-DISCONTINUITY\n\
              #EXT-X-PART:DURATION=0.333333,URI=\"2.0\",INDEPENDENT=YES\n\
              #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"2.1\"\n"
         );
@@ -522,7 +558,8 @@ mod tests {
         assert_eq!(MediaPlaylist::parse(&delta), Err(unsupported("EXT-X-SKIP")));
         list.end = true;
         assert!(!list.render().unwrap().contains("PRELOAD-HINT"));
-        list.low_latency.as_mut().unwrap().parts[0].duration = 30_061;
+        let low = list.low_latency.as_mut().unwrap();
+        low.open.as_mut().unwrap().parts[0].duration = 30_061;
         let long = list.render();
         assert!(matches!(
             long,

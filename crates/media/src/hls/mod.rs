@@ -10,7 +10,9 @@ mod media;
 mod text;
 
 pub use master::{MasterPlaylist, Variant};
-pub use media::{LowLatency, MediaPlaylist, MediaSegment, PlaylistPart, PlaylistType, Start};
+pub use media::{
+    LowLatency, MediaPlaylist, MediaSegment, OpenSegment, PlaylistPart, PlaylistType, Start,
+};
 
 /// The most bytes of a playlist that is parsed: [`MAX_ENTRIES`] of 300 bytes each, which is what
 /// two lines with a long name take.

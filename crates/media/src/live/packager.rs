@@ -112,6 +112,11 @@ impl Packager {
         }
     }
 
+    /// What comes goes on a stream that another packager began: behind a discontinuity.
+    pub fn resume(&mut self) {
+        self.discontinuity = true;
+    }
+
     /// The next event, in order.
     pub fn pop(&mut self) -> Option<Event> {
         self.events.pop_front()

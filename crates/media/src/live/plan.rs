@@ -24,6 +24,8 @@ pub struct Config {
     pub segment: u64,
     /// The most bytes of a segment; a longer one is cut at a part. Default: 64 MiB.
     pub max_bytes: usize,
+    /// The target duration in seconds, where a stream goes on that has one. Default: none.
+    pub target: Option<u64>,
 }
 
 impl Default for Config {
@@ -32,6 +34,7 @@ impl Default for Config {
             part: TICKS_PER_SECOND / 3,
             segment: 2 * TICKS_PER_SECOND,
             max_bytes: 64 << 20,
+            target: None,
         }
     }
 }

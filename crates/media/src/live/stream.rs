@@ -223,6 +223,9 @@ impl Stream {
         let (None, Some(_), Some(first)) = (self.ready, self.part_target, self.first_key) else {
             return;
         };
+        if let Some(target) = self.config.target {
+            return self.set_ready(target, cuts);
+        }
         let hint = self.hint.map(|count| count.saturating_mul(self.interval));
         // The encoder may put in more key frames than it says, so only a short distance is taken
         // from it before there is a second one.
@@ -237,6 +240,8 @@ impl Stream {
     }
 
     fn set_ready(&mut self, target_duration: u64, cuts: &mut Vec<Cut>) {
+        // A playlist's target duration never changes.
+        let target_duration = self.config.target.unwrap_or(target_duration);
         let part_target = self
             .part_target
             .unwrap_or_else(|| self.config.part_target(0));

@@ -290,6 +290,8 @@ pub(super) mod tests {
         let key = SigningKey::from_seed(&[5; 32]);
         let store = Store::open(Settings::new(&folder.join("store")), key).unwrap();
         let new = NewSegment {
+            version: None,
+            ttl: None,
             content_id: ContentId::new("film").unwrap(),
             title: "Film".into(),
             priority: Priority::Vod,
@@ -299,6 +301,7 @@ pub(super) mod tests {
             sequence: 0,
             duration: 540_000,
             discontinuity: false,
+            independent: true,
             init: None,
             mime: MimeType::TransportStream,
             shown: crate::store::Shown::default(),

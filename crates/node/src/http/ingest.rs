@@ -239,6 +239,8 @@ fn sent(head: Head<'_>, more: IngestMore, payload: Bytes) -> Result<Sent, ApiErr
     }
     let init = (kind == Kind::Media && mime.needs_init()).then(|| more.init.unwrap_or(0));
     let segment = NewSegment {
+        version: None,
+        ttl: None,
         content_id: ContentId::new(head.content_id).map_err(|error| refused(&error))?,
         title: head.title.unwrap_or(head.content_id).to_owned(),
         priority: priority(head.priority)?,
@@ -249,6 +251,7 @@ fn sent(head: Head<'_>, more: IngestMore, payload: Bytes) -> Result<Sent, ApiErr
         sequence: head.sequence,
         duration: ticks(more.duration)?,
         discontinuity: more.discontinuity.unwrap_or(false),
+        independent: true,
         init,
         mime,
         shown: Shown::default(),

@@ -8,6 +8,7 @@ mod etag;
 mod events;
 mod guard;
 mod ingest;
+mod live;
 mod metrics;
 mod openapi;
 mod page;
@@ -38,12 +39,14 @@ use axum::routing::{get, post, put};
 
 use crate::config::Config;
 use crate::health::Health;
+use crate::live::Live;
 use crate::playlist::Ready;
 use crate::store::{AsyncStore, Store, StoreError};
 
 /// What every handler can reach.
 pub struct AppState {
     pub(crate) store: AsyncStore,
+    pub(crate) live: Live,
     pub(crate) config: Config,
     /// The relay, unless the node meets nobody.
     pub(crate) relay: Option<crate::delivery::Handle>,
@@ -66,6 +69,7 @@ type App = Arc<AppState>;
 impl AppState {
     pub(crate) fn new(
         store: AsyncStore,
+        live: Live,
         config: Config,
         relay: Option<crate::delivery::Handle>,
         health: Health,
@@ -74,6 +78,7 @@ impl AppState {
     ) -> Self {
         Self {
             store,
+            live,
             relay,
             health,
             started: Instant::now(),
@@ -119,6 +124,9 @@ pub(crate) fn router(state: App) -> Router {
         .route("/segment/{*path}", get(segment::segment))
         .route("/ingest", post(ingest::ingest))
         .route("/ingest/{*path}", post(ingest::finish))
+        .route("/api/v1/live", get(live::list))
+        .route("/api/v1/live/{name}", get(live::show).put(live::publish))
+        .route("/api/v1/live/{name}/{action}", post(live::act))
         .route("/uploads", get(uploads::list).post(uploads::begin))
         .route("/uploads/{id}", get(uploads::show).delete(uploads::abort))
         .route(

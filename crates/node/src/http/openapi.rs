@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::OpenApi;
 
 use super::{
-    catalog, dto, events, ingest, metrics, peers, play, segment, snapshot, status, uploads,
+    catalog, dto, events, ingest, live, metrics, peers, play, segment, snapshot, status, uploads,
 };
 
 #[derive(OpenApi)]
@@ -38,6 +38,10 @@ use super::{
         segment_short,
         ingest::ingest,
         ingest::finish,
+        live::list,
+        live::show,
+        live::publish,
+        live::act,
         uploads::list,
         uploads::begin,
         uploads::show,

@@ -1,20 +1,88 @@
 //! `/play/...`: playlists.
 
-use axum::extract::{Path, State};
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 
 use super::App;
 use super::error::ApiError;
 use super::etag;
 use super::reference::Reference;
+use crate::live::{Answer, Ask, NoPlaylist, Stream};
 use crate::store::Store;
 
 const PLAYLIST_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
 
+/// What a player of low latency asks (RFC 8216bis section 6.2.5). Other parameters are not looked
+/// at: players and pages add their own.
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
+pub(super) struct PlayQuery {
+    /// The answer waits until it has this segment.
+    #[serde(rename = "_HLS_msn")]
+    pub msn: Option<u64>,
+    /// And this part of it.
+    #[serde(rename = "_HLS_part")]
+    pub part: Option<u64>,
+    /// `YES` or `v2`: segments that the player knows may be left out.
+    #[serde(rename = "_HLS_skip")]
+    pub skip: Option<String>,
+    /// `all`: everything that is kept of a live stream, and not only its newest part.
+    pub window: Option<String>,
+}
+
+impl PlayQuery {
+    fn ask(&self) -> Ask {
+        Ask {
+            msn: self.msn,
+            part: self.part,
+            skip: matches!(self.skip.as_deref(), Some("YES" | "v2")),
+        }
+    }
+
+    fn wants_all(&self) -> bool {
+        self.window.as_deref() == Some("all")
+    }
+}
+
+/// The live stream that a path means, if it is one of this node's that runs.
+pub(super) fn running(app: &App, reference: &Reference<'_>) -> Option<Arc<Stream>> {
+    let own = app.store.publisher();
+    if reference
+        .publisher
+        .is_some_and(|publisher| publisher != own)
+    {
+        return None;
+    }
+    app.live.stream(&reference.content_id)
+}
+
+/// The playlist of a live stream, from memory.
+async fn live(app: &App, stream: &Stream, ask: Ask) -> Result<Response, ApiError> {
+    let Answer { text, max_age } = stream.playlist(ask).await?;
+    app.counters.playlists.add(1);
+    let mut response = text.into_response();
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, PLAYLIST_TYPE);
+    let cache = match max_age.as_secs() {
+        0 => "no-cache".to_owned(),
+        seconds => format!("public, max-age={seconds}"),
+    };
+    if let Ok(cache) = HeaderValue::from_str(&cache) {
+        fields.insert(header::CACHE_CONTROL, cache);
+    }
+    Ok(response)
+}
+
 #[utoipa::path(
     get, path = "/play/{reference}/index.m3u8",
-    params(("reference" = String, Path, description = "CONTENT_ID or PUBLISHER/CONTENT_ID")),
+    params(
+        ("reference" = String, Path, description = "CONTENT_ID or PUBLISHER/CONTENT_ID"),
+        PlayQuery
+    ),
     responses(
         (status = 200, description = "Playlist", content_type = "application/vnd.apple.mpegurl"),
         (status = 404, body = super::dto::ErrorReply)
@@ -23,10 +91,19 @@ const PLAYLIST_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.app
 pub(super) async fn play(
     State(app): State<App>,
     Path(path): Path<String>,
+    query: Result<Query<PlayQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let catalog = app.store.catalog();
+    let Query(query) = query.map_err(|error| {
+        ApiError::bad_request(format!("the query is wrong: {}", error.body_text()))
+    })?;
     let reference = Reference::parse(&path)?;
+    if let Some(stream) = running(&app, &reference)
+        && !query.wants_all()
+    {
+        return live(&app, &stream, query.ask()).await;
+    }
+    let catalog = app.store.catalog();
     let content = reference.find(&catalog, None)?;
     let rendition_no = match reference.rest.as_slice() {
         [] | ["index.m3u8"] => (content.renditions.len() == 1).then_some(0),
@@ -60,4 +137,15 @@ pub(super) async fn play(
         fields.insert(header::ETAG, etag);
     }
     Ok(response)
+}
+
+impl From<NoPlaylist> for ApiError {
+    fn from(error: NoPlaylist) -> Self {
+        let status = match error {
+            NoPlaylist::Bad(_) => StatusCode::BAD_REQUEST,
+            NoPlaylist::Empty(_) => StatusCode::NOT_FOUND,
+            NoPlaylist::Render(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
 }

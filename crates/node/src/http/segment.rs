@@ -7,11 +7,13 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use lavant_proto::content::Kind;
+use lavant_proto::content::{Kind, MimeType};
+use lavant_proto::ids::Rendition;
 
 use super::App;
 use super::error::ApiError;
 use super::etag;
+use super::play::running;
 use super::range::{self, Wanted};
 use super::reference::Reference;
 use super::sendfile::{FileBody, FileQueue};
@@ -19,6 +21,10 @@ use crate::store::{Content, PayloadFile, Segment, Store, StoreError};
 
 /// The longest time that a segment may be taken from a cache: it never changes, but it expires.
 const MAX_AGE_SECONDS: u64 = 365 * 86_400;
+
+/// How long parts and segments of a live stream may be taken from a cache. Their paths are never
+/// used for anything else, but nobody asks for old parts.
+const LIVE_AGE_SECONDS: u64 = 3600;
 
 #[utoipa::path(
     get, path = "/segment/{reference}/{version}/{rendition}/{name}",
@@ -38,6 +44,9 @@ pub(super) async fn segment(
     Path(path): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    if let Some(response) = live(&app, &path, request.headers()).await? {
+        return Ok(response);
+    }
     // Everything that needs no file is refused first: only then is a thread taken that may block.
     let named = named(&app, &path)?;
     let (content, immutable) = (named.content.clone(), named.immutable);
@@ -89,6 +98,62 @@ pub(super) async fn segment(
         set(response.headers_mut(), header::CONTENT_RANGE, &range);
     }
     Ok(response)
+}
+
+/// What is asked for of a live stream, from memory. `None` when it is not there: it may be in the
+/// store.
+async fn live(app: &App, path: &str, headers: &HeaderMap) -> Result<Option<Response>, ApiError> {
+    let reference = Reference::parse(path)?;
+    let Some(stream) = running(app, &reference) else {
+        return Ok(None);
+    };
+    let [version, rendition, name] = reference.rest.as_slice() else {
+        return Ok(None);
+    };
+    let is_of = version.parse() == Ok(stream.version()) && *rendition == Rendition::MAIN;
+    if !is_of {
+        return Ok(None);
+    }
+    let mut stem = name.split('.');
+    let first = stem.next().unwrap_or_default();
+    let second = stem.next().unwrap_or_default();
+    let found = match (first.strip_prefix("init-"), first.parse(), second.parse()) {
+        (Some(init), ..) => init.parse().ok().and_then(|no| stream.init(no)),
+        (None, Ok(no), Ok(part)) => {
+            let found = stream.part(no, part).await;
+            // No part is in the store.
+            let gone = || ApiError::not_found(format!("part {part} of segment {no} is not here"));
+            Some(found.ok_or_else(gone)?)
+        }
+        (None, Ok(no), Err(_)) => stream.segment(no),
+        (None, Err(_), _) => None,
+    };
+    let Some(bytes) = found else {
+        return Ok(None);
+    };
+    let etag = format!("\"{}\"", reference.rest.join("/"));
+    let length = bytes.len() as u64;
+    let (status, from, to) = match wanted(headers, &etag, length) {
+        Wanted::Whole => (StatusCode::OK, 0, length),
+        Wanted::Part(part) => (StatusCode::PARTIAL_CONTENT, part.start, part.end),
+        Wanted::Unsatisfiable => return Ok(Some(unsatisfiable(length))),
+    };
+    app.counters.segments.add(1);
+    app.counters.segment_bytes.add(to - from);
+    let mut response = Response::new(Body::from(bytes.slice(from as usize..to as usize)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    fields(
+        headers,
+        MimeType::Mp4.as_str(),
+        &etag,
+        Some(LIVE_AGE_SECONDS),
+    );
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {from}-{}/{length}", to - 1);
+        set(headers, header::CONTENT_RANGE, &range);
+    }
+    Ok(Some(response))
 }
 
 fn wanted(headers: &HeaderMap, etag: &str, length: u64) -> Wanted {

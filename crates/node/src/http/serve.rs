@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::delivery::Handle;
 use crate::health::Health;
 use crate::identity::{self, IdentityError};
+use crate::live::Live;
 use crate::store::AsyncStore;
 
 /// How long open requests may take to end after the node was told to stop.
@@ -72,6 +73,7 @@ impl Server {
     pub async fn bind(
         config: Config,
         store: AsyncStore,
+        live: Live,
         relay: Option<Handle>,
         health: Health,
     ) -> Result<Self, ServeError> {
@@ -92,6 +94,7 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let app = Arc::new(AppState::new(
             store,
+            live,
             config,
             relay,
             health,

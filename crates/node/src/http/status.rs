@@ -144,15 +144,9 @@ mod tests {
         let (_stop, stopping) = tokio::sync::watch::channel(false);
         let health = Health::default();
         let relay = health.part("relay");
-        let app = AppState::new(
-            AsyncStore::new(store),
-            config,
-            None,
-            health,
-            false,
-            stopping,
-        )
-        .into();
+        let held = AsyncStore::new(store.clone());
+        let live = crate::live::Live::new(held.clone(), crate::run::live_settings(&config, &store));
+        let app = AppState::new(held, live, config, None, health, false, stopping).into();
 
         let well = json!({ "ok": true, "node_id": "ship", "publisher": publisher,
             "version": env!("CARGO_PKG_VERSION") });

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lavant_proto::content::{Kind, MimeType, Priority, SegmentRecord, SignedManifest, clean_title};
@@ -11,7 +12,7 @@ use lavant_proto::relay::evict::Standing;
 use lavant_proto::time::TICKS_PER_SECOND;
 use redb::ReadableTable;
 
-use super::catalog::Shown;
+use super::catalog::{Shown, State};
 use super::convert::is_of;
 use super::engine::Store;
 use super::error::StoreError;
@@ -30,6 +31,11 @@ const DESCRIBE_TRIES: usize = 8;
 pub struct NewSegment {
     /// The content, of this node's own key.
     pub content_id: ContentId,
+    /// Its version; where none is given, the current one, or the next when there is none.
+    pub version: Option<u32>,
+    /// For how long segments are of use; where none is given, as is usual for the priority. That of
+    /// the content's first segment stays.
+    pub ttl: Option<Duration>,
     /// Title of the content; that of its first segment stays.
     pub title: String,
     /// Priority of the content; that of its first segment stays.
@@ -46,6 +52,8 @@ pub struct NewSegment {
     pub duration: u64,
     /// Whether it starts anew.
     pub discontinuity: bool,
+    /// Whether it can be decoded alone.
+    pub independent: bool,
     /// The init segment that it needs.
     pub init: Option<u64>,
     /// What its bytes are.
@@ -54,6 +62,19 @@ pub struct NewSegment {
     pub shown: Shown,
     /// The bytes.
     pub payload: Bytes,
+}
+
+/// Where the segments of a live stream go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growing {
+    /// Version of its content.
+    pub version: u32,
+    /// Number of the next segment.
+    pub next: u64,
+    /// Number of the next init segment.
+    pub next_init: u64,
+    /// The target duration that it has, in seconds, if it goes on.
+    pub target_duration: Option<u32>,
 }
 
 impl Store {
@@ -112,11 +133,38 @@ impl Store {
         outcome
     }
 
+    /// Where a stream of that name goes on, or begins. Blocks.
+    pub fn growing(&self, id: &ContentId) -> Result<Growing, StoreError> {
+        let publisher = self.publisher();
+        let highest = self.highest_version(&publisher, id)?;
+        let catalog = self.catalog();
+        let open = catalog
+            .find(Some(&publisher), id, None)
+            .filter(|content| content.state == State::Open && content.priority == Priority::Live);
+        let Some(content) = open else {
+            return Ok(Growing {
+                version: highest.saturating_add(1),
+                next: 0,
+                next_init: 0,
+                target_duration: None,
+            });
+        };
+        let state = content.renditions.first();
+        Ok(Growing {
+            version: content.key.version,
+            next: state.map_or(0, |state| state.next),
+            next_init: state.map_or(0, |state| state.info.inits),
+            target_duration: Some(content.target_duration),
+        })
+    }
+
     /// The record of a new segment, in the version of its content that is growing.
     fn describe(&self, new: &NewSegment, root: Root) -> Result<SegmentRecord, StoreError> {
         let publisher = self.publisher();
         let catalog = self.catalog();
-        let existing = catalog.find(Some(&publisher), &new.content_id, None);
+        let existing = catalog
+            .find(Some(&publisher), &new.content_id, None)
+            .filter(|content| new.version.is_none_or(|it| it == content.key.version));
         let title = clean_title(&new.title);
         let title = if title.is_empty() {
             new.content_id.to_string()
@@ -124,9 +172,10 @@ impl Store {
             title
         };
         let now = self.settings().clock.now();
-        let version = match existing {
-            Some(content) => content.key.version,
-            None => self
+        let version = match (existing, new.version) {
+            (Some(content), _) => content.key.version,
+            (None, Some(version)) => version,
+            (None, None) => self
                 .highest_version(&publisher, &new.content_id)?
                 .saturating_add(1),
         };
@@ -149,12 +198,16 @@ impl Store {
             sequence: new.sequence,
             duration: new.duration,
             discontinuity: new.discontinuity,
+            independent: new.independent,
             init: new.init,
             mime: new.mime,
             priority: existing.map_or(new.priority, |content| content.priority),
             created: existing.map_or(now, |content| now.max(content.last_arrival)),
             ttl: existing.map_or_else(
-                || self.settings().ttl_of(new.priority),
+                || {
+                    let usual = || self.settings().ttl_of(new.priority);
+                    new.ttl.unwrap_or_else(usual)
+                },
                 |content| content.ttl,
             ),
             length: new.payload.len() as u64,
@@ -233,6 +286,10 @@ fn is_outdated(tx: &Tx<'_>, record: &SegmentRecord) -> Result<bool, StoreError> 
         let gone = tx.tables().versions.get(key.as_slice())?;
         return Ok(gone.is_some_and(|highest| highest.value() >= *version));
     };
+    if content.key.version < *version {
+        // It begins a version of its own.
+        return Ok(false);
+    }
     Ok(content.key.version != *version || content.ttl != record.ttl || !is_of(record, content))
 }
 

@@ -143,7 +143,7 @@ impl Catalog {
     }
 
     /// The contents to which more may come.
-    pub(super) fn growing(&self) -> impl Iterator<Item = &Arc<Content>> {
+    pub fn growing(&self) -> impl Iterator<Item = &Arc<Content>> {
         self.growing.into_iter().filter_map(|no| self.get(*no))
     }
 

@@ -76,6 +76,7 @@ pub(super) fn record_of(content: &Content, key: SegmentKey, row: &SegmentRow) ->
         sequence: key.sequence,
         duration: row.duration,
         discontinuity: row.discontinuity,
+        independent: row.independent,
         init: row.init,
         mime: info.mime,
         priority: content.priority,
@@ -98,6 +99,7 @@ pub(super) fn row_of(record: &SegmentRecord, proof: &Proof) -> SegmentRow {
     SegmentRow {
         duration: record.duration,
         discontinuity: record.discontinuity,
+        independent: record.independent,
         init: record.init,
         created: record.created,
         ttl: record.ttl,

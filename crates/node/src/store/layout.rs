@@ -12,6 +12,7 @@
 //! reserve         room for removals on a disk that is full, in a large store
 //! restore.part    says that a backup is being brought back
 //! node.key        the node's secret key
+//! live.key        the secret that stream keys are made from
 //! known_peers     keys of hosts that were dialled without one
 //! ```
 
@@ -56,6 +57,11 @@ impl Layout {
     /// The node's secret key.
     pub fn node_key(&self) -> PathBuf {
         self.root.join("node.key")
+    }
+
+    /// The secret that stream keys are made from.
+    pub fn live_key(&self) -> PathBuf {
+        self.root.join("live.key")
     }
 
     /// Keys of hosts that were dialled without one.

@@ -78,7 +78,7 @@ mod read;
 mod tests;
 
 pub use adopt::SliceFile;
-pub use append::NewSegment;
+pub use append::{Growing, NewSegment};
 pub use backup::{BackupError, BackupReport, Progress, back_up, restore};
 pub use catalog::{Catalog, Changed, Content, ManifestFacts, RenditionState, Shown, State};
 pub use change::Change;

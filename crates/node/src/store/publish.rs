@@ -302,6 +302,7 @@ fn staged_rows(upload: &Upload) -> Vec<StagedRow> {
             let SegmentRecord {
                 duration,
                 discontinuity,
+                independent,
                 init,
                 length,
                 root,
@@ -311,6 +312,7 @@ fn staged_rows(upload: &Upload) -> Vec<StagedRow> {
             let row = SegmentRow {
                 duration,
                 discontinuity,
+                independent,
                 init,
                 created,
                 ttl,

@@ -122,6 +122,8 @@ pub struct SegmentRow {
     pub duration: u64,
     /// Whether it starts anew.
     pub discontinuity: bool,
+    /// Whether it can be decoded alone.
+    pub independent: bool,
     /// The init segment that it needs.
     pub init: Option<u64>,
     /// When it was made.
@@ -167,7 +169,8 @@ impl SegmentRow {
         let mut w = Writer::new();
         let counted = u8::from(self.copies > 0) << 2;
         let dated = u8::from(self.arrived.is_some()) << 3;
-        let flags = u8::from(self.discontinuity) | u8::from(self.present) << 1;
+        let dependent = u8::from(!self.independent) << 4;
+        let flags = u8::from(self.discontinuity) | u8::from(self.present) << 1 | dependent;
         w.number(self.duration).byte(flags | counted | dated);
         w.number(self.init.map_or(0, |init| init + 1));
         w.number(self.created.0)
@@ -204,6 +207,7 @@ impl SegmentRow {
         let row = Self {
             duration,
             discontinuity: flags & 1 != 0,
+            independent: flags & 16 == 0,
             present: flags & 2 != 0,
             init: r.number("init", u64::MAX)?.checked_sub(1),
             created: Time(r.number("created", u64::MAX)?),
@@ -273,6 +277,7 @@ mod tests {
         let row = SegmentRow {
             duration: 540_000,
             discontinuity: true,
+            independent: false,
             init: Some(0),
             created: Time(1_700_000_000_000_000),
             ttl: Duration::from_secs(9),

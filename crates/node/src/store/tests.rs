@@ -173,6 +173,8 @@ fn vod(content_id: &str, sequence: u64) -> NewSegment {
         .bytes()
         .fold(sequence, |sum, b| sum.rotate_left(7) ^ u64::from(b));
     NewSegment {
+        version: None,
+        ttl: None,
         content_id: id(content_id),
         title: format!("Title of {content_id}"),
         priority: Priority::Vod,
@@ -182,6 +184,7 @@ fn vod(content_id: &str, sequence: u64) -> NewSegment {
         sequence,
         duration: TICKS,
         discontinuity: false,
+        independent: true,
         init: None,
         mime: MimeType::TransportStream,
         shown: Shown::default(),
@@ -191,6 +194,8 @@ fn vod(content_id: &str, sequence: u64) -> NewSegment {
 
 fn live(content_id: &str, sequence: u64) -> NewSegment {
     NewSegment {
+        version: None,
+        ttl: None,
         priority: Priority::Live,
         ..vod(content_id, sequence)
     }

@@ -276,6 +276,7 @@ impl Upload {
             sequence: segment.sequence,
             duration: segment.duration,
             discontinuity: segment.discontinuity,
+            independent: true,
             init: segment.init,
             mime: *mime,
             priority: self.new.priority,

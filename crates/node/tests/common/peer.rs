@@ -165,6 +165,8 @@ impl Node {
     pub(crate) fn append(&self, id: &str, count: u64, length: usize) {
         for sequence in 0..count {
             let new = NewSegment {
+                version: None,
+                ttl: None,
                 content_id: ContentId::new(id).unwrap(),
                 title: id.to_owned(),
                 priority: Priority::Vod,
@@ -174,6 +176,7 @@ impl Node {
                 sequence,
                 duration: 180_000,
                 discontinuity: false,
+                independent: true,
                 init: None,
                 mime: MimeType::TransportStream,
                 shown: Shown::default(),
@@ -277,6 +280,7 @@ impl Film {
             sequence,
             duration: 180_000,
             discontinuity: false,
+            independent: true,
             init: None,
             mime: MimeType::TransportStream,
             priority: Priority::Vod,

@@ -19,6 +19,8 @@ const FORMAT: u8 = 1;
 /// another. The zero keeps one domain from being the beginning of another.
 const DOMAIN: &[u8] = b"lavant segment record 1\0";
 const FLAG_DISCONTINUITY: u8 = 1;
+/// It needs segments before it. Not the other way round: what has no flags is the usual.
+const FLAG_DEPENDENT: u8 = 2;
 
 /// What a payload is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +51,9 @@ pub struct SegmentRecord {
     pub duration: u64,
     /// Whether timestamps or coding parameters break before it.
     pub discontinuity: bool,
+    /// Whether it can be decoded without those before it. Only live segments may not: theirs are
+    /// cut elsewhere when no key frame comes in time.
+    pub independent: bool,
     /// The sequence of the init segment that it needs.
     pub init: Option<u64>,
     /// What its bytes are.
@@ -102,11 +107,7 @@ impl SegmentRecord {
             .number(u64::from(self.target_duration))
             .text(self.rendition.as_str());
         w.number(self.sequence).number(self.duration);
-        w.byte(if self.discontinuity {
-            FLAG_DISCONTINUITY
-        } else {
-            0
-        });
+        w.byte(flags(self.discontinuity, self.independent));
         // 0 for none, so that an option has one encoding.
         w.number(self.init.map_or(0, |init| init + 1));
         w.byte(self.mime.code()).byte(self.priority.rank());
@@ -133,19 +134,21 @@ impl SegmentRecord {
         };
         let content = read_content_key(&mut r)?;
         let title = read_title(&mut r)?;
+        let target_duration = read_target_duration(&mut r)?;
+        let rendition = read_rendition(&mut r)?;
+        let sequence = r.number("sequence", SEQUENCE_MAX)?;
+        let duration = r.number("duration", SEGMENT_TICKS_MAX)?;
+        let (discontinuity, independent) = read_flags(&mut r)?;
         let record = Self {
             content,
             title,
-            target_duration: read_target_duration(&mut r)?,
-            rendition: read_rendition(&mut r)?,
+            target_duration,
+            rendition,
             kind,
-            sequence: r.number("sequence", SEQUENCE_MAX)?,
-            duration: r.number("duration", SEGMENT_TICKS_MAX)?,
-            discontinuity: match r.byte("flags")? {
-                0 => false,
-                FLAG_DISCONTINUITY => true,
-                _ => return Err(DecodeError::Invalid("flags")),
-            },
+            sequence,
+            duration,
+            discontinuity,
+            independent,
             init: r.number("init", SEQUENCE_MAX + 1)?.checked_sub(1),
             mime: read_mime(&mut r)?,
             priority: read_priority(&mut r)?,
@@ -299,6 +302,22 @@ pub(crate) fn read_rendition(r: &mut Reader<'_>) -> Result<Rendition, DecodeErro
     Rendition::new(name).map_err(|_| DecodeError::Invalid("rendition"))
 }
 
+/// The flags of a segment, as a byte.
+pub(crate) fn flags(discontinuity: bool, independent: bool) -> u8 {
+    let dependent = if independent { 0 } else { FLAG_DEPENDENT };
+    (u8::from(discontinuity) * FLAG_DISCONTINUITY) | dependent
+}
+
+/// Whether it is a discontinuity, and whether it is independent.
+pub(crate) fn read_flags(r: &mut Reader<'_>) -> Result<(bool, bool), DecodeError> {
+    let flags = r.byte("flags")?;
+    if flags & !(FLAG_DISCONTINUITY | FLAG_DEPENDENT) != 0 {
+        return Err(DecodeError::Invalid("flags"));
+    }
+    let (discontinuity, dependent) = (flags & FLAG_DISCONTINUITY, flags & FLAG_DEPENDENT);
+    Ok((discontinuity != 0, dependent == 0))
+}
+
 pub(super) fn read_mime(r: &mut Reader<'_>) -> Result<MimeType, DecodeError> {
     MimeType::from_code(r.byte("MIME type")?).ok_or(DecodeError::Invalid("MIME type"))
 }
@@ -327,6 +346,7 @@ pub(super) mod tests {
             sequence,
             duration: 540_000,
             discontinuity: sequence == 3,
+            independent: sequence != 4,
             init: Some(0),
             mime: MimeType::Mp4,
             priority: Priority::Vod,

@@ -7,6 +7,7 @@ use super::reconcile::Ranges;
 pub use super::summary::Summary;
 use super::summary::{read_summaries, write_summaries};
 use crate::contact::hello::flag;
+use crate::content::record::{flags, read_flags};
 use crate::content::{Kind, Manifest, SegmentRecord};
 use crate::ids::{Rendition, Root, Signature};
 use crate::limits::{
@@ -108,6 +109,8 @@ pub struct Row {
     pub duration: u64,
     /// Whether it starts anew.
     pub discontinuity: bool,
+    /// Whether it can be decoded alone.
+    pub independent: bool,
     /// The init segment that it needs.
     pub init: Option<u64>,
     /// When it was made.
@@ -127,6 +130,7 @@ impl Row {
         Self {
             duration: record.duration,
             discontinuity: record.discontinuity,
+            independent: record.independent,
             init: record.init,
             created: record.created,
             ttl: record.ttl.as_secs(),
@@ -150,6 +154,7 @@ impl Row {
             sequence,
             duration: self.duration,
             discontinuity: self.discontinuity,
+            independent: self.independent,
             init: self.init,
             mime: info.mime,
             priority: manifest.priority,
@@ -161,7 +166,8 @@ impl Row {
     }
 
     fn write(&self, w: &mut Writer) {
-        w.number(self.duration).byte(u8::from(self.discontinuity));
+        w.number(self.duration)
+            .byte(flags(self.discontinuity, self.independent));
         // 0 for none, so that an option has one encoding.
         w.number(self.init.map_or(0, |init| init + 1));
         w.number(self.created.0)
@@ -171,9 +177,12 @@ impl Row {
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let duration = r.number("duration", SEGMENT_TICKS_MAX)?;
+        let (discontinuity, independent) = read_flags(r)?;
         Ok(Self {
-            duration: r.number("duration", SEGMENT_TICKS_MAX)?,
-            discontinuity: flag(r, "discontinuity")?,
+            duration,
+            discontinuity,
+            independent,
             init: r.number("init", SEQUENCE_MAX + 1)?.checked_sub(1),
             created: Time(r.number("created", u64::MAX)?),
             ttl: r.number("ttl", TTL_SECONDS_MAX)?,
@@ -503,6 +512,7 @@ mod tests {
         let row = Row {
             duration: 540_000,
             discontinuity: true,
+            independent: true,
             init: Some(0),
             created: Time(77),
             ttl: 60,

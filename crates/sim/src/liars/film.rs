@@ -237,6 +237,7 @@ fn record(
         sequence,
         duration: 180_000,
         discontinuity: false,
+        independent: true,
         init: None,
         mime: MimeType::TransportStream,
         priority: Priority::Vod,

@@ -233,6 +233,7 @@ const fn row() -> Row {
     Row {
         duration: 540_000,
         discontinuity: false,
+        independent: true,
         init: None,
         created: Time::from_seconds(1_800_000_000),
         ttl: 86_400,

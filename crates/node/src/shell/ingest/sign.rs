@@ -124,6 +124,7 @@ fn record(common: &Common, rendition: &Rendition, fact: &Fact) -> SegmentRecord 
         sequence: fact.sequence,
         duration: fact.duration,
         discontinuity: fact.discontinuity,
+        independent: true,
         init: fact.init,
         mime: common.mime,
         priority: common.priority,

@@ -664,6 +664,7 @@ fn own_publishers_sign_what_they_have_seen() {
             sequence: n,
             duration: piece.query["duration"].parse().unwrap(),
             discontinuity: false,
+            independent: true,
             init: None,
             mime,
             priority,

@@ -2,6 +2,7 @@
 //! an index that was not closed writes a few pages when it is opened, and nothing after that.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,7 @@ impl Frozen {
     }
 
     /// A block as it is in the file; zeros behind its end.
-    fn from_file(&self, block: u64) -> io::Result<Vec<u8>> {
+    fn read_block(&self, block: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; BLOCK as usize];
         let mut done = 0;
         while done < bytes.len() {
@@ -77,7 +78,7 @@ impl StorageBackend for Frozen {
             let out = &mut out[at..at + within.len()];
             match written.get(&block) {
                 Some(bytes) => out.copy_from_slice(&bytes[within]),
-                None => out.copy_from_slice(&self.from_file(block)?[within]),
+                None => out.copy_from_slice(&self.read_block(block)?[within]),
             }
         }
         Ok(())
@@ -96,8 +97,8 @@ impl StorageBackend for Frozen {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut written = lock(&self.written);
         for (block, within, at) in parts(offset, data.len()) {
-            if !written.contains_key(&block) {
-                written.insert(block, self.from_file(block)?);
+            if let Entry::Vacant(entry) = written.entry(block) {
+                entry.insert(self.read_block(block)?);
             }
             if let Some(bytes) = written.get_mut(&block) {
                 bytes[within.clone()].copy_from_slice(&data[at..at + within.len()]);

@@ -109,6 +109,8 @@ fn a_list_with_a_gap_does_not_end_though_the_catalogue_is_older_than_the_index()
 fn nothing_is_ready_without_its_init_segment() {
     let bench = Bench::new();
     let cmaf = |kind, sequence| NewSegment {
+        version: None,
+        ttl: None,
         kind,
         mime: MimeType::Mp4,
         init: (kind == Kind::Media).then_some(0),

@@ -75,6 +75,7 @@ fn foreign_record(id: &str, priority: Priority, sequence: u64, payload: &Bytes) 
         sequence,
         duration: TICKS,
         discontinuity: false,
+        independent: true,
         init: None,
         mime: MimeType::TransportStream,
         priority,
@@ -228,9 +229,12 @@ impl Script {
         });
         self.payloads += 1;
         Operation::Append(NewSegment {
+            version: None,
+            ttl: None,
             priority,
             rendition: Rendition::new(rendition).unwrap(),
             discontinuity: random.below(4) == 0,
+            independent: true,
             payload: payload_of(1_000_000 + self.payloads),
             ..vod(name, next.unwrap_or(0) + random.below(8) / 7)
         })
