@@ -2,7 +2,8 @@
 //!
 //! A stream of bytes (MPEG-TS or fragmented MP4) is pushed into a [`Segmenter`]; independently
 //! decodable segments come out. [`hls`] writes and reads the playlists that name them, and
-//! [`ts::inspect`] and [`cmaf::inspect`] say what one segment holds.
+//! [`ts::inspect`] and [`cmaf::inspect`] say what one segment holds. A publisher that sends frames
+//! is heard by [`rtmp`].
 //!
 //! # Rules
 //!
@@ -30,6 +31,7 @@ pub mod frame;
 pub mod hls;
 pub mod live;
 mod pool;
+pub mod rtmp;
 mod segment;
 mod sniff;
 mod timeline;

@@ -1,0 +1,198 @@
+//! FLV files: tags whose bodies are those of RTMP's messages (Adobe, "Video file format 10.1"
+//! annex E).
+
+use bytes::{Buf, Bytes};
+
+use super::Metadata;
+use super::tags::{Given, Tags};
+use crate::Error;
+use crate::frame::{Demuxer, Item};
+
+/// Bytes of the file's header, as far as it is known.
+const HEADER: usize = 9;
+/// The longest header that is skipped.
+const HEADER_MAX: usize = 1024;
+/// Type, size, time and number of a tag.
+const TAG: usize = 11;
+/// Behind each tag stands its size.
+const SIZE: usize = 4;
+/// What a tag's memory begins with, at most; it grows with what comes.
+const FIRST_ROOM: usize = 4096;
+
+/// What comes next.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Header,
+    /// The rest of a longer header, and the size of the tag that is not before the first.
+    Skip,
+    Tag,
+    Body {
+        kind: u8,
+        time: u32,
+    },
+    End,
+}
+
+/// Reads an FLV file, or a stream of one. What it calls video is track 0, audio track 1; codecs
+/// that are not taken are left out.
+#[derive(Debug)]
+pub struct Flv {
+    part: Part,
+    /// Bytes that the part needs.
+    need: usize,
+    held: Vec<u8>,
+    tags: Tags,
+    failed: Option<Error>,
+    finished: bool,
+}
+
+impl Default for Flv {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Flv {
+    /// Reads from the first byte of the file.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            part: Part::Header,
+            need: HEADER,
+            held: Vec::new(),
+            tags: Tags::default(),
+            failed: None,
+            finished: false,
+        }
+    }
+
+    /// Tags that were left out: before their codec's header, empty, damaged, or of a codec that is
+    /// not taken.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.tags.dropped()
+    }
+
+    /// Takes bytes for the part; gives it when it is whole.
+    fn gather(&mut self, data: &mut &[u8]) -> Option<Vec<u8>> {
+        let (next, rest) = data.split_at((self.need - self.held.len()).min(data.len()));
+        *data = rest;
+        let need = self.held.len() + next.len();
+        if need > self.held.capacity() {
+            // A tag has 16 MiB at most, since its size has 24 bits.
+            let room = need
+                .max(self.held.capacity() * 2)
+                .max(FIRST_ROOM)
+                .min(self.need);
+            self.held.reserve_exact(room - self.held.len());
+        }
+        self.held.extend_from_slice(next);
+        (self.held.len() == self.need).then(|| std::mem::take(&mut self.held))
+    }
+
+    fn part(&mut self, bytes: Vec<u8>) -> Result<(), Error> {
+        let (part, need) = match self.part {
+            Part::Header => {
+                let [b'F', b'L', b'V', 1, flags, a, b, c, d] = bytes[..] else {
+                    return Err(Error::malformed("it does not begin as FLV does"));
+                };
+                let size = u32::from_be_bytes([a, b, c, d]) as usize;
+                if !(HEADER..=HEADER_MAX).contains(&size) {
+                    return Err(Error::malformed("the header of an FLV file"));
+                }
+                self.tags.expect([flags & 1 != 0, flags & 4 != 0]);
+                (Part::Skip, size - HEADER + SIZE)
+            }
+            Part::Skip | Part::End => (Part::Tag, TAG),
+            Part::Tag => {
+                let (kind, size, time) =
+                    head(&bytes).ok_or(Error::malformed("the header of an FLV tag"))?;
+                match kind {
+                    8 | 9 | 18 => (Part::Body { kind, time }, size),
+                    _ if kind & 0x20 != 0 => return Err(Error::Encrypted),
+                    // AMF3 data, which Flash alone wrote.
+                    15 => (Part::Body { kind, time }, size),
+                    _ => return Err(Error::malformed("an FLV tag of an unknown type")),
+                }
+            }
+            Part::Body { kind, time } => {
+                self.body(kind, time, bytes.into());
+                (Part::End, SIZE)
+            }
+        };
+        (self.part, self.need) = (part, need);
+        Ok(())
+    }
+
+    fn body(&mut self, kind: u8, time: u32, body: Bytes) {
+        match kind {
+            8 => self.tags.audio(time, body),
+            9 => self.tags.video(time, body),
+            18 => {
+                if let Some(metadata) = Metadata::read(&body) {
+                    self.tags.metadata(&metadata);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Demuxer for Flv {
+    fn push(&mut self, mut data: &[u8]) -> Result<(), Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if self.finished {
+            return Err(Error::Finished);
+        }
+        while let Some(bytes) = self.gather(&mut data) {
+            self.part(bytes)
+                .inspect_err(|error| self.failed = Some(*error))?;
+        }
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<Item> {
+        loop {
+            if let Given::Item(item) = self.tags.pop()? {
+                return Some(item);
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        // A tag that was cut off at the end is lost; the last byte of a live stream is anywhere.
+        self.finished = true;
+        self.held = Vec::new();
+        if self.tags.has_tracks() {
+            Ok(())
+        } else {
+            Err(Error::NoMedia)
+        }
+    }
+}
+
+/// Type, size and time of a tag.
+fn head(bytes: &[u8]) -> Option<(u8, usize, u32)> {
+    let [kind, a, b, c, t1, t2, t3, t0, ..] = *bytes else {
+        return None;
+    };
+    let size = u32::from_be_bytes([0, a, b, c]) as usize;
+    Some((kind, size, u32::from_be_bytes([t0, t1, t2, t3])))
+}
+
+/// Takes the next tag off a message of several: its type, time and body.
+pub(super) fn split(bytes: &mut Bytes) -> Option<(u8, u32, Bytes)> {
+    let (kind, size, time) = head(bytes)?;
+    if bytes.len() < TAG + size {
+        return None;
+    }
+    bytes.advance(TAG);
+    let body = bytes.split_to(size);
+    bytes.advance(SIZE.min(bytes.len()));
+    Some((kind, time, body))
+}
