@@ -14,6 +14,9 @@ const OPUS_RATE: u32 = 48_000;
 
 /// A track of video: its entry around the codec's own configuration box.
 pub(crate) fn video(name: &[u8; 4], kind: &[u8; 4], config: &[u8]) -> Result<Track, Error> {
+    if !is_whole(kind, config) {
+        return Err(Error::malformed("a codec's configuration is damaged"));
+    }
     let entry = |size: (u16, u16)| {
         let mut out = Boxes::default();
         out.nest(name, |out| {
@@ -45,6 +48,22 @@ pub(crate) fn video(name: &[u8; 4], kind: &[u8; 4], config: &[u8]) -> Result<Tra
         entry: entry.into(),
         timescale: VIDEO_TIMESCALE,
     })
+}
+
+/// Whether a configuration has its version and its fixed fields, and H.264 its first sequence
+/// parameter set: the reader of others' entries is content with less.
+fn is_whole(kind: &[u8; 4], config: &[u8]) -> bool {
+    match (kind, config) {
+        (b"avcC", [1, _, _, _, _, count, high, low, rest @ ..]) => {
+            let len = usize::from(*high) << 8 | usize::from(*low);
+            count & 31 > 0 && (4..=rest.len()).contains(&len)
+        }
+        // Old writers say version 0.
+        (b"hvcC", [0 | 1, ..]) => config.len() >= 23,
+        (b"av1C", [0x81, ..]) => config.len() >= 4,
+        (b"vpcC", [0 | 1, 0, 0, 0, ..]) => config.len() >= 12,
+        _ => false,
+    }
 }
 
 /// AAC: an `mp4a` entry with its descriptors (ISO/IEC 14496-14 section 5.6).
@@ -168,6 +187,17 @@ mod tests {
 
     #[test]
     fn damaged_configurations_are_refused() {
+        for bad in [
+            Track::h264(&[]),
+            Track::h264(&[1, 0x64, 0, 0x28, 0xff, 0xe0, 0]),
+            Track::h264(&[1, 0x64, 0, 0x28, 0xff, 0xe1, 0, 9, 0x67, 0x64, 0, 0x28]),
+            Track::hevc(&[1; 22]),
+            Track::av1(&[0x81, 4, 0xc]),
+            Track::av1(&[1, 4, 0xc, 0]),
+            Track::vp9(&[1, 0, 0, 0, 0, 10, 0x82]),
+        ] {
+            assert!(bad.is_err(), "{bad:?}");
+        }
         assert!(aac(&[]).is_err());
         assert!(aac(&[0xff; 65]).is_err());
         assert!(opus(b"OpusHead").is_err());
