@@ -88,6 +88,11 @@ impl Reader {
         }
     }
 
+    /// Takes messages of up to `max` bytes from here on.
+    pub(super) fn allow(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// Messages that were begun and not ended.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
@@ -349,4 +354,259 @@ fn number(body: &[u8]) -> Result<u32, Error> {
     let bytes = body.first_chunk();
     let bytes = bytes.ok_or(Error::malformed("a control message is too short"))?;
     Ok(u32::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX: usize = 1000;
+
+    /// All messages of `input` in pieces, and how it ended.
+    fn read(input: &[u8], piece: usize) -> (Vec<Message>, Result<(), Error>) {
+        let mut reader = Reader::new(MAX);
+        let mut messages = Vec::new();
+        for mut bytes in input.chunks(piece) {
+            loop {
+                match reader.push(&mut bytes) {
+                    Ok(Some(message)) => messages.push(message),
+                    Ok(None) => break,
+                    Err(error) => return (messages, Err(error)),
+                }
+                assert!(reader.held <= 2 * MAX && reader.streams.len() <= STREAMS_MAX);
+            }
+            assert!(bytes.is_empty());
+        }
+        (messages, Ok(()))
+    }
+
+    /// Times and bodies of messages that must be fine, and the same in pieces of any size.
+    fn fine(input: &[u8]) -> Vec<(u32, Vec<u8>)> {
+        let (messages, result) = read(input, input.len());
+        assert_eq!(result, Ok(()));
+        for piece in 1..20 {
+            assert_eq!(read(input, piece), (messages.clone(), Ok(())));
+        }
+        let plain = |message: Message| (message.time, message.body.to_vec());
+        messages.into_iter().map(plain).collect()
+    }
+
+    fn error(input: &[u8]) -> Error {
+        read(input, 1).1.unwrap_err()
+    }
+
+    /// A header of type 0 for audio on stream 1.
+    fn head(id: u8, time: [u8; 3], length: u16) -> Vec<u8> {
+        let [high, low] = length.to_be_bytes();
+        let [a, b, c] = time;
+        vec![id, a, b, c, 0, high, low, 8, 1, 0, 0, 0]
+    }
+
+    fn whole(time: [u8; 3], body: &[u8]) -> Vec<u8> {
+        [&head(4, time, body.len() as u16), body].concat()
+    }
+
+    #[test]
+    fn each_type_of_header_leaves_out_what_is_as_before() {
+        let input = [
+            &whole([0, 0, 100], b"ab")[..],
+            // As before, after the time of the first.
+            b"\xc4cd",
+            // 10 ms on, of another length and kind.
+            &[0x44, 0, 0, 10, 0, 0, 1, 9],
+            b"e",
+            b"\xc4f",
+            &[0x84, 0, 0, 20],
+            b"g",
+            b"\xc4h",
+        ]
+        .concat();
+        let expected = [
+            (100, "ab"),
+            (200, "cd"),
+            (210, "e"),
+            (220, "f"),
+            (240, "g"),
+            (260, "h"),
+        ];
+        let found = fine(&input);
+        let expected = expected.map(|(time, body)| (time, body.as_bytes().to_vec()));
+        assert_eq!(found, expected);
+        let (messages, _) = read(&input, 5);
+        let kinds: Vec<_> = messages.iter().map(|it| (it.kind, it.stream)).collect();
+        assert_eq!(kinds, [(8, 1), (8, 1), (9, 1), (9, 1), (9, 1), (9, 1)]);
+    }
+
+    #[test]
+    fn messages_come_by_turns() {
+        let (long, other) = ([1; 300], [2; 200]);
+        let input = [
+            &head(4, [0, 0, 1], 300)[..],
+            &long[..128],
+            &head(5, [0, 0, 2], 200)[..],
+            &other[..128],
+            &[0xc4],
+            &long[128..256],
+            &[0xc5],
+            &other[128..],
+            &[0xc4],
+            &long[256..],
+        ]
+        .concat();
+        assert_eq!(fine(&input), [(2, other.to_vec()), (1, long.to_vec())]);
+    }
+
+    #[test]
+    fn a_long_time_may_be_repeated_or_not() {
+        let body: Vec<u8> = (0..200).map(|n| n as u8).collect();
+        let time = [0x12, 0x34, 0x56, 0x78];
+        for again in [&time[..], &[]] {
+            let input = [
+                &head(4, [0xff; 3], 200)[..],
+                &time,
+                &body[..128],
+                &[0xc4],
+                again,
+                &body[128..],
+                // A message of no header at all, at the same time.
+                &[0xc4],
+                again,
+                &body[..128],
+                &[0xc4],
+                again,
+                &body[128..],
+            ]
+            .concat();
+            let one = (0x1234_5678, body.clone());
+            assert_eq!(fine(&input), [one.clone(), one]);
+        }
+    }
+
+    #[test]
+    fn time_wraps_and_goes_on_by_long_steps() {
+        let input = [
+            &head(4, [0xff; 3], 1)[..],
+            &[0xff, 0xff, 0xff, 0xf0, b'a'],
+            // 32 ms on, and again.
+            &[0x84, 0, 0, 32, b'b', 0xc4, b'c'],
+            // 2^24 ms on, twice.
+            &[0x84, 0xff, 0xff, 0xff, 1, 0, 0, 0, b'd'],
+            &[0xc4, 1, 0, 0, 0, b'e'],
+        ]
+        .concat();
+        let times: Vec<u32> = fine(&input).into_iter().map(|(time, _)| time).collect();
+        assert_eq!(times, [0xffff_fff0, 16, 48, 0x0100_0030, 0x0200_0030]);
+    }
+
+    #[test]
+    fn numbers_of_chunk_streams_have_up_to_three_bytes() {
+        let mut input = Vec::new();
+        for id in [&[0u8, 0][..], &[0, 255], &[1, 0, 1], &[1, 255, 255]] {
+            input.extend(id);
+            input.extend(&whole([0; 3], b"a")[1..]);
+        }
+        assert_eq!(fine(&input).len(), 4);
+        assert_eq!(
+            identity(&[0xc1, 1, 2, 9]),
+            Some((3, 64 + 1 + 512, &[9][..]))
+        );
+    }
+
+    #[test]
+    fn a_message_that_is_aborted_leaves_nothing() {
+        let abort = [&[2, 0, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0][..], &[0, 0, 0, 4]].concat();
+        let mut reader = Reader::new(MAX);
+        let input = [
+            &head(4, [0; 3], 300)[..],
+            &[1; 128],
+            &abort,
+            // It begins anew with the header that was.
+            &[0xc4],
+            &[2; 128],
+        ]
+        .concat();
+        assert_eq!(reader.push(&mut &input[..]), Ok(None));
+        assert_eq!((reader.held, reader.dropped()), (128, 1));
+        // One of a stream that is not there is nothing.
+        assert_eq!(fine(&[&abort[..], &abort].concat()), []);
+    }
+
+    #[test]
+    fn a_header_in_the_middle_gives_the_message_up() {
+        let input = [&head(4, [0; 3], 300)[..], &[1; 128], &whole([0; 3], b"ab")].concat();
+        assert_eq!(fine(&input), [(0, b"ab".to_vec())]);
+    }
+
+    #[test]
+    fn chunks_become_as_long_as_is_announced() {
+        let size = |size: u32| {
+            let head = [2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0];
+            [&head[..], &size.to_be_bytes()].concat()
+        };
+        let long = whole([0; 3], &[1; 300]);
+        let input = [&size(0x7fff_ffff)[..], &long].concat();
+        assert_eq!(fine(&input), [(0, vec![1; 300])]);
+        let input = [&size(1)[..], &head(4, [0; 3], 2), b"a\xc4b"].concat();
+        assert_eq!(fine(&input), [(0, b"ab".to_vec())]);
+        for bad in [0, 1 << 31, u32::MAX] {
+            assert_eq!(error(&size(bad)), Error::ChunkSize { size: bad });
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_bounded() {
+        let (length, max) = (1001, MAX);
+        let too_large = Error::MessageTooLarge { length, max };
+        assert_eq!(error(&head(4, [0; 3], 1001)), too_large);
+        let limit = |error| matches!(error, Error::LimitReached { .. });
+        let many = (2..=66).flat_map(|id| {
+            let id = if id < 64 { vec![id] } else { vec![0, id - 64] };
+            [&id[..], &whole([0; 3], b"a")[1..]].concat()
+        });
+        let many: Vec<u8> = many.collect();
+        assert!(limit(error(&many)));
+        // 17 of 128 bytes are more than twice the limit.
+        let open: Vec<u8> = (3..20)
+            .flat_map(|id| [&head(id, [0; 3], 1000)[..], &[0; 128]].concat())
+            .collect();
+        assert!(limit(error(&open)));
+        assert!(matches!(error(&[0xc4]), Error::Malformed { .. }));
+        assert!(matches!(error(&[0x84, 0, 0, 0]), Error::Malformed { .. }));
+        // A control message without its number.
+        let short = [2, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 9];
+        assert!(matches!(error(&short), Error::Malformed { .. }));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 256,
+            failure_persistence: None,
+            ..Default::default()
+        })]
+
+        #[test]
+        fn the_division_into_pieces_does_not_matter(
+            chunks in proptest::collection::vec(
+                (
+                    (0u8..4, 2u8..8, prop_oneof![Just(0xffu8), any::<u8>()]),
+                    (any::<bool>(), 0u8..40, prop_oneof![Just(1u8), Just(2), 3u8..24]),
+                    proptest::collection::vec(any::<u8>(), 0..40),
+                ),
+                1..60,
+            ),
+            piece in 1usize..40,
+        ) {
+            let mut input = Vec::new();
+            for ((format, id, time), (far, length, kind), body) in chunks {
+                let time = if far { 0xff } else { time };
+                let fields = [time, time, time, 0, 0, length, kind, 1, 0, 0, 0];
+                input.push(format << 6 | id);
+                input.extend(&fields[..[11, 7, 3, 0][usize::from(format)]]);
+                input.extend(body);
+            }
+            prop_assert_eq!(read(&input, input.len()), read(&input, piece));
+        }
+    }
 }

@@ -3,8 +3,8 @@
 
 use bytes::{Buf, Bytes};
 
-use super::Metadata;
 use super::tags::{Given, Tags};
+use super::{Metadata, Notice};
 use crate::Error;
 use crate::frame::{Demuxer, Item};
 
@@ -155,8 +155,12 @@ impl Demuxer for Flv {
 
     fn pop(&mut self) -> Option<Item> {
         loop {
-            if let Given::Item(item) = self.tags.pop()? {
-                return Some(item);
+            match self.tags.pop()? {
+                Given::Item(item) => return Some(item),
+                Given::Notice(Notice::Unsupported { codec, .. }) => {
+                    return Some(Item::LeftOut(codec));
+                }
+                Given::Notice(_) => {}
             }
         }
     }
@@ -195,4 +199,92 @@ pub(super) fn split(bytes: &mut Bytes) -> Option<(u8, u32, Bytes)> {
     let body = bytes.split_to(size);
     bytes.advance(SIZE.min(bytes.len()));
     Some((kind, time, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &[u8] = b"FLV\x01\x05\0\0\0\x09\0\0\0\0";
+
+    fn tag(kind: u8, time: u32, body: &[u8]) -> Vec<u8> {
+        let [t0, t1, t2, t3] = time.to_be_bytes();
+        let head = [kind, 0, 0, body.len() as u8, t1, t2, t3, t0, 0, 0, 0];
+        // What stands behind a tag is not compared.
+        [&head[..], body, &[0; 4]].concat()
+    }
+
+    fn read(file: &[u8], piece: usize) -> (Vec<Item>, Result<(), Error>) {
+        let mut flv = Flv::new();
+        let mut items = Vec::new();
+        let mut result = Ok(());
+        for bytes in file.chunks(piece) {
+            result = result.and_then(|()| flv.push(bytes));
+            items.extend(std::iter::from_fn(|| flv.pop()));
+        }
+        (items, result.and_then(|()| flv.finish()))
+    }
+
+    #[test]
+    fn tags_become_items_in_pieces_of_any_size() {
+        let file = [
+            FILE,
+            &tag(18, 0, b"\x02\0\x0aonMetaData\x05"),
+            &tag(8, 0, &[0xaf, 0, 0x12, 0x10]),
+            &tag(15, 0, &[1]),
+            &tag(9, 0, &[]),
+            &tag(9, 0, &[0x22]),
+            &tag(8, 0x0100_0000, &[0xaf, 1, 7]),
+            // The last tag is not whole.
+            &tag(8, 0, &[0xaf, 1, 7])[..12],
+        ]
+        .concat();
+        let whole = read(&file, file.len());
+        assert_eq!(whole.1, Ok(()));
+        let [
+            Item::Expected(2),
+            Item::Track(1, track),
+            Item::Expected(1),
+            Item::LeftOut(codec),
+            Item::Frame(frame),
+        ] = &whole.0[..]
+        else {
+            panic!("{:?}", whole.0)
+        };
+        assert_eq!(
+            (&track.info.codec[..], &codec[..]),
+            ("mp4a.40.2", "Sorenson H.263")
+        );
+        assert_eq!(frame.dts, 0x0100_0000 * 90);
+        for piece in 1..20 {
+            assert_eq!(read(&file, piece), whole);
+        }
+    }
+
+    #[test]
+    fn a_longer_header_is_passed() {
+        let file = [
+            b"FLV\x01\x04\0\0\0\x0bxy\0\0\0\0",
+            &tag(8, 0, &[0xaf, 0, 0x12, 0x10])[..],
+        ];
+        assert_eq!(read(&file.concat(), 7).0.len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_flv_is_refused() {
+        let result = |file: &[u8]| read(file, file.len()).1;
+        let malformed = |file: &[u8]| matches!(result(file), Err(Error::Malformed { .. }));
+        assert!(malformed(b"FLX\x01\x05\0\0\0\x09"));
+        assert!(malformed(b"FLV\x01\x05\0\0\0\x08"));
+        assert!(malformed(b"FLV\x01\x05\xff\0\0\x09"));
+        assert!(malformed(&[FILE, &tag(3, 0, &[])].concat()));
+        assert_eq!(
+            result(&[FILE, &tag(0x28, 0, &[1])].concat()),
+            Err(Error::Encrypted)
+        );
+        assert_eq!(result(FILE), Err(Error::NoMedia));
+        let mut flv = Flv::new();
+        assert_eq!(flv.finish(), Err(Error::NoMedia));
+        assert_eq!(flv.push(FILE), Err(Error::Finished));
+    }
 }

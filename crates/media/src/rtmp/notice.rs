@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::Kind;
 
-/// A track that is left out. It is said once for each cause, and as a sentence by `Display`.
+/// What is left out. It is said once for each cause, and as a sentence by `Display`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// Its codec is not taken.
@@ -16,6 +16,12 @@ pub enum Notice {
     },
     /// The header of its codec makes no sense. A later one can mend it.
     Damaged {
+        /// Video or audio.
+        kind: Kind,
+    },
+    /// The publisher sends several tracks of a kind in one stream (Enhanced RTMP's multitrack):
+    /// track 0 alone is taken.
+    FurtherTracks {
         /// Video or audio.
         kind: Kind,
     },
@@ -35,11 +41,18 @@ impl fmt::Display for Notice {
                     "the {name} is left out: its codec ({codec}) is not taken, encode to {taken}"
                 )
             }
+            Self::FurtherTracks { kind } => {
+                let (name, _) = words(kind);
+                write!(
+                    f,
+                    "further tracks of {name} are left out: publish each as a stream of its own"
+                )
+            }
             Self::Damaged { kind } => {
                 let (name, _) = words(kind);
                 write!(
                     f,
-                    "the {name} is left out: the header of its codec is damaged, restart the encoder"
+                    "the {name} is left out: its codec's header is damaged, restart the encoder"
                 )
             }
         }
@@ -59,6 +72,10 @@ mod tests {
         assert_eq!(
             notice.to_string(),
             "the audio is left out: its codec (MP3) is not taken, encode to AAC or Opus"
+        );
+        assert_eq!(
+            Notice::FurtherTracks { kind: Kind::Video }.to_string(),
+            "further tracks of video are left out: publish each as a stream of its own"
         );
     }
 }

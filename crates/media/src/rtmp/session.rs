@@ -17,8 +17,10 @@ use crate::frame::Item;
 const OUT_MAX: usize = 1 << 20;
 /// The longest command. Real ones have some hundred bytes.
 const COMMAND_MAX: usize = 64 << 10;
-/// The longest metadata that are read.
+/// The longest metadata that are read, and the longest message of a peer that was not accepted.
 const DATA_MAX: usize = 256 << 10;
+/// The most bytes that wait for [`Session::accept`]. Real encoders wait for it, too.
+const WAITING_MAX: usize = 1 << 20;
 /// Codecs that are taken, as Enhanced RTMP names them.
 const VIDEO: [&str; 4] = ["avc1", "hvc1", "av01", "vp09"];
 const AUDIO: [&str; 2] = ["mp4a", "Opus"];
@@ -98,8 +100,9 @@ struct Publishing {
 /// The server's side of an RTMP connection.
 ///
 /// After each `push`, call `pop` until it gives `None`, and send what `take_output` gives (also
-/// after `accept` and `refuse`). While that cannot be sent, push no more. Memory is bounded by what
-/// is pushed at once and by [`Config::max_message`].
+/// after `accept` and `refuse`). While that cannot be sent, push no more; neither between
+/// [`Event::Publish`] and `accept`, before which nothing of the stream is read. Memory is bounded
+/// by what is pushed at once and by [`Config::max_message`], and before `accept` by 2 MiB.
 ///
 /// The session has no clock: a peer that says nothing, or never publishes, is the caller's to
 /// close.
@@ -113,6 +116,8 @@ pub struct Session {
     tags: Tags,
     connection: Option<Connection>,
     publishing: Option<Publishing>,
+    /// Bytes that came behind the wish to publish, until it is answered.
+    waiting: Vec<u8>,
     /// The last message stream that was made.
     streams: u32,
     /// Bytes that came, and those of them that the peer heard of.
@@ -130,12 +135,13 @@ impl Session {
     pub fn new(config: Config, nonce: [u8; 32]) -> Self {
         Self {
             handshake: Some(Handshake::new(nonce)),
-            reader: Reader::new(config.max_message),
+            reader: Reader::new(config.max_message.min(DATA_MAX)),
             writer: Writer::new(),
             events: VecDeque::new(),
             tags: Tags::default(),
             connection: None,
             publishing: None,
+            waiting: Vec::new(),
             streams: 0,
             received: 0,
             acknowledged: 0,
@@ -154,7 +160,8 @@ impl Session {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.read(data)
+        self.received += data.len() as u64;
+        self.take(data)
             .inspect_err(|error| self.failed = Some(*error))
     }
 
@@ -169,7 +176,8 @@ impl Session {
         std::mem::take(&mut self.writer.out)
     }
 
-    /// Lets the peer publish. Without a [`Event::Publish`] that waits, this does nothing.
+    /// Lets the peer publish, and reads what came meanwhile: there may be events to pop. Without a
+    /// [`Event::Publish`] that waits, this does nothing.
     pub fn accept(&mut self) {
         let Some(publishing) = self.publishing.as_mut().filter(|it| it.waiting) else {
             return;
@@ -179,6 +187,10 @@ impl Session {
         self.writer.event(0, stream.to_be_bytes());
         let (code, text) = ("NetStream.Publish.Start", "The stream is taken.");
         self.writer.status(stream, "status", code, text);
+        self.reader.allow(self.config.max_message);
+        let data = std::mem::take(&mut self.waiting);
+        // What is wrong with it is said by the next `push`.
+        self.failed = self.take(&data).err();
     }
 
     /// Tells the peer why it may not publish; no more input is taken. Send the output, then close
@@ -188,6 +200,7 @@ impl Session {
             let code = "NetStream.Publish.BadName";
             self.writer.status(publishing.stream, "error", code, reason);
         }
+        self.waiting = Vec::new();
         self.failed = Some(Error::Refused);
     }
 
@@ -198,8 +211,7 @@ impl Session {
         self.dropped + self.tags.dropped() + self.reader.dropped()
     }
 
-    fn read(&mut self, data: &[u8]) -> Result<(), Error> {
-        self.received += data.len() as u64;
+    fn take(&mut self, data: &[u8]) -> Result<(), Error> {
         let mut input = data;
         if let Some(handshake) = &mut self.handshake {
             if !handshake.push(&mut input, &mut self.writer.out)? {
@@ -207,7 +219,10 @@ impl Session {
             }
             self.handshake = None;
         }
-        while let Some(message) = self.reader.push(&mut input)? {
+        while !self.publishing.as_ref().is_some_and(|it| it.waiting) {
+            let Some(message) = self.reader.push(&mut input)? else {
+                break;
+            };
             self.message(message)?;
             if self.writer.out.len() > OUT_MAX {
                 return Err(Error::LimitReached {
@@ -215,6 +230,12 @@ impl Session {
                 });
             }
         }
+        if !self.waiting.is_empty() && self.waiting.len() + input.len() > WAITING_MAX {
+            return Err(Error::LimitReached {
+                what: "a stream before it may publish",
+            });
+        }
+        self.waiting.extend_from_slice(input);
         if self.connection.is_some() && self.received - self.acknowledged >= self.window.into() {
             self.acknowledged = self.received;
             self.writer.acknowledge(self.received);
@@ -300,6 +321,8 @@ impl Session {
         let mut shift = None;
         while let Some((kind, own, tag)) = super::flv::split(&mut body) {
             let shift = *shift.get_or_insert(time.wrapping_sub(own));
+            // Copied, so that no small one holds the memory of all.
+            let tag = Bytes::copy_from_slice(&tag);
             match kind {
                 8 | 9 => self.media(kind, own.wrapping_add(shift), tag),
                 18 => self.data(&tag),
@@ -448,5 +471,296 @@ impl Session {
             self.tags = Tags::default();
             self.events.push_back(Event::Unpublish);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::amf::Value as Amf;
+    use super::*;
+
+    /// The configuration of AAC at 44.1 kHz, and a frame.
+    const AAC: [&[u8]; 2] = [&[0xaf, 0, 0x12, 0x10], &[0xaf, 1, 9, 9]];
+
+    /// A session after its handshake, and the peer's side of it.
+    struct Pair {
+        session: Session,
+        peer: Writer,
+        answers: Reader,
+    }
+
+    impl Pair {
+        fn new(config: Config) -> Self {
+            let mut session = Session::new(config, [7; 32]);
+            session.push(&[3; 1 + 1536]).unwrap();
+            session.push(&[0; 1536]).unwrap();
+            assert_eq!(session.take_output().len(), 1 + 2 * 1536);
+            Self {
+                session,
+                peer: Writer::new(),
+                answers: Reader::new(1 << 20),
+            }
+        }
+
+        fn connected() -> Self {
+            let mut pair = Self::new(Config::default());
+            let app = Amf::object([("app", Amf::text("live")), ("flashVer", Amf::text("x"))]);
+            pair.peer.command(0, "connect", 1.0, &[app]);
+            pair.send().unwrap();
+            pair
+        }
+
+        fn publishing() -> Self {
+            let mut pair = Self::connected();
+            pair.publish("key?a=b");
+            assert_eq!(pair.events().len(), 1);
+            pair.session.accept();
+            pair
+        }
+
+        fn publish(&mut self, name: &str) {
+            let args = [Amf::Null, Amf::text(name), Amf::text("live")];
+            self.peer.command(1, "publish", 5.0, &args);
+            self.send().unwrap();
+        }
+
+        fn message(&mut self, kind: u8, body: &[u8]) {
+            // Its chunks go on a stream of their own, without a time.
+            let head = [6, 0, 0, 0, 0, (body.len() >> 8) as u8, body.len() as u8];
+            self.peer.out.extend(head);
+            self.peer.out.extend([kind, 1, 0, 0, 0]);
+            for (number, chunk) in body.chunks(128).enumerate() {
+                self.peer.out.extend(&[0xc6][..number.min(1)]);
+                self.peer.out.extend(chunk);
+            }
+        }
+
+        fn send(&mut self) -> Result<(), Error> {
+            let bytes = std::mem::take(&mut self.peer.out);
+            self.session.push(&bytes)
+        }
+
+        fn events(&mut self) -> Vec<Event> {
+            std::iter::from_fn(|| self.session.pop()).collect()
+        }
+
+        fn messages(&mut self) -> Vec<Message> {
+            let output = self.session.take_output();
+            let mut input = &output[..];
+            std::iter::from_fn(|| self.answers.push(&mut input).unwrap()).collect()
+        }
+
+        /// Names of the commands that were answered, and the code of each status.
+        fn answers(&mut self) -> Vec<(String, String)> {
+            let commands = self.messages().into_iter().filter(|it| it.kind == 20);
+            let answer = |message: Message| {
+                let values = amf::read(&message.body);
+                let code = values.iter().find_map(|value| value.get("code"));
+                let text = |value: Option<&Amf>| value.and_then(Amf::as_str).unwrap_or("").into();
+                (text(values.first()), text(code))
+            };
+            commands.map(answer).collect()
+        }
+    }
+
+    fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+        pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).to_vec()
+    }
+
+    #[test]
+    fn an_encoder_is_heard_from_its_connection_to_its_end() {
+        let mut pair = Pair::connected();
+        let kinds: Vec<u8> = pair.messages().iter().map(|it| it.kind).collect();
+        // The size of chunks, 1, is for the reader itself.
+        assert_eq!(kinds, [5, 6, 20]);
+        for (name, number) in [("releaseStream", 2.0), ("FCPublish", 3.0)] {
+            let args = [Amf::Null, Amf::text("key")];
+            pair.peer.command(0, name, number, &args);
+        }
+        pair.peer.command(0, "createStream", 4.0, &[Amf::Null]);
+        pair.peer.command(0, "_checkbw", 0.0, &[Amf::Null]);
+        pair.send().unwrap();
+        let expected = pairs([
+            ("_result", ""),
+            ("_result", ""),
+            ("onFCPublish", "NetStream.Publish.Start"),
+            ("_result", ""),
+        ]);
+        assert_eq!(pair.answers(), expected);
+        pair.publish("room/key?token=x");
+        let publish = Publish {
+            app: "live/room".into(),
+            key: "key".into(),
+            query: Some("token=x".into()),
+            url: String::new(),
+            agent: "x".into(),
+        };
+        assert_eq!(pair.events(), [Event::Publish(publish)]);
+        assert_eq!(pair.answers(), []);
+        pair.session.accept();
+        let start = pairs([("onStatus", "NetStream.Publish.Start")]);
+        assert_eq!(pair.answers(), start);
+        // Again, it says nothing.
+        pair.session.accept();
+        assert_eq!(pair.answers(), []);
+        AAC.iter().for_each(|body| pair.message(8, body));
+        pair.send().unwrap();
+        let events = pair.events();
+        assert!(matches!(events[0], Event::Item(Item::Track(1, _))));
+        assert!(matches!(events[1], Event::Item(Item::Frame(_))));
+        // Two ways to end it are one end.
+        let args = [Amf::Null, Amf::text("key")];
+        pair.peer.command(0, "FCUnpublish", 6.0, &args);
+        let args = [Amf::Null, Amf::Number(1.0)];
+        pair.peer.command(0, "deleteStream", 7.0, &args);
+        pair.message(8, AAC[1]);
+        pair.send().unwrap();
+        assert_eq!(pair.events(), [Event::Unpublish]);
+        assert_eq!(pair.session.dropped(), 1);
+        // And another stream may follow.
+        pair.publish("other");
+        assert!(matches!(&pair.events()[..], [Event::Publish(it)] if it.key == "other"));
+    }
+
+    #[test]
+    fn nothing_of_a_stream_is_read_before_it_may_publish() {
+        let mut pair = Pair::connected();
+        let args = [Amf::Null, Amf::text("key"), Amf::text("live")];
+        pair.peer.command(1, "publish", 5.0, &args);
+        AAC.iter().for_each(|body| pair.message(8, body));
+        pair.send().unwrap();
+        assert_eq!(pair.events().len(), 1);
+        pair.message(8, AAC[1]);
+        pair.send().unwrap();
+        assert_eq!(pair.events(), []);
+        pair.session.accept();
+        assert_eq!(pair.events().len(), 3);
+
+        let mut pair = Pair::connected();
+        pair.publish("key");
+        pair.session.push(&vec![0; WAITING_MAX]).unwrap();
+        let error = pair.session.push(&[0]);
+        assert!(matches!(error, Err(Error::LimitReached { .. })));
+    }
+
+    #[test]
+    fn a_large_message_is_taken_from_those_alone_who_may_publish() {
+        let length = DATA_MAX + 1;
+        let [_, a, b, c] = (length as u32).to_be_bytes();
+        let head = [6, 0, 0, 0, a, b, c, 9, 1, 0, 0, 0];
+        let mut pair = Pair::connected();
+        let error = pair.session.push(&head);
+        let max = DATA_MAX;
+        assert_eq!(error, Err(Error::MessageTooLarge { length, max }));
+        assert_eq!(Pair::publishing().session.push(&head), Ok(()));
+    }
+
+    #[test]
+    fn who_is_refused_hears_why() {
+        let mut pair = Pair::connected();
+        pair.publish("key");
+        pair.answers();
+        pair.session.refuse("This key is not known.");
+        let expected = pairs([("onStatus", "NetStream.Publish.BadName")]);
+        assert_eq!(pair.answers(), expected);
+        assert_eq!(pair.session.push(&[]), Err(Error::Refused));
+    }
+
+    #[test]
+    fn what_is_out_of_order_is_refused() {
+        let mut pair = Pair::new(Config::default());
+        let args = [Amf::Null, Amf::text("key")];
+        pair.peer.command(1, "publish", 5.0, &args);
+        assert!(matches!(pair.send(), Err(Error::Malformed { .. })));
+
+        let mut pair = Pair::publishing();
+        pair.answers();
+        pair.publish("second");
+        pair.peer.command(1, "play", 6.0, &args);
+        pair.send().unwrap();
+        let expected = pairs([
+            ("onStatus", "NetStream.Publish.BadName"),
+            ("onStatus", "NetStream.Play.StreamNotFound"),
+        ]);
+        assert_eq!((pair.answers(), pair.events()), (expected, vec![]));
+
+        pair.message(20, b"\x05");
+        assert!(matches!(pair.send(), Err(Error::Malformed { .. })));
+        assert!(matches!(
+            pair.session.push(&[]),
+            Err(Error::Malformed { .. })
+        ));
+    }
+
+    #[test]
+    fn pings_and_windows_are_answered() {
+        let mut pair = Pair::connected();
+        pair.answers();
+        pair.message(4, &[0, 6, 1, 2, 3, 4]);
+        // It wants to hear of every 100 bytes; its own window is no matter.
+        pair.message(5, &100u32.to_be_bytes());
+        pair.message(3, &[0; 4]);
+        pair.message(99, &[0; 200]);
+        pair.send().unwrap();
+        let answers = pair.messages();
+        assert_eq!(answers[0].body, &[0, 7, 1, 2, 3, 4][..]);
+        let received = pair.session.received as u32;
+        assert_eq!((answers[1].kind, answers.len()), (3, 2));
+        assert_eq!(answers[1].body, received.to_be_bytes()[..]);
+    }
+
+    #[test]
+    fn a_peer_that_asks_and_does_not_read_is_given_up() {
+        let mut pair = Pair::connected();
+        for _ in 0..4000 {
+            pair.peer.command(0, "connect", 1.0, &[]);
+        }
+        assert!(matches!(pair.send(), Err(Error::LimitReached { .. })));
+        assert!(pair.session.take_output().len() < OUT_MAX + 4096);
+    }
+
+    #[test]
+    fn messages_in_a_message_have_times_of_their_own() {
+        let mut pair = Pair::publishing();
+        let tag = |kind: u8, time: u8, body: &[u8]| {
+            let head = [kind, 0, 0, body.len() as u8, 0, 0, time, 0, 0, 0, 0];
+            [&head[..], body, &[0, 0, 0, 11 + body.len() as u8]].concat()
+        };
+        let all = [
+            tag(8, 100, AAC[0]),
+            tag(8, 100, AAC[1]),
+            tag(8, 123, AAC[1]),
+        ];
+        pair.message(22, &all.concat());
+        // One that is cut off is lost.
+        pair.message(22, &tag(8, 0, AAC[1])[..12]);
+        pair.send().unwrap();
+        let times = pair.events().into_iter().filter_map(|event| match event {
+            Event::Item(Item::Frame(frame)) => Some(frame.dts),
+            _ => None,
+        });
+        assert_eq!(times.collect::<Vec<_>>(), [0, 23 * 90]);
+    }
+
+    #[test]
+    fn commands_and_data_may_stand_behind_a_byte_of_amf3() {
+        let mut pair = Pair::new(Config::default());
+        let mut body = vec![0];
+        Amf::text("connect").write(&mut body);
+        Amf::Number(1.0).write(&mut body);
+        pair.message(17, &body);
+        pair.send().unwrap();
+        let connected = pairs([("_result", "NetConnection.Connect.Success")]);
+        assert_eq!(pair.answers(), connected);
+
+        let mut pair = Pair::publishing();
+        let mut body = vec![0];
+        Amf::text("onMetaData").write(&mut body);
+        Amf::object([("width", Amf::Number(64.0))]).write(&mut body);
+        pair.message(15, &body);
+        pair.send().unwrap();
+        let events = pair.events();
+        assert!(matches!(&events[0], Event::Metadata(it) if it.width == Some(64)));
+        assert_eq!(events[1], Event::Item(Item::Expected(1)));
     }
 }

@@ -47,6 +47,8 @@ struct Track {
     expected: bool,
     /// What was said of it last, to say it once.
     notice: Option<Notice>,
+    /// Whether it was said that there are more of its kind.
+    more: bool,
 }
 
 /// Reads bodies of messages, or of tags.
@@ -72,6 +74,8 @@ struct Place {
     time: u32,
     /// Milliseconds from decoding to showing.
     composition: i32,
+    /// Bytes of the whole message.
+    whole: usize,
 }
 
 impl Tags {
@@ -111,6 +115,7 @@ impl Tags {
 
     /// Takes the body of a video message.
     pub(super) fn video(&mut self, time: u32, mut body: Bytes) {
+        let whole = body.len();
         let Ok(first) = body.try_get_u8() else {
             return self.drop_one();
         };
@@ -118,8 +123,14 @@ impl Tags {
         // 4 is a key frame that a server made.
         let key = matches!(kind, 1 | 4);
         if first & 0x80 != 0 {
-            let Some((packet, name, body)) = extended(VIDEO_MULTITRACK, first & 15, body) else {
+            let Some(head) = extended(VIDEO_MULTITRACK, first & 15, body) else {
                 return self.drop_one();
+            };
+            if head.more {
+                self.leave_out_more(Kind::Video);
+            }
+            let Some((packet, name, body)) = head.first else {
+                return;
             };
             if kind == COMMAND_FRAME || packet == METADATA {
                 return;
@@ -129,6 +140,7 @@ impl Tags {
                 key,
                 time,
                 composition: 0,
+                whole,
             };
             match Codec::video(&name) {
                 Some(codec) => self.coded(packet, place(codec), body),
@@ -157,6 +169,7 @@ impl Tags {
             key,
             time,
             composition,
+            whole,
         };
         match packet {
             SEQUENCE_START => self.start(codec, &body),
@@ -168,6 +181,7 @@ impl Tags {
 
     /// Takes the body of an audio message.
     pub(super) fn audio(&mut self, time: u32, mut body: Bytes) {
+        let whole = body.len();
         let Ok(first) = body.try_get_u8() else {
             return self.drop_one();
         };
@@ -176,12 +190,18 @@ impl Tags {
             key: true,
             time,
             composition: 0,
+            whole,
         };
         match first >> 4 {
             9 => {
-                let Some((packet, name, body)) = extended(AUDIO_MULTITRACK, first & 15, body)
-                else {
+                let Some(head) = extended(AUDIO_MULTITRACK, first & 15, body) else {
                     return self.drop_one();
+                };
+                if head.more {
+                    self.leave_out_more(Kind::Audio);
+                }
+                let Some((packet, name, body)) = head.first else {
+                    return;
                 };
                 match Codec::audio(&name) {
                     _ if packet == METADATA => {}
@@ -242,6 +262,11 @@ impl Tags {
         if self.tracks[number].codec != Some(place.codec) || data.is_empty() {
             return self.drop_one();
         }
+        // Frames may be held for long: a small one holds no memory of a large message.
+        let data = match data.len() < place.whole / 2 {
+            true => Bytes::copy_from_slice(&data),
+            false => data,
+        };
         let dts = self.unwrap(place.time).saturating_mul(MILLI);
         let samples = match place.codec {
             Codec::Opus => codec::opus_samples(&data),
@@ -280,8 +305,17 @@ impl Tags {
         self.notice(Notice::Unsupported { kind, codec });
     }
 
+    fn leave_out_more(&mut self, kind: Kind) {
+        if !std::mem::replace(&mut self.tracks[number(kind)].more, true) {
+            self.given
+                .push_back(Given::Notice(Notice::FurtherTracks { kind }));
+        }
+    }
+
     fn notice(&mut self, notice: Notice) {
-        let (Notice::Unsupported { kind, .. } | Notice::Damaged { kind }) = &notice;
+        let (Notice::Unsupported { kind, .. }
+        | Notice::Damaged { kind }
+        | Notice::FurtherTracks { kind }) = &notice;
         let last = &mut self.tracks[number(*kind)].notice;
         if last.as_ref() != Some(&notice) {
             *last = Some(notice.clone());
@@ -310,9 +344,16 @@ fn composition(body: &mut Bytes) -> Option<i32> {
     Some(i32::from_be_bytes([a, b, c, 0]) >> 8)
 }
 
-/// Reads an enhanced header up to the body of the first track: type of packet, name of the codec,
-/// and what is left. `None` when it is damaged, or without the first track.
-fn extended(multitrack: u8, mut packet: u8, mut body: Bytes) -> Option<(u8, [u8; 4], Bytes)> {
+/// An enhanced header.
+struct Extended {
+    /// Type of packet, name of the codec, and the body of the first track, where it is there.
+    first: Option<(u8, [u8; 4], Bytes)>,
+    /// Whether there are other tracks.
+    more: bool,
+}
+
+/// Reads an enhanced header; `None` when it is damaged.
+fn extended(multitrack: u8, mut packet: u8, mut body: Bytes) -> Option<Extended> {
     // Modifiers of the packet; the only one that there is says nanoseconds.
     while packet == MOD_EX {
         let mut size = usize::from(body.try_get_u8().ok()?) + 1;
@@ -327,7 +368,8 @@ fn extended(multitrack: u8, mut packet: u8, mut body: Bytes) -> Option<(u8, [u8;
     }
     if packet != multitrack {
         let name = body.try_get_u32().ok()?.to_be_bytes();
-        return Some((packet, name, body));
+        let first = Some((packet, name, body));
+        return Some(Extended { first, more: false });
     }
     let head = body.try_get_u8().ok()?;
     // One track, several of one codec, several of several.
@@ -341,6 +383,10 @@ fn extended(multitrack: u8, mut packet: u8, mut body: Bytes) -> Option<(u8, [u8;
     if !codecs {
         name = body.try_get_u32().ok()?.to_be_bytes();
     }
+    let mut found = Extended {
+        first: None,
+        more: false,
+    };
     loop {
         if codecs {
             name = body.try_get_u32().ok()?.to_be_bytes();
@@ -354,9 +400,157 @@ fn extended(multitrack: u8, mut packet: u8, mut body: Bytes) -> Option<(u8, [u8;
             return None;
         }
         let track = body.split_to(size);
-        // Track 0 is the one for most viewers.
-        if id == 0 {
-            return Some((head & 15, name, track));
+        match (id, &found.first) {
+            // Track 0 is the one for most viewers.
+            (0, None) => found.first = Some((head & 15, name, track)),
+            _ => found.more = true,
         }
+        if body.is_empty() {
+            return Some(found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPS: [u8; 26] = [
+        0x67, 0x64, 0, 0x28, 0xac, 0xd9, 0x40, 0x78, 0x02, 0x27, 0xe5, 0xc0, 0x44, 0, 0, 3, 0, 4,
+        0, 0, 3, 0, 0xc8, 0x3c, 0x60, 0xc6,
+    ];
+
+    fn avc_header() -> Vec<u8> {
+        let mut body = vec![0x17, 0, 0, 0, 0, 1, 0x64, 0, 0x28, 0xff, 0xe1, 0, 26];
+        body.extend(SPS);
+        body.extend([1, 0, 2, 0x68, 0xee]);
+        body
+    }
+
+    fn video(tags: &mut Tags, time: u32, body: &[u8]) -> Vec<Given> {
+        tags.video(time, Bytes::copy_from_slice(body));
+        std::iter::from_fn(|| tags.pop()).collect()
+    }
+
+    fn audio(tags: &mut Tags, time: u32, body: &[u8]) -> Vec<Given> {
+        tags.audio(time, Bytes::copy_from_slice(body));
+        std::iter::from_fn(|| tags.pop()).collect()
+    }
+
+    fn frame(given: &[Given]) -> &Frame {
+        match given {
+            [Given::Item(Item::Frame(frame))] => frame,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn pictures_of_h264_come_after_their_header() {
+        let mut tags = Tags::default();
+        let picture = [0x27, 1, 0xff, 0xff, 0xd8, 0, 0, 0, 1, 0x41];
+        assert_eq!(video(&mut tags, 0, &picture), []);
+        assert_eq!(tags.dropped(), 1);
+        let given = video(&mut tags, 0, &avc_header());
+        assert!(matches!(&given[..], [Given::Item(Item::Track(0, _))]));
+        // Repeated, it says nothing new.
+        assert_eq!(video(&mut tags, 0, &avc_header()), []);
+        let given = video(&mut tags, 100, &picture);
+        let it = frame(&given);
+        // Shown before it is decoded, by the sign of 24 bits.
+        assert_eq!((it.dts, it.pts, it.key), (9000, 9000 - 40 * 90, false));
+        assert_eq!(it.data, &picture[5..]);
+        let mut key = picture;
+        key[0] = 0x17;
+        assert!(frame(&video(&mut tags, 100, &key)).key);
+        // The end, without a composition time, and a command without a picture.
+        assert_eq!(video(&mut tags, 100, &[0x17, 2]), []);
+        assert_eq!(video(&mut tags, 100, &[0x57, 0]), []);
+        assert_eq!(tags.dropped(), 1);
+        // Empty, cut off, and of an unknown type.
+        for body in [
+            &[][..],
+            &[0x17],
+            &[0x17, 1, 0],
+            &[0x17, 1, 0, 0, 0],
+            &[0x17, 9, 0, 0, 0],
+        ] {
+            assert_eq!(video(&mut tags, 100, body), []);
+        }
+        assert_eq!(tags.dropped(), 6);
+    }
+
+    #[test]
+    fn times_go_on_where_they_wrap_and_where_tracks_come_by_turns() {
+        let mut tags = Tags::default();
+        video(&mut tags, 0, &avc_header());
+        audio(&mut tags, 0, &[0xaf, 0, 0x12, 0x10]);
+        let picture = [0x17, 1, 0, 0, 0, 0, 0, 0, 1, 0x65];
+        let last = i64::from(u32::MAX) * 90;
+        let it = video(&mut tags, u32::MAX, &picture);
+        assert_eq!(frame(&it).dts, last);
+        let it = audio(&mut tags, 9, &[0xaf, 1, 5]);
+        assert_eq!((frame(&it).dts, frame(&it).samples), (last + 900, 1024));
+        let it = video(&mut tags, u32::MAX - 9, &picture);
+        assert_eq!(frame(&it).dts, last - 810);
+    }
+
+    #[test]
+    fn a_codec_that_is_not_taken_is_named_once() {
+        let mut tags = Tags::default();
+        tags.expect([true, true]);
+        assert_eq!(tags.pop(), Some(Given::Item(Item::Expected(2))));
+        let notice = |codec: &str| {
+            let (kind, codec) = (Kind::Audio, codec.to_owned());
+            Given::Notice(Notice::Unsupported { kind, codec })
+        };
+        let expected = [Given::Item(Item::Expected(1)), notice("MP3")];
+        assert_eq!(audio(&mut tags, 0, &[0x2f, 1, 2]), expected);
+        assert_eq!(audio(&mut tags, 0, &[0x2f, 1, 2]), []);
+        let flac = [0x90, b'f', b'L', b'a', b'C', 1];
+        assert_eq!(audio(&mut tags, 0, &flac), [notice("FLAC")]);
+        assert_eq!(tags.dropped(), 3);
+        // The encoder was set right.
+        let given = audio(&mut tags, 0, &[0xaf, 0, 0x12, 0x10]);
+        assert!(matches!(&given[..], [Given::Item(Item::Track(1, _))]));
+        // Frames of another codec than the header's are none of the track.
+        assert_eq!(audio(&mut tags, 0, b"\x91Opus\xfc"), []);
+        assert_eq!(tags.dropped(), 4);
+    }
+
+    #[test]
+    fn a_damaged_header_is_said_once_and_mended_by_the_next() {
+        let mut tags = Tags::default();
+        let damaged = Given::Notice(Notice::Damaged { kind: Kind::Video });
+        let empty = [0x17, 0, 0, 0, 0];
+        assert_eq!(video(&mut tags, 0, &empty), [damaged]);
+        assert_eq!(video(&mut tags, 0, &empty), []);
+        assert_eq!(video(&mut tags, 0, &avc_header()).len(), 1);
+    }
+
+    #[test]
+    fn the_first_of_many_tracks_is_taken() {
+        let more = Given::Notice(Notice::FurtherTracks { kind: Kind::Audio });
+        let mut tags = Tags::default();
+        let head = b"OpusHead\x01\x02\x38\x01\x80\xbb\0\0\0\0\0";
+        // Of several codecs: another one first.
+        let start = [&b"\x95\x20fLaC\x01\0\0\x01\x09Opus\0\0\0\x13"[..], head].concat();
+        let given = audio(&mut tags, 0, &start);
+        assert!(matches!(&given[..], [m, Given::Item(Item::Track(1, _))] if *m == more));
+        let one = b"\x95\x11Opus\0\0\0\x02\xfc\x01\x02\0\0\x01\xfd";
+        assert_eq!(frame(&audio(&mut tags, 0, one)).data, &[0xfc, 1][..]);
+        // Another track alone is no fault.
+        assert_eq!(audio(&mut tags, 0, b"\x95\x01Opus\x01\xfc"), []);
+        assert_eq!(tags.dropped(), 0);
+        for damaged in [
+            &b"\x95"[..],
+            b"\x95\x31Opus\0\xfc",
+            b"\x95\x11Opus\0\0\0\x09\xfc",
+            b"\x95\x11Opus\0\0\0\x01\xfc\x01",
+            b"\x97\x09\0\x01Opus",
+            b"\x97\xff\xff",
+        ] {
+            assert_eq!(audio(&mut tags, 0, damaged), []);
+        }
+        assert_eq!(tags.dropped(), 6);
     }
 }
