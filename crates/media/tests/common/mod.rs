@@ -1,6 +1,9 @@
 //! Runs ffmpeg and ffprobe, and drives segmenters.
 #![allow(dead_code)]
 
+pub(crate) mod packed;
+pub(crate) mod rtmp;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
