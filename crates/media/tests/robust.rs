@@ -4,11 +4,13 @@ mod common;
 
 use std::sync::OnceLock;
 
+use common::rtmp::{record, replay};
 use common::{drive, folder, make};
+use lavant_media::frame::{Demuxer, Item};
 use lavant_media::hls::{
     MasterPlaylist, MediaPlaylist, MediaSegment, Playlist, PlaylistType, Start, Variant,
 };
-use lavant_media::{Config, Event, Format, cmaf, sniff, ts};
+use lavant_media::{Config, Error, Event, Format, cmaf, live, rtmp, sniff, ts};
 use proptest::prelude::*;
 
 const CLIP: &str = "-f lavfi -i testsrc2=size=64x64:rate=10:duration=2 -f lavfi -i \
@@ -33,9 +35,84 @@ fn sample(format: Format) -> &'static [u8] {
     cell.get_or_init(|| make(&folder("robust").join(name), &format!("{CLIP} {args}")))
 }
 
+/// What ffmpeg sends by RTMP, from its first byte.
+fn publisher() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| record(CLIP, "live/key").bytes)
+}
+
+/// The same media in a file.
+fn flv() -> &'static [u8] {
+    static FILE: OnceLock<Vec<u8>> = OnceLock::new();
+    FILE.get_or_init(|| make(&folder("robust").join("sample.flv"), CLIP))
+}
+
+/// Takes bytes apart. What comes out is no more than what went in: every frame has bytes of its
+/// own, and so has every header.
+fn demux(demuxer: &mut dyn Demuxer, data: &[u8], piece: usize) -> (Vec<Item>, Result<(), Error>) {
+    let mut items = Vec::new();
+    let mut result = Ok(());
+    for bytes in data.chunks(piece.max(1)) {
+        result = demuxer.push(bytes);
+        items.extend(std::iter::from_fn(|| demuxer.pop()));
+        if result.is_err() {
+            break;
+        }
+    }
+    result = result.and(demuxer.finish());
+    items.extend(std::iter::from_fn(|| demuxer.pop()));
+    assert!(items.len() <= data.len() + 1, "{} items", items.len());
+    let size = |item: &Item| match item {
+        Item::Frame(frame) => frame.data.len(),
+        _ => 0,
+    };
+    let size: usize = items.iter().map(size).sum();
+    // A start code of three bytes becomes a length of four.
+    assert!(size <= data.len() * 4 / 3, "{size} bytes of {}", data.len());
+    (items, result)
+}
+
+/// Packs items: what comes out is no more than what went in, with headers.
+fn pack(items: Vec<Item>) {
+    let config = live::Config {
+        max_bytes: 1 << 20,
+        ..Default::default()
+    };
+    let mut packager = live::Packager::new(config);
+    let mut frames = 0;
+    for item in items {
+        frames += usize::from(matches!(item, Item::Frame(_)));
+        let _ = packager.push(item);
+        while let Some(event) = packager.pop() {
+            if let live::Event::Part(part) = event {
+                assert!(part.data.len() <= config.max_bytes + (64 << 10));
+                frames = frames.saturating_sub(1);
+            }
+        }
+    }
+    packager.flush();
+    let rest = std::iter::from_fn(|| packager.pop()).count();
+    assert!(rest <= 4 * frames + 16, "{rest} events of {frames} frames");
+}
+
+/// Takes bytes apart by every demuxer, in pieces and at once.
+fn demux_all(data: &[u8], piece: usize) {
+    let all: [fn() -> Box<dyn Demuxer>; 3] = [
+        || Box::new(ts::Demuxer::default()),
+        || Box::new(cmaf::Demuxer::default()),
+        || Box::new(rtmp::Flv::new()),
+    ];
+    for make in all {
+        let whole = demux(&mut *make(), data, data.len());
+        assert!(whole == demux(&mut *make(), data, piece));
+        pack(whole.0);
+    }
+}
+
 /// Drives everything that reads bytes.
 fn read_all(data: &[u8], piece: usize) {
     let _ = sniff(data);
+    demux_all(data, piece);
     for format in [Format::TransportStream, Format::Cmaf] {
         let (events, _) = drive(format, SMALL, data, piece);
         for event in &events {
@@ -49,6 +126,23 @@ fn read_all(data: &[u8], piece: usize) {
     let _ = cmaf::inspect_init(data);
     let _ = cmaf::inspect(Some(sample(Format::Cmaf)), data);
     let _ = Playlist::parse(&String::from_utf8_lossy(data));
+}
+
+/// Bytes with some of them changed (near the beginning, or anywhere), and cut off in their second
+/// half.
+fn mutated(
+    data: &[u8],
+    changes: Vec<(prop::sample::Index, u8)>,
+    near: bool,
+    cut: prop::sample::Index,
+) -> Vec<u8> {
+    let mut data = data.to_vec();
+    let range = if near { 2000 } else { data.len() };
+    for (at, value) in changes {
+        data[at.index(range)] = value;
+    }
+    data.truncate(cut.index(data.len()) + data.len() / 2);
+    data
 }
 
 fn uri() -> impl Strategy<Value = String> {
@@ -173,15 +267,39 @@ proptest! {
         piece in 100usize..70_000,
     ) {
         let format = if is_ts { Format::TransportStream } else { Format::Cmaf };
-        let mut data = sample(format).to_vec();
-        let range = if near { 2000 } else { data.len() };
-        for (at, value) in changes {
-            data[at.index(range)] = value;
-        }
-        data.truncate(cut.index(data.len()) + data.len() / 2);
+        let data = mutated(sample(format), changes, near, cut);
         read_all(&data, piece);
         let whole = drive(format, SMALL, &data, data.len());
         prop_assert_eq!(whole.0, drive(format, SMALL, &data, 61).0);
+    }
+
+    #[test]
+    fn mutated_flv(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40),
+        near in any::<bool>(),
+        cut in any::<prop::sample::Index>(),
+        piece in 1usize..5000,
+    ) {
+        demux_all(&mutated(flv(), changes, near, cut), piece);
+    }
+
+    #[test]
+    fn mutated_publishers(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40),
+        near in any::<bool>(),
+        cut in any::<prop::sample::Index>(),
+        piece in 1usize..5000,
+    ) {
+        // Beyond the handshake, in which nothing can break.
+        let (hands, session) = publisher().split_at(1 + 2 * 1536);
+        let data = [hands, &mutated(session, changes, near, cut)].concat();
+        let whole = replay(&data, data.len());
+        prop_assert!(whole == replay(&data, piece));
+        let item = |event| match event {
+            rtmp::Event::Item(item) => Some(item),
+            _ => None,
+        };
+        pack(whole.0.into_iter().filter_map(item).collect());
     }
 
     #[test]
