@@ -147,7 +147,8 @@ impl Line {
         let usual = match self.interval {
             // A single picture: any length is as good; this is 25 a second.
             0 => u32::try_from(self.timescale / 25).unwrap_or(1).max(1),
-            interval => interval,
+            // After a hole, the one before it lasted as long as that.
+            interval => interval.min(u32::try_from(self.timescale).unwrap_or(u32::MAX)),
         };
         let last = self.samples.back_mut()?;
         if last.duration == 0 {
@@ -156,6 +157,11 @@ impl Line {
         let end = last.time.saturating_add(last.duration.into());
         self.next = Some(end);
         Some(self.ticks(end))
+    }
+
+    /// The tick at which the first sample that waits begins.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.samples.front().map(|sample| self.ticks(sample.time))
     }
 
     /// Takes the samples that begin before a tick out.

@@ -56,8 +56,9 @@ pub(super) struct Stream {
     lines: Vec<Line>,
     /// The line that segments are cut by.
     leader: usize,
-    /// What is taken from decode times.
+    /// What is taken from decode times, and the tick that nothing may stand before.
     offset: i64,
+    begin: u64,
     /// Seconds and ticks, once a playlist can be written.
     ready: Option<(u64, u64)>,
     /// The part target, once it is known.
@@ -72,10 +73,12 @@ pub(super) struct Stream {
     now: Option<u64>,
     interval: u64,
     part_start: u64,
+    /// Where the latest part ended; a hole is between this and the next one.
+    part_end: u64,
     segment_start: u64,
-    /// Whether the open segment can be decoded by itself; `None` before its first part.
-    independent: Option<bool>,
+    /// Whether a part of the segment is out, and whether it can be decoded by itself.
     open: bool,
+    independent: bool,
     discontinuity: bool,
     /// Bytes of the open segment, and of its open part.
     bytes: usize,
@@ -94,6 +97,7 @@ impl Stream {
             lines: scales.iter().map(|scale| Line::new(*scale)).collect(),
             leader,
             offset: 0,
+            begin: 0,
             ready,
             part_target: ready.map(|(_, target)| target),
             hint: None,
@@ -103,9 +107,10 @@ impl Stream {
             now: None,
             interval: 0,
             part_start: 0,
+            part_end: 0,
             segment_start: 0,
-            independent: None,
             open: false,
+            independent: false,
             discontinuity: false,
             bytes: 0,
             waiting: 0,
@@ -115,6 +120,7 @@ impl Stream {
     /// The frame of the decode time `dts` is the first, and stands at `resume` ticks.
     pub(super) fn begin(&mut self, dts: i64, resume: u64, discontinuity: bool, hint: Option<u64>) {
         self.offset = dts.saturating_sub(resume.cast_signed());
+        self.begin = resume;
         self.part_start = resume;
         self.segment_start = resume;
         self.discontinuity = discontinuity;
@@ -124,7 +130,8 @@ impl Stream {
     /// Takes the next frame of a line.
     pub(super) fn push(&mut self, line: usize, frame: Frame, cuts: &mut Vec<Cut>) {
         // What comes from before the first picture has nothing to be heard with.
-        let Ok(at) = u64::try_from(frame.dts.saturating_sub(self.offset)) else {
+        let at = u64::try_from(frame.dts.saturating_sub(self.offset));
+        let Some(at) = at.ok().filter(|at| *at >= self.begin) else {
             return;
         };
         let key = frame.key;
@@ -140,6 +147,7 @@ impl Stream {
             self.led(now, key, cuts);
         } else if let Some(until) = now.checked_sub(LAG) {
             // The leader is silent; it may come back with what is late by less.
+            self.announce(until, cuts);
             self.slice(until, cuts);
         }
     }
@@ -149,9 +157,6 @@ impl Stream {
         if let Some(before) = self.now.replace(now) {
             self.interval = now.saturating_sub(before);
         }
-        if !self.open {
-            self.open_segment(self.segment_start, cuts);
-        }
         if key {
             self.key(now, cuts);
         }
@@ -159,8 +164,10 @@ impl Stream {
         if key && elapsed > 0 && self.ends_here(elapsed) {
             self.slice(now, cuts);
             self.part(now, cuts);
-            self.end_segment(now, cuts);
-            self.open_segment(now, cuts);
+            // Its limit, or a hole, may have ended the segment already.
+            if self.open {
+                self.end_segment(now, cuts);
+            }
             return;
         }
         self.announce(now, cuts);
@@ -265,19 +272,22 @@ impl Stream {
                 continue;
             }
             // Nothing came for a part's time: a hole, which no part has. The segment that it is in
-            // is as much longer, unless none may be so long.
-            let hole_end = now.saturating_sub(self.segment_start);
+            // is as much longer, unless none may be so long with the part behind it.
+            let waiting = self.lines.iter().filter_map(Line::first).min();
+            let Some(hole_end) = waiting.map(|first| first.clamp(end, now)) else {
+                // The last frame lasts longer than a part.
+                break;
+            };
+            let length = hole_end.saturating_sub(self.segment_start);
             if self
                 .ready
-                .is_some_and(|(seconds, _)| hole_end > limit(seconds))
+                .is_some_and(|(seconds, target)| length + target > limit(seconds))
             {
-                self.end_segment(self.part_start, cuts);
+                self.end_segment(self.part_end, cuts);
                 self.discontinuity = true;
-                self.segment_start = now;
-                self.open_segment(now, cuts);
+                self.segment_start = hole_end;
             }
-            self.part_start = now;
-            break;
+            self.part_start = hole_end;
         }
     }
 
@@ -317,11 +327,16 @@ impl Stream {
             return false;
         }
         if !self.open {
-            self.open_segment(self.part_start, cuts);
+            self.open = true;
+            self.independent = independent;
+            self.bytes = 0;
+            cuts.push(Cut::Begin {
+                start: self.segment_start,
+                discontinuity: std::mem::take(&mut self.discontinuity),
+            });
         }
         self.waiting = self.waiting.saturating_sub(size);
         self.bytes += size;
-        self.independent.get_or_insert(independent);
         let target = self.part_target.unwrap_or(u64::MAX);
         cuts.push(Cut::Part {
             runs,
@@ -329,6 +344,7 @@ impl Stream {
             independent,
         });
         self.part_start = end;
+        self.part_end = end;
         true
     }
 
@@ -343,21 +359,11 @@ impl Stream {
         }
     }
 
-    fn open_segment(&mut self, start: u64, cuts: &mut Vec<Cut>) {
-        self.open = true;
-        self.independent = None;
-        self.bytes = 0;
-        cuts.push(Cut::Begin {
-            start,
-            discontinuity: std::mem::take(&mut self.discontinuity),
-        });
-    }
-
     fn end_segment(&mut self, end: u64, cuts: &mut Vec<Cut>) {
         if self.open {
             cuts.push(Cut::End {
                 duration: end.saturating_sub(self.segment_start),
-                independent: self.independent.unwrap_or(false),
+                independent: self.independent,
             });
         }
         self.segment_start = end;
@@ -375,8 +381,8 @@ impl Stream {
             self.set_ready(self.config.target_duration(length), cuts);
         }
         self.slice(end, cuts);
-        self.part(end, cuts);
-        self.end_segment(end, cuts);
+        let rest = self.part(end, cuts);
+        self.end_segment(if rest { end } else { self.part_start }, cuts);
         end
     }
 }

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use lavant_media::frame::{Demuxer, Frame, Item};
 use lavant_media::live::{Config, Event, Packager, Part};
-use lavant_media::{TICKS_PER_SECOND, cmaf, ts};
+use lavant_media::{Kind, TICKS_PER_SECOND, cmaf, ts};
 
 use super::{hashes, run};
 
 /// One segment of a live stream.
 #[derive(Debug)]
 pub(crate) struct Segment {
+    /// Number of its init segment.
+    pub(crate) init: usize,
     pub(crate) start: u64,
     pub(crate) discontinuity: bool,
     pub(crate) duration: u64,
@@ -62,6 +64,7 @@ impl Packed {
                     start,
                     discontinuity,
                 } => self.segments.push(Segment {
+                    init: self.inits.len() - 1,
                     start,
                     discontinuity,
                     duration: 0,
@@ -89,23 +92,64 @@ impl Packed {
     fn check(&self) {
         let (seconds, target) = self.ready;
         let mut end = 0;
+        let mut last = [-1; 8];
         for segment in &self.segments {
             assert!(!segment.parts.is_empty(), "{segment:?}");
-            assert!(segment.start >= end, "time goes back: {segment:?}");
+            assert!(segment.start >= end, "time goes back");
+            assert!(
+                segment.start == end || segment.discontinuity,
+                "a gap: {end}, {segment:?}"
+            );
             let rounded = (segment.duration + TICKS_PER_SECOND / 2) / TICKS_PER_SECOND;
+            let lengths: Vec<u64> = segment.parts.iter().map(|part| part.duration).collect();
+            let length = segment.duration;
             assert!(
                 rounded <= seconds,
-                "{} ticks of {seconds} s",
-                segment.duration
+                "{length} ticks of {seconds} s from {}: {lengths:?}",
+                segment.start
             );
-            let sum: u64 = segment.parts.iter().map(|part| part.duration).sum();
-            assert!(sum <= segment.duration, "{sum} of {}", segment.duration);
-            for part in &segment.parts {
-                assert!(part.duration <= target, "{} of {target}", part.duration);
-            }
-            assert_eq!(segment.independent, segment.parts[0].independent);
+            assert!(
+                lengths.iter().sum::<u64>() <= length,
+                "{lengths:?} of {length}"
+            );
+            assert!(
+                lengths.iter().all(|it| *it <= target),
+                "{lengths:?} of {target}"
+            );
+            let (_, full) = lengths.split_last().expect("there is a part");
+            let shortest = full.iter().min().unwrap_or(&target);
+            assert!(shortest * 100 >= target * 85, "{lengths:?} of {target}");
             end = segment.start + segment.duration;
+            self.check_frames(segment, &mut last);
         }
+    }
+
+    /// Decode times rise, and parts begin with key frames where they say so.
+    fn check_frames(&self, segment: &Segment, last: &mut [i64; 8]) {
+        let init = &self.inits[segment.init];
+        let (mut first, mut leader) = (None, 0);
+        for part in &segment.parts {
+            let found = items(
+                &mut cmaf::Demuxer::default(),
+                &[&init[..], &part.data].concat(),
+                64 << 10,
+            );
+            let video = found.iter().find_map(|item| match item {
+                Item::Track(number, track) if track.kind() == Kind::Video => Some(*number),
+                _ => None,
+            });
+            leader = video.unwrap_or(leader);
+            let own = frames(&found);
+            for frame in &own {
+                let before = std::mem::replace(&mut last[frame.track], frame.dts);
+                assert!(frame.dts >= before, "time goes back");
+            }
+            let key = own.iter().find(|frame| frame.track == leader);
+            let key = key.is_some_and(|frame| frame.key);
+            assert_eq!(part.independent, key);
+            first.get_or_insert(key);
+        }
+        assert_eq!(Some(segment.independent), first);
     }
 
     /// The frames of all parts, as the crate reads them back.

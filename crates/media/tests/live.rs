@@ -1,0 +1,283 @@
+//! Packs made-up streams: nothing is lost, nothing comes twice, and the lengths hold.
+
+mod common;
+
+use bytes::Bytes;
+use common::packed::{Packed, pack};
+use lavant_media::TICKS_PER_SECOND;
+use lavant_media::frame::{Frame, Item, Track};
+use lavant_media::live::Config;
+use proptest::prelude::*;
+
+/// What happens to a stream beside its going on.
+#[derive(Debug, Clone, Copy)]
+enum Incident {
+    /// Nothing comes for so many ticks, of both tracks, of pictures, or of sound.
+    Hole(u64, [bool; 2]),
+    /// Time goes on elsewhere, at a key frame.
+    Jump(i64),
+    /// A frame comes from so many ticks away.
+    Stray(usize, i64),
+}
+
+/// A stream that is made up.
+#[derive(Debug, Clone)]
+struct Source {
+    /// Ticks of a picture, and pictures from key frame to key frame, by turns.
+    interval: u64,
+    groups: Vec<usize>,
+    /// Whether pictures come out of order, whether there is sound, and whether times are whole
+    /// milliseconds.
+    reordered: bool,
+    sound: bool,
+    rounded: bool,
+    /// The first decode time, and ticks that the stream lasts.
+    begin: i64,
+    length: u64,
+    /// When they happen, in ticks from the beginning.
+    incidents: Vec<(u64, Incident)>,
+}
+
+/// What is sent, and the numbers of the frames that must come out, by track.
+struct Sent {
+    items: Vec<Item>,
+    expected: [Vec<u64>; 2],
+}
+
+impl Source {
+    fn send(&self) -> Sent {
+        let (video, audio) = (picture_track(), sound_track());
+        let mut sent = Sent {
+            items: vec![Item::Expected(1 + usize::from(self.sound))],
+            expected: [Vec::new(), Vec::new()],
+        };
+        sent.items.push(Item::Track(0, video));
+        if self.sound {
+            sent.items.push(Item::Track(1, audio));
+        }
+        let mut incidents = self.incidents.clone();
+        incidents.sort_by_key(|(at, _)| *at);
+        let mut incidents = incidents.into_iter().peekable();
+        let (mut shift, mut silent) = (self.begin, [0, 0]);
+        let (mut picture, mut sounds, mut group, mut number) = (0, 0, 0, 0);
+        // Where the line of time begins: sound before its first picture is left out.
+        let (mut first, mut early) = (None, Vec::new());
+        let (mut left, mut quiet) = (0, 0);
+        loop {
+            let times = [
+                picture * self.interval,
+                sounds * 1024 * TICKS_PER_SECOND / 48_000,
+            ];
+            let track = usize::from(self.sound && times[1] < times[0]);
+            let now = times[track];
+            if now >= self.length {
+                return sent;
+            }
+            number += 1;
+            if let Some((_, incident)) = incidents.next_if(|(at, _)| *at <= now) {
+                // What begins another line shows with the second frame.
+                let lasts = match incident {
+                    Incident::Hole(ticks, _) => ticks,
+                    _ => 0,
+                };
+                match incident {
+                    _ if now + lasts + 180_000 > self.length => {}
+                    // Two that meet are another one.
+                    _ if now < quiet => {}
+                    Incident::Hole(ticks, tracks) => {
+                        for (silent, _) in silent.iter_mut().zip(tracks).filter(|(_, it)| *it) {
+                            *silent = now + ticks;
+                        }
+                    }
+                    Incident::Jump(ticks) => {
+                        shift += ticks;
+                        (left, first) = (0, None);
+                        early.clear();
+                    }
+                    Incident::Stray(track, ticks) if track == 0 || self.sound => {
+                        let dts = self.time(now, shift) + ticks;
+                        sent.push(track, number, dts, 0, false);
+                        number += 1;
+                    }
+                    Incident::Stray(..) => {}
+                }
+                quiet = quiet.max(now + lasts + 180_000);
+            }
+            let dts = self.time(now, shift);
+            let silent = now < silent[track];
+            if track == 1 {
+                sounds += 1;
+                if !silent {
+                    sent.push(1, number, dts, 0, true);
+                    match first {
+                        Some(first) if dts < first => {}
+                        Some(_) => sent.expected[1].push(number),
+                        None => early.push((number, dts)),
+                    }
+                }
+                continue;
+            }
+            picture += 1;
+            let key = left == 0;
+            if silent {
+                // The hole ends with whatever comes, but for the beginning of a line.
+                left = if first.is_some() { left.max(1) - 1 } else { 0 };
+                continue;
+            }
+            if key {
+                left = self.groups[group % self.groups.len()];
+                group += 1;
+            }
+            left -= 1;
+            let first = *first.get_or_insert(dts);
+            let kept = early.drain(..).filter(|(_, dts)| *dts >= first);
+            sent.expected[1].extend(kept.map(|(number, _)| number));
+            let late = if self.reordered {
+                [1, 3, 0][left % 3]
+            } else {
+                0
+            };
+            sent.push(0, number, dts, late * self.interval.cast_signed(), key);
+            sent.expected[0].push(number);
+        }
+    }
+
+    fn time(&self, ticks: u64, shift: i64) -> i64 {
+        let ticks = if self.rounded { ticks / 90 * 90 } else { ticks };
+        ticks.cast_signed() + shift
+    }
+}
+
+impl Sent {
+    fn push(&mut self, track: usize, number: u64, dts: i64, late: i64, key: bool) {
+        self.items.push(Item::Frame(Frame {
+            track,
+            dts,
+            pts: dts + late,
+            samples: if track == 1 { 1024 } else { 0 },
+            key,
+            data: Bytes::copy_from_slice(&number.to_be_bytes()),
+        }));
+    }
+}
+
+fn picture_track() -> Track {
+    let mut config = vec![1, 0x64, 0, 0x28, 0xff, 0xe1, 0, 26];
+    config.extend([
+        0x67, 0x64, 0, 0x28, 0xac, 0xd9, 0x40, 0x78, 0x02, 0x27, 0xe5, 0xc0, 0x44, 0, 0, 3, 0, 4,
+        0, 0, 3, 0, 0xc8, 0x3c, 0x60, 0xc6,
+    ]);
+    config.extend([1, 0, 2, 0x68, 0xee]);
+    Track::h264(&config).unwrap()
+}
+
+fn sound_track() -> Track {
+    Track::aac(&[0x11, 0x90]).unwrap()
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    let interval = prop_oneof![
+        Just(1500u64),
+        Just(1800),
+        Just(3000),
+        Just(3003),
+        Just(3600),
+        Just(3754),
+        Just(7500),
+        Just(18_000),
+    ];
+    let groups = prop_oneof![
+        Just(vec![1]),
+        Just(vec![60]),
+        Just(vec![250]),
+        proptest::collection::vec(1usize..300, 1..6),
+    ];
+    let far = 11 * 90_000i64..40_000_000;
+    let far = prop_oneof![far.clone(), far.prop_map(|ticks| -ticks)];
+    let tracks = prop_oneof![Just([true; 2]), Just([true, false]), Just([false, true])];
+    let incident = prop_oneof![
+        (90_000u64 / 4..9 * 90_000, tracks).prop_map(|(ticks, it)| Incident::Hole(ticks, it)),
+        far.clone().prop_map(Incident::Jump),
+        (0usize..2, far).prop_map(|(track, ticks)| Incident::Stray(track, ticks)),
+    ];
+    let length = 3 * 90_000u64..30 * 90_000;
+    let incidents = proptest::collection::vec((0u64..30 * 90_000, incident), 0..4);
+    (
+        (interval, groups, -90_000i64..(1 << 33)),
+        any::<[bool; 3]>(),
+        (length, incidents),
+    )
+        .prop_map(
+            |((interval, groups, begin), [reordered, sound, rounded], (length, incidents))| {
+                Source {
+                    interval,
+                    groups,
+                    reordered,
+                    sound,
+                    rounded,
+                    begin,
+                    length,
+                    incidents,
+                }
+            },
+        )
+}
+
+fn config() -> impl Strategy<Value = Config> {
+    (18_000u64..90_000, 90_000u64..6 * 90_000).prop_map(|(part, segment)| Config {
+        part,
+        segment,
+        ..Config::default()
+    })
+}
+
+/// The numbers of the frames of a track, as they came out.
+fn numbers(packed: &Packed, track: usize) -> Vec<u64> {
+    let frames = packed.frames().into_iter();
+    let own = frames.filter(|frame| frame.track == track);
+    own.map(|frame| u64::from_be_bytes(*frame.data.first_chunk().unwrap()))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..Default::default()
+    })]
+
+    #[test]
+    fn every_frame_comes_out_once(source in source(), config in config()) {
+        let sent = source.send();
+        let packed = pack(config, sent.items);
+        for track in 0..2 {
+            let (found, expected) = (numbers(&packed, track), &sent.expected[track]);
+            let apart = found.iter().zip(expected).position(|(a, b)| a != b);
+            let (have, want) = (found.len(), expected.len());
+            prop_assert!(
+                found == *expected,
+                "track {track}: {have} frames of {want}, another at {apart:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_hole_while_the_target_is_not_known_makes_no_long_segment() {
+    let source = Source {
+        interval: 18_000,
+        groups: vec![60],
+        reordered: false,
+        sound: true,
+        rounded: false,
+        begin: 0,
+        length: 1062001,
+        incidents: vec![(426241, Incident::Hole(606721, [true; 2]))],
+    };
+    let config = Config {
+        part: 18_000,
+        segment: 405_000,
+        ..Config::default()
+    };
+    pack(config, source.send().items);
+}
