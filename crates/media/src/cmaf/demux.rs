@@ -256,6 +256,14 @@ impl Demuxer {
     fn data(&mut self, bytes: &Bytes, header: usize) -> Result<(), Error> {
         let begin = self.since;
         let mut samples = std::mem::take(&mut self.samples);
+        // An empty one costs its sender nothing, and shows nothing. The others do not share bytes.
+        samples.retain(|sample| sample.size > 0);
+        let all: u64 = samples.iter().map(|sample| u64::from(sample.size)).sum();
+        if all > bytes.len() as u64 {
+            return Err(Error::malformed("samples of a fragment overlap"));
+        }
+        // Frames may be held for long: a few small ones hold no memory of a large box.
+        let is_small = all < bytes.len() as u64 / 2;
         let tracks = &self.tracks;
         let dts = |sample: &Sample| {
             let scale = tracks.get(sample.track).map_or(1, |track| track.timescale);
@@ -286,7 +294,10 @@ impl Demuxer {
                 pts: dts.saturating_add(i64::try_from(shift).unwrap_or(0)),
                 samples: if is_audio { sample.duration } else { 0 },
                 key: sample.key || is_audio,
-                data: bytes.slice(range),
+                data: match is_small {
+                    true => Bytes::copy_from_slice(bytes.get(range).unwrap_or_default()),
+                    false => bytes.slice(range),
+                },
             }));
         }
         Ok(())
@@ -317,5 +328,88 @@ impl frame::Demuxer for Demuxer {
             (true, true) => Err(Error::NoMedia),
             (true, false) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cmaf::mux::{self, Run};
+    use crate::frame::Demuxer as _;
+
+    use super::*;
+
+    fn track() -> frame::Track {
+        frame::Track::aac(&[0x12, 0x10]).unwrap()
+    }
+
+    /// A fragment whose samples have no fields of their own: `count` of `size` bytes, in `data`.
+    fn fragment(runs: &[(u32, u32)], size: u32, data: usize) -> Vec<u8> {
+        let mut traf = [
+            &20u32.to_be_bytes()[..],
+            b"tfhd",
+            &[0, 2, 0, 0x10, 0, 0, 0, 1],
+        ]
+        .concat();
+        traf.extend(size.to_be_bytes());
+        for (offset, count) in runs {
+            traf.extend([&20u32.to_be_bytes()[..], b"trun", &[0, 0, 0, 1]].concat());
+            traf.extend(count.to_be_bytes());
+            traf.extend(offset.to_be_bytes());
+        }
+        let boxed = |kind: &[u8; 4], body: &[u8]| {
+            let size = (body.len() as u32 + 8).to_be_bytes();
+            [&size[..], kind, body].concat()
+        };
+        let moof = boxed(b"moof", &boxed(b"traf", &traf));
+        [moof, boxed(b"mdat", &vec![7; data])].concat()
+    }
+
+    fn read(fragment: &[u8]) -> (usize, Result<(), Error>) {
+        let mut demuxer = Demuxer::default();
+        demuxer.push(&mux::init(&[&track()])).unwrap();
+        let result = demuxer.push(fragment);
+        let frames = std::iter::from_fn(|| demuxer.pop())
+            .filter(|item| matches!(item, Item::Frame(_)))
+            .count();
+        (frames, result)
+    }
+
+    #[test]
+    fn samples_have_bytes_of_their_own() {
+        assert_eq!(read(&fragment(&[(64, 10)], 1, 10)), (10, Ok(())));
+        // Many that are empty, and many that are the same bytes.
+        assert_eq!(read(&fragment(&[(64, 60_000)], 0, 10)), (0, Ok(())));
+        let (frames, result) = read(&fragment(&[(84, 1000), (84, 1000)], 1, 1000));
+        assert_eq!((frames, result.is_err()), (0, true));
+        // One that is outside.
+        assert!(read(&fragment(&[(64, 11)], 1, 10)).1.is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let sample = |data: &'static [u8]| mux::Sample {
+            duration: 1024,
+            offset: 0,
+            key: true,
+            data: Bytes::from_static(data),
+        };
+        let run = Run {
+            track: 1,
+            time: 44_100,
+            samples: vec![sample(b"one"), sample(b"other")],
+        };
+        let mut demuxer = Demuxer::default();
+        demuxer.push(&mux::init(&[&track()])).unwrap();
+        demuxer.push(&mux::fragment(1, &[run])).unwrap();
+        let items: Vec<Item> = std::iter::from_fn(|| demuxer.pop()).collect();
+        assert_eq!(items[1], Item::Track(0, track()));
+        let [.., Item::Frame(one), Item::Frame(other)] = &items[..] else {
+            panic!("{items:?}")
+        };
+        assert_eq!(
+            (&one.data[..], one.dts, one.samples),
+            (&b"one"[..], 90_000, 1024)
+        );
+        assert_eq!((&other.data[..], other.dts), (&b"other"[..], 90_000 + 2090));
     }
 }
