@@ -1,12 +1,14 @@
-//! Packs made-up streams: nothing is lost, nothing comes twice, and the lengths hold.
+//! Packs streams, made up and by ffmpeg: nothing is lost, nothing comes twice, the lengths hold,
+//! and ffmpeg decodes what comes out.
 
 mod common;
 
 use bytes::Bytes;
-use common::packed::{Packed, pack};
-use lavant_media::TICKS_PER_SECOND;
+use common::packed::{Packed, frames, items, pack, packets, ts_items};
+use common::{folder, hashes, make};
 use lavant_media::frame::{Frame, Item, Track};
 use lavant_media::live::Config;
+use lavant_media::{TICKS_PER_SECOND, cmaf};
 use proptest::prelude::*;
 
 /// What happens to a stream beside its going on.
@@ -280,4 +282,63 @@ fn a_hole_while_the_target_is_not_known_makes_no_long_segment() {
         ..Config::default()
     };
     pack(config, source.send().items);
+}
+
+const SOUND: &str = "-f lavfi -i sine=sample_rate=48000:duration=6 -c:a aac";
+const FRAGMENTS: &str = "-f mp4 -movflags +empty_moov+default_base_moof+frag_keyframe";
+
+/// A source of ffmpeg must come out of the packager with every frame.
+fn check_ffmpeg(name: &str, rate: u32, codec: &str, sound: &str) {
+    let video = format!("-f lavfi -i testsrc2=size=160x90:rate={rate}:duration=6");
+    let codec = format!("{codec} -pix_fmt yuv420p -g {}", rate * 2);
+    for format in ["mpegts", "mp4"] {
+        let path = folder(name).join("source").with_extension(format);
+        let container = match format {
+            "mp4" => FRAGMENTS,
+            _ => "-f mpegts",
+        };
+        let file = make(&path, &format!("{video} {sound} {codec} {container}"));
+        let found = match format {
+            "mp4" => items(&mut cmaf::Demuxer::default(), &file, 64 << 10),
+            _ => ts_items(&file),
+        };
+        let sent = frames(&found).len();
+        let packed = pack(Config::default(), found);
+        let (pictures, sounds) = packets(&path);
+        assert_eq!((pictures as u32, sent), (rate * 6, pictures + sounds));
+        assert!(packed.segments.iter().all(|segment| segment.independent));
+        assert_eq!(packed.frames().len(), sent);
+        let out = path.with_extension("out.mp4");
+        let (source, found) = (hashes(&path), packed.hashes(&out));
+        assert!(
+            found == source,
+            "{format}: {} of {}",
+            found.len(),
+            source.len()
+        );
+        assert_eq!(packets(&out), (pictures, sounds));
+        let last = packed.segments.last().unwrap();
+        let (end, frame) = (last.start + last.duration, 90_000 / u64::from(rate));
+        // Pictures are decoded up to two before they are shown, and sound ends in a whole frame.
+        let most = 540_000 + 2 * frame + 4000;
+        assert!((540_000 - frame..most).contains(&end), "{format}: {end}");
+    }
+}
+
+#[test]
+fn h264_with_pictures_out_of_order_and_aac_are_decoded() {
+    let codec = "-c:v libx264 -preset ultrafast -bf 2";
+    check_ffmpeg("live_h264", 25, codec, SOUND);
+    check_ffmpeg("live_60", 60, codec, SOUND);
+}
+
+#[test]
+fn hevc_is_decoded() {
+    let codec = "-c:v libx265 -preset ultrafast -bf 2 -x265-params log-level=0 -tag:v hvc1";
+    check_ffmpeg("live_hevc", 24, codec, SOUND);
+}
+
+#[test]
+fn pictures_alone_are_decoded() {
+    check_ffmpeg("live_alone", 30, "-c:v libx264 -preset ultrafast", "");
 }
