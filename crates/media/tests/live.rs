@@ -7,7 +7,7 @@ use bytes::Bytes;
 use common::packed::{Packed, frames, items, pack, packets, ts_items};
 use common::{folder, hashes, make};
 use lavant_media::frame::{Frame, Item, Track};
-use lavant_media::live::Config;
+use lavant_media::live::{self, Config, Packager};
 use lavant_media::{TICKS_PER_SECOND, cmaf};
 use proptest::prelude::*;
 
@@ -282,6 +282,52 @@ fn a_hole_while_the_target_is_not_known_makes_no_long_segment() {
         ..Config::default()
     };
     pack(config, source.send().items);
+}
+
+#[test]
+fn a_source_whose_time_stands_still_takes_no_more_memory() {
+    for (track, size, count) in [(0, 0, 100_000), (0, 1 << 10, 20_000), (1, 1 << 10, 20_000)] {
+        let config = Config {
+            max_bytes: 1 << 20,
+            ..Config::default()
+        };
+        let mut packager = Packager::new(config);
+        packager.push(Item::Track(0, picture_track())).unwrap();
+        packager.push(Item::Track(1, sound_track())).unwrap();
+        let data = Bytes::from(vec![0; size]);
+        let mut worst = 0;
+        for n in 0..count {
+            let track = if n == 0 { 0 } else { track };
+            let data = data.clone();
+            let samples = 0;
+            let (dts, pts, key) = (0, 0, n == 0);
+            let frame = Frame {
+                track,
+                dts,
+                pts,
+                samples,
+                key,
+                data,
+            };
+            packager.push(Item::Frame(frame)).unwrap();
+            while let Some(event) = packager.pop() {
+                if let live::Event::Part(part) = event {
+                    worst = worst.max(part.data.len());
+                }
+            }
+        }
+        packager.flush();
+        while let Some(event) = packager.pop() {
+            if let live::Event::Part(part) = event {
+                worst = worst.max(part.data.len());
+            }
+        }
+        // A sample has 16 bytes of header at most.
+        assert!(
+            worst <= (1 << 20) + (16 << 14) + 4096,
+            "a part of {worst} bytes"
+        );
+    }
 }
 
 const SOUND: &str = "-f lavfi -i sine=sample_rate=48000:duration=6 -c:a aac";

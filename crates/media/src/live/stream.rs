@@ -12,6 +12,9 @@ const LAG: u64 = TICKS_PER_SECOND;
 /// they are compared (RFC 8216bis section 4.4.3.1).
 const ROUNDING: u64 = TICKS_PER_SECOND * 4 / 10;
 
+/// The most samples that wait for their part: a part of a second has some hundreds.
+const WAITING_MAX: usize = 16 << 10;
+
 /// What is decided.
 #[derive(Debug)]
 pub(super) enum Cut {
@@ -139,6 +142,10 @@ impl Stream {
             return;
         };
         let size = frame.data.len();
+        // Where time does not go on, no part ends: what is too much is left out.
+        if track.samples.len() >= WAITING_MAX || self.waiting + size > self.config.max_bytes {
+            return;
+        }
         let Some(now) = track.push(frame, at) else {
             return;
         };
@@ -172,13 +179,17 @@ impl Stream {
         }
         self.announce(now, cuts);
         self.slice(now, cuts);
+        let is_large = self.waiting > self.config.max_bytes / 4;
+        if is_large {
+            self.fix_parts();
+        }
         let Some(target) = self.part_target else {
             return;
         };
         let filled = now.saturating_sub(self.part_start);
         // Whole frames, as many as fit; where the next one comes later than expected, `slice` cuts.
         let full = filled * 100 >= target * 85 && filled + self.interval > target;
-        if full || self.waiting > self.config.max_bytes / 4 {
+        if full || is_large {
             self.part(now, cuts);
             self.bound(now, cuts);
         }
