@@ -72,8 +72,8 @@ impl Demuxer {
                 rest = rest.get(skip..).unwrap_or_default();
                 continue;
             }
-            // Whether a packet is one shows with the one that follows; the last of all has none.
-            if rest.len() == LEN && !self.saw_packets {
+            // Whether a packet is one shows with the byte that follows; the last of all has none.
+            if rest.len() == LEN {
                 break;
             }
             self.saw_packets = true;
@@ -329,10 +329,43 @@ impl frame::Demuxer for Demuxer {
         if let Some(error) = self.refused.replace(Error::Finished) {
             return Err(error);
         }
+        let rest = std::mem::take(&mut self.rest);
+        if let Some(packet) = packet::first(&rest)
+            && packet[0] == SYNC
+            && self.saw_packets
+        {
+            self.packet(packet)?;
+        }
         for index in 0..self.streams.len() {
             self.close(index);
         }
         let any = self.streams.iter().any(|it| it.track.is_some());
         if any { Ok(()) } else { Err(self.missing()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::frame::Demuxer as _;
+
+    use super::*;
+
+    #[test]
+    fn a_packet_counts_when_the_next_one_follows_it() {
+        let mut packet = [0; LEN];
+        packet[..4].copy_from_slice(&[SYNC, 0x1f, 0xff, 0x10]);
+        // The third is followed by something else, wherever the input is divided.
+        let input = [&packet[..], &packet, &packet, &[1; 400], &packet, &packet].concat();
+        let passed = |piece: usize| {
+            let mut demuxer = Demuxer::default();
+            for bytes in input.chunks(piece) {
+                demuxer.push(bytes).unwrap();
+            }
+            let _ = demuxer.finish();
+            demuxer.without_program
+        };
+        for piece in [1, 97, LEN, 3 * LEN, input.len()] {
+            assert_eq!(passed(piece), 4 * LEN, "pieces of {piece}");
+        }
     }
 }
