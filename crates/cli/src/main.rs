@@ -3,6 +3,7 @@
 mod content;
 mod ingest;
 mod key;
+mod live;
 mod output;
 mod relay;
 mod serve;
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
         lavant serve                       start a node; its page is http://127.0.0.1:7777/\n  \
         lavant ingest film.mp4             put a film in\n  \
         lavant play film                   watch it\n  \
+        lavant live harbour -              put a stream in as it happens\n  \
         lavant doctor                      see what is missing\n\n\
         Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 no node or refused by it,\n\
         4 a program is missing, 130 interrupted."
@@ -38,6 +40,10 @@ enum Command {
     Serve(serve::Args),
     /// Put a film, a stream or standard input into a node
     Ingest(ingest::Args),
+    /// Publish a live stream; list, pause and stop those that run
+    Live(live::Args),
+    /// Write a live stream out as it comes
+    Watch(live::WatchArgs),
     /// List what a node has
     Catalog(content::CatalogArgs),
     /// Show a node, its key and its store
@@ -80,6 +86,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             // Only here: an ingest has something to roll back, and `serve` listens by itself.
             lavant_node::signals::set_on_stop(&CANCEL)?;
             ingest::run(args, &CANCEL)
+        }
+        Command::Live(args) => live::run(&args),
+        Command::Watch(args) => {
+            lavant_node::signals::set_on_stop(&CANCEL)?;
+            live::watch(&args, &CANCEL)
         }
         Command::Catalog(args) => content::catalog(&args),
         Command::Status(args) => content::status(&args),

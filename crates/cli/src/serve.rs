@@ -60,6 +60,10 @@ pub(crate) struct ConfigArgs {
     /// When a growing on-demand content to which nothing comes is finished [default: 5m]
     #[arg(long, env = "LAVANT_FINISH_AFTER", value_name = "TIME")]
     finish_after: Option<Span>,
+    /// Listen for publishers by RTMP, such as OBS, at a port of this machine or an address with a
+    /// port; `lavant live key NAME` prints what to enter there
+    #[arg(long, env = "LAVANT_RTMP", value_name = "[ADDRESS:]PORT")]
+    rtmp: Option<String>,
     /// How much of a live stream its playlist lists [default: 2m]
     #[arg(long, env = "LAVANT_WINDOW", value_name = "TIME")]
     window: Option<Span>,
@@ -126,6 +130,7 @@ impl ConfigArgs {
             ttl_vod: self.ttl_vod,
             upload_idle: self.upload_idle,
             finish_after: self.finish_after,
+            rtmp: self.rtmp,
             window: self.window,
             grace: self.grace,
             part: self.part,
@@ -196,6 +201,7 @@ fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
             "auth_required": ready.auth_required,
             "token_file": ready.token_file,
             "relay_port": ready.relay_port,
+            "rtmp": ready.rtmp.map(|address| address.to_string()),
             "warnings": ready.warnings,
         });
         // A JSON value can always be written as text.
@@ -209,6 +215,9 @@ fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
     output::line(format_args!("  page   {url}"));
     output::line(format_args!("  store  {}", store.display()));
     output::line(format_args!("  key    {}", ready.publisher));
+    if let Some(address) = ready.rtmp {
+        output::line(format_args!("  rtmp   rtmp://{address}/live"));
+    }
     if let Some(port) = ready.relay_port {
         output::line(format_args!("  relay  port {port}, TCP and UDP"));
     }

@@ -165,6 +165,8 @@ pub struct Layer {
     pub upload_idle: Option<Span>,
     /// When a growing on-demand content to which nothing comes is taken as finished.
     pub finish_after: Option<Span>,
+    /// Where publishers by RTMP are listened for: a port, or an address and a port.
+    pub rtmp: Option<String>,
     /// How much of a live stream its playlist lists.
     pub window: Option<Span>,
     /// How long a live stream waits for its publisher to come back.
@@ -269,6 +271,7 @@ impl Layer {
             ttl_vod: self.ttl_vod.or(below.ttl_vod),
             upload_idle: self.upload_idle.or(below.upload_idle),
             finish_after: self.finish_after.or(below.finish_after),
+            rtmp: self.rtmp.or(below.rtmp),
             window: self.window.or(below.window),
             grace: self.grace.or(below.grace),
             part: self.part.or(below.part),
@@ -338,6 +341,7 @@ impl Layer {
                 .finish_after
                 .map_or(Duration::from_secs(300), |span| span.0),
             live: LiveConfig {
+                rtmp: self.rtmp.as_deref().map(listen_address).transpose()?,
                 window: self.window.map_or(Duration::from_secs(120), |span| span.0),
                 grace: self.grace.map_or(Duration::from_secs(60), |span| span.0),
                 part: self.part.map_or(Duration::from_millis(334), |span| span.0),
@@ -367,6 +371,8 @@ const DISK_SHARE: u8 = 80;
 /// How live streams are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveConfig {
+    /// Where publishers by RTMP are listened for; nowhere when there is none.
+    pub rtmp: Option<SocketAddr>,
     /// How much of a stream its playlist lists.
     pub window: Duration,
     /// How long a stream waits for its publisher to come back.
@@ -472,6 +478,18 @@ impl Config {
     }
 }
 
+/// An address to listen on: `1935` is a port of this machine alone, `0.0.0.0:1935` one of all its
+/// addresses.
+fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
+    let port = |port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let found = text.parse().map(port).or_else(|_| text.parse());
+    found.map_err(|_| {
+        ConfigError::Value(format!(
+            "{text:?} is no port, nor an address with one; write for example 1935 or 0.0.0.0:1935"
+        ))
+    })
+}
+
 fn is_origin(text: &str) -> bool {
     let rest = text
         .strip_prefix("https://")
@@ -542,7 +560,11 @@ mod tests {
         assert_eq!(named.upload_idle, default.upload_idle);
         assert_eq!(named.finish_after, default.finish_after);
         assert_eq!(named.max_connections, default.max_connections);
-        assert_eq!(named.live, default.live);
+        let live = LiveConfig {
+            rtmp: default.live.rtmp,
+            ..named.live
+        };
+        assert_eq!(live, default.live);
         let (named, default) = (named.relay.unwrap(), default.relay.unwrap());
         assert_eq!(named.port, default.port);
         assert_eq!(named.addresses, default.addresses);

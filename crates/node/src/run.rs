@@ -13,7 +13,7 @@ use crate::health::{Health, Part};
 use crate::http::{ServeError, Server};
 use crate::identity::{self, IdentityError};
 use crate::link::{BindError, LinkConfig};
-use crate::live::{self, Live};
+use crate::live::{self, Live, Rtmp};
 use crate::store::{self, AsyncStore, OpenError, Settings, Store};
 
 /// How often idle uploads and contents are looked for.
@@ -34,6 +34,9 @@ pub enum StartError {
     /// The links to other nodes.
     #[error(transparent)]
     Links(#[from] BindError),
+    /// The port for RTMP.
+    #[error("cannot listen for RTMP on {0}: {1}; choose another with --rtmp")]
+    Rtmp(SocketAddr, std::io::Error),
     /// The runtime.
     #[error("the node could not be started: {0}")]
     Runtime(#[from] std::io::Error),
@@ -52,6 +55,8 @@ pub struct Ready {
     pub token_file: Option<PathBuf>,
     /// The port that links of other nodes come in at; none when it meets nobody.
     pub relay_port: Option<u16>,
+    /// Where publishers by RTMP are listened for; none when they are not.
+    pub rtmp: Option<SocketAddr>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -115,6 +120,9 @@ pub async fn run(
         .await
         .map_err(std::io::Error::other)??;
     let health = Health::default();
+    let held = AsyncStore::new(store.clone());
+    let live = Live::new(held.clone(), live_settings(&config, &store));
+    let rtmp = start_rtmp(&config, &live).await?;
     // Before the API, which answers for the relay; a port that is taken ends the start early.
     let relay = start_relay(&config, &store, &health).await?;
     let handle = relay.as_ref().map(delivery::Running::handle);
@@ -124,8 +132,6 @@ pub async fn run(
     }
     let relay_port = handle.as_ref().map(delivery::Handle::port);
     let token_given = config.api_token.is_some();
-    let held = AsyncStore::new(store.clone());
-    let live = Live::new(held.clone(), live_settings(&config, &store));
     let server = Server::bind(config, held, live.clone(), handle, health.clone());
     let server = match server.await {
         Ok(server) => server,
@@ -148,10 +154,12 @@ pub async fn run(
         token_file: (server.auth_required() && !token_given)
             .then(|| store.settings().layout.api_token()),
         relay_port,
+        rtmp: rtmp.as_ref().and_then(|rtmp| rtmp.address().ok()),
         warnings,
     });
     let (house, disk) = (health.part("housekeeping"), health.part("disk"));
     let keeper = tokio::spawn(keep_house(store, house, disk));
+    let listener = rtmp.map(|rtmp| tokio::spawn(rtmp.run()));
     let stop = async {
         if !is_over {
             stop.await;
@@ -159,12 +167,27 @@ pub async fn run(
     };
     server.run(stop).await;
     live.close().await;
+    // With it the connections of its publishers end, which have been told.
+    if let Some(listener) = listener {
+        listener.abort();
+    }
     // Nothing is half done by that: its work is on a thread, which goes on to its end.
     keeper.abort();
     if let Some(relay) = relay {
         relay.stop().await;
     }
     Ok(())
+}
+
+/// Begins to listen for publishers by RTMP, where the configuration says so.
+async fn start_rtmp(config: &Config, live: &Live) -> Result<Option<Rtmp>, StartError> {
+    let Some(address) = config.live.rtmp else {
+        return Ok(None);
+    };
+    let bound = Rtmp::bind(address, live.clone()).await;
+    bound
+        .map(Some)
+        .map_err(|error| StartError::Rtmp(address, error))
 }
 
 /// How a configuration shapes live streams.

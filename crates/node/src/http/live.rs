@@ -1,5 +1,6 @@
 //! `/api/v1/live`: live streams, as their publishers and the operator see them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::error::ApiError;
 use crate::live::{Ended, Publisher, Refused, Source, State as StreamState, Status, Stream};
+use crate::store::StoreError;
 
 /// How long a publisher may say nothing. After three seconds another one may take its place; after
 /// this its connection is given up, as the network behind it may be gone.
@@ -60,6 +62,8 @@ pub(super) struct LiveEntry {
     pub target_duration: Option<u64>,
     /// Part target in seconds; none before the first segment.
     pub part_target: Option<f64>,
+    /// Why the latest publisher was cut off, if it was.
+    pub error: Option<String>,
     /// Whether low latency is offered: parts come steadily.
     pub low_latency: bool,
 }
@@ -81,6 +85,7 @@ impl LiveEntry {
             stored,
             lost,
             fault,
+            error,
             target_duration,
             part_target,
             is_low,
@@ -110,6 +115,7 @@ impl LiveEntry {
             stored,
             lost,
             fault,
+            error,
             target_duration,
             part_target: part_target.map(ticks_to_seconds),
             low_latency: is_low,
@@ -170,7 +176,9 @@ pub(super) async fn publish(
         .await?;
     let mut stopping = app.stopping.clone();
     tokio::select! {
-        taken = take(&publisher, body) => taken?,
+        taken = take(&publisher, body) => {
+            taken.inspect_err(|error| publisher.failed(&error.message))?;
+        }
         ended = publisher.replaced() => return Err(ended.into()),
         _ = stopping.wait_for(|stop| *stop) => return Err(Ended::Closed.into()),
     }
@@ -214,7 +222,8 @@ pub(super) async fn act(
         "resume" => stream.pause(false)?,
         // One that has ended meanwhile is stopped.
         "stop" => drop(app.live.stop(&name)),
-        "finish" => stream.finish(),
+        // The answer says what is in the store, as soon as all is.
+        "finish" => stream.finish().await,
         other => {
             return Err(ApiError::not_found(format!(
                 "a live stream can be told to pause, resume, finish or stop, not to {other:?}"
@@ -222,6 +231,47 @@ pub(super) async fn act(
         }
     }
     Ok(Json(LiveEntry::of(&app, &stream)))
+}
+
+/// What an encoder needs to publish by RTMP.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct KeyReply {
+    /// Its name.
+    pub name: String,
+    /// The stream key: a secret of whoever may publish under the name.
+    pub key: String,
+    /// The address of the server; none when the node does not listen for RTMP (`--rtmp`).
+    pub rtmp: Option<String>,
+}
+
+#[utoipa::path(
+    post, path = "/api/v1/live/{name}/key", params(("name" = String, Path)),
+    responses((status = 200, body = KeyReply))
+)]
+pub(super) async fn key(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<Json<KeyReply>, ApiError> {
+    let name = parse(&name)?;
+    let (live, of) = (app.live.clone(), name.clone());
+    let key = tokio::task::spawn_blocking(move || live.stream_key(&of)).await;
+    let key = key
+        .map_err(|_| StoreError::Closed)?
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let rtmp = app.config.live.rtmp.map(|address| {
+        // Nobody can connect to "all addresses".
+        let host = match address.ip() {
+            ip if ip.is_unspecified() => crate::config::host_name(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+            IpAddr::V4(ip) => ip.to_string(),
+        };
+        format!("rtmp://{host}:{}/live", address.port())
+    });
+    Ok(Json(KeyReply {
+        name: name.to_string(),
+        key,
+        rtmp,
+    }))
 }
 
 fn parse(name: &str) -> Result<ContentId, ApiError> {

@@ -126,6 +126,7 @@ pub(crate) fn router(state: App) -> Router {
         .route("/ingest/{*path}", post(ingest::finish))
         .route("/api/v1/live", get(live::list))
         .route("/api/v1/live/{name}", get(live::show).put(live::publish))
+        .route("/api/v1/live/{name}/key", post(live::key))
         .route("/api/v1/live/{name}/{action}", post(live::act))
         .route("/uploads", get(uploads::list).post(uploads::begin))
         .route("/uploads/{id}", get(uploads::show).delete(uploads::abort))

@@ -42,6 +42,7 @@ use super::{
         live::show,
         live::publish,
         live::act,
+        live::key,
         uploads::list,
         uploads::begin,
         uploads::show,

@@ -4,7 +4,7 @@
 //! | question | place |
 //! |---|---|
 //! | which streams there are, who may publish | here |
-//! | how bytes of a publisher become frames | `source.rs` |
+//! | how bytes of a publisher become frames | `source.rs`, `rtmp.rs` |
 //! | what a stream is, how it waits for a publisher that is gone | `stream.rs` |
 //! | what is in memory, under which numbers | `window.rs` |
 //! | what a player is told | `playlist.rs` |
@@ -15,6 +15,7 @@
 //! live, and the replay then lacks what it did not take.
 
 mod playlist;
+mod rtmp;
 mod source;
 mod steady;
 mod stream;
@@ -34,13 +35,14 @@ use lavant_proto::time::TICKS_PER_SECOND;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+pub use rtmp::Rtmp;
 pub use source::Source;
 pub use stream::{Answer, Ask, Ended, NoPlaylist, State, Status, Stream};
 
 use crate::identity::{self, IdentityError};
 use crate::playlist::reference_of;
 use crate::store::{AsyncStore, StoreError};
-use stream::{Begin, Write};
+use stream::{Begin, FINISH_MAX, Write};
 
 /// The most streams at a time.
 const STREAMS_MAX: usize = 1000;
@@ -48,8 +50,6 @@ const STREAMS_MAX: usize = 1000;
 const STOPPED: Duration = Duration::from_secs(60);
 /// How long the writer may go on after the end of the node.
 const DRAIN: Duration = Duration::from_secs(3);
-/// How long a new broadcast waits until the one of before is finished.
-const FINISH_MAX: Duration = Duration::from_secs(10);
 /// What the secret of a node is used for here (BLAKE3's context string).
 const KEY_CONTEXT: &str = "lavant 2026-11-29 stream keys";
 /// Hex digits of a stream key's secret part.
@@ -124,6 +124,12 @@ impl Publisher {
     /// See [`Ended`]: the publisher is no longer heard.
     pub fn push(&self, item: Item) -> Result<(), Ended> {
         self.stream.push(self.session, item, Instant::now())
+    }
+
+    /// Notes why the publisher is cut off, for whoever asks.
+    pub fn failed(&self, reason: &str) {
+        tracing::info!(stream = %self.stream.name(), reason, "a publisher was cut off");
+        self.stream.note_error(reason);
     }
 
     /// Waits until the publisher is no longer heard.

@@ -27,6 +27,8 @@ use crate::store::{Clock, Shown};
 /// The most bytes of segments that wait for the disk. What comes while it takes none is watched
 /// live all the same, and lacks in the replay.
 const QUEUE_MAX: usize = 64 << 20;
+/// How long one waits until all of a stream is stored and finished.
+pub(super) const FINISH_MAX: Duration = Duration::from_secs(10);
 /// A publisher that was silent for so long gives way to another one.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -142,6 +144,8 @@ struct Inner {
     stored: u64,
     lost: u64,
     fault: Option<String>,
+    /// Why the latest publisher was cut off.
+    error: Option<String>,
     /// Why publishers are no longer heard.
     ended: Option<Ended>,
     writes: Option<mpsc::UnboundedSender<Write>>,
@@ -200,6 +204,7 @@ impl Stream {
                 stored: 0,
                 lost: 0,
                 fault: None,
+                error: None,
                 ended: None,
                 writes: Some(writes),
                 queued: 0,
@@ -209,6 +214,12 @@ impl Stream {
             session: watch::Sender::new(0),
             done: watch::Sender::new(false),
         }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &ContentId {
+        &self.name
     }
 
     /// The version of its content.
@@ -248,6 +259,7 @@ impl Stream {
         }
         inner.heard = now;
         by.clone_into(&mut inner.by);
+        inner.error = None;
         let mut number = 0;
         self.session.send_modify(|session| {
             *session += 1;
@@ -299,6 +311,10 @@ impl Stream {
         inner.by.clear();
         drop(inner);
         self.tell();
+    }
+
+    pub(super) fn note_error(&self, reason: &str) {
+        self.lock().error = Some(reason.to_owned());
     }
 
     /// Everything that came so far is packed; what comes next begins anew.
@@ -383,9 +399,11 @@ impl Stream {
         self.tell();
     }
 
-    /// Ends the stream as its publisher wishes.
-    pub fn finish(&self) {
+    /// Ends the stream as its publisher wishes, and waits until all of it is stored, if the disk
+    /// takes it in time.
+    pub async fn finish(&self) {
         self.end(Ended::Finished);
+        let _ = tokio::time::timeout(FINISH_MAX, self.is_done()).await;
     }
 
     /// Holds back what the publisher sends from now on, or lets it through again.

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 
 use lavant_media::hls::{MediaPlaylist, Playlist};
 use serde::de::DeserializeOwned;
-use ureq::{Agent, http};
+use ureq::{Agent, SendBody, http};
 
 use super::agent::agent;
 
@@ -111,7 +111,7 @@ impl Client {
         serde_json::from_str(&text).map_err(|error| self.strange(error.to_string()))
     }
 
-    fn text(&self, method: &str, path: &str) -> Result<String, ClientError> {
+    pub(super) fn text(&self, method: &str, path: &str) -> Result<String, ClientError> {
         let answer = self.send(method, path)?;
         self.read_text(answer)
     }
@@ -125,7 +125,19 @@ impl Client {
             .map_err(|error| self.strange(error.to_string()))
     }
 
-    fn send(&self, method: &str, path: &str) -> Result<http::Response<ureq::Body>, ClientError> {
+    /// Sends what a reader gives as the body of a `PUT`, as long as it gives something.
+    pub(super) fn upload(&self, path: &str, source: &mut dyn Read) -> Result<(), ClientError> {
+        let body = SendBody::from_reader(source);
+        let request = self.request("PUT", path).body(body);
+        self.ask(request, |request| self.agent.run(request))
+            .map(drop)
+    }
+
+    pub(super) fn send(
+        &self,
+        method: &str,
+        path: &str,
+    ) -> Result<http::Response<ureq::Body>, ClientError> {
         self.send_body(method, path, None)
     }
 
@@ -135,28 +147,37 @@ impl Client {
         path: &str,
         body: Option<&serde_json::Value>,
     ) -> Result<http::Response<ureq::Body>, ClientError> {
+        let request = self.request(method, path);
+        match body {
+            Some(body) => {
+                let request = request.header("content-type", "application/json");
+                let request = request.body(body.to_string());
+                self.ask(request, |request| self.agent.run(request))
+            }
+            None => self.ask(request.body(()), |request| self.agent.run(request)),
+        }
+    }
+
+    fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        let request = http::Request::builder().method(method).uri(self.url(path));
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    /// Sends a request; what the node refuses is an error with its sentence.
+    fn ask<B>(
+        &self,
+        request: http::Result<http::Request<B>>,
+        run: impl FnOnce(http::Request<B>) -> Result<http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<http::Response<ureq::Body>, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable {
             url: self.base.clone(),
             reason,
         };
-        let mut request = http::Request::builder().method(method).uri(self.url(path));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let answer = match body {
-            Some(body) => {
-                let request = request.header("content-type", "application/json");
-                let request = request.body(body.to_string());
-                let request = request.map_err(|error| unreachable(error.to_string()))?;
-                self.agent.run(request)
-            }
-            None => {
-                let request = request.body(());
-                let request = request.map_err(|error| unreachable(error.to_string()))?;
-                self.agent.run(request)
-            }
-        };
-        let mut answer = answer.map_err(|error| unreachable(error.to_string()))?;
+        let request = request.map_err(|error| unreachable(error.to_string()))?;
+        let mut answer = run(request).map_err(|error| unreachable(error.to_string()))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
@@ -178,7 +199,7 @@ impl Client {
         })
     }
 
-    fn strange(&self, reason: String) -> ClientError {
+    pub(super) fn strange(&self, reason: String) -> ClientError {
         ClientError::Strange {
             url: self.base.clone(),
             reason,

@@ -5,10 +5,12 @@
 //! |---|---|
 //! | how a file becomes segments, and these reach a node | [`ingest`] |
 //! | how a node is asked and told | [`client`] |
+//! | how a live stream is published and watched from outside | `live.rs` |
 //! | what speaks HTTP for both | `agent.rs` |
 
 mod agent;
 pub mod client;
 pub mod ingest;
+mod live;
 
 pub use lavant_proto::content::is_hidden;

@@ -23,7 +23,7 @@ use super::snapshot::{Part, SnapshotFacts, link_or_copy};
 /// The file that says that it is one which was begun.
 const BEGUN: &str = "backup.part";
 /// Files beside the index that a store needs to be the same one.
-const KEYS: [&str; 3] = ["node.key", "known_peers", "api.token"];
+const KEYS: [&str; 4] = ["node.key", "known_peers", "api.token", "live.key"];
 
 /// What a backup, or what brings one back, did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -37,6 +37,8 @@ pub struct Status {
     pub lost: u64,
     /// Why the disk takes none, if it does not.
     pub fault: Option<String>,
+    /// Why the latest publisher was cut off, if it was.
+    pub error: Option<String>,
     /// Target duration in seconds, once it is known.
     pub target_duration: Option<u64>,
     /// Part target in ticks, once it is known.
@@ -67,6 +69,7 @@ impl Stream {
             stored: inner.stored,
             lost: inner.lost,
             fault: inner.fault.clone(),
+            error: inner.error.clone(),
             target_duration: targets.map(|(seconds, _)| seconds),
             part_target: targets.map(|(_, part)| part),
             is_low: inner.is_low(),

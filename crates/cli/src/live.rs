@@ -1,0 +1,273 @@
+//! `lavant live` and `lavant watch`.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command as Program, ExitCode, Stdio};
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use lavant_node::shell::client::{Client, encode};
+use serde_json::Value;
+
+use crate::content::NodeArgs;
+use crate::output;
+
+/// Arguments of `lavant live`.
+#[derive(clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
+        ffmpeg -re -i film.mp4 -c copy -f mpegts - | lavant live harbour -\n  \
+        lavant live harbour film.mp4       as if it happened now; needs ffmpeg\n  \
+        lavant live key harbour            what OBS needs, with 'lavant serve --rtmp 1935'\n  \
+        lavant live list\n  \
+        lavant live stop harbour\n\n\
+        It is watched at /play/NAME/index.m3u8 of the node, with 'lavant play NAME', or with\n  \
+        lavant watch harbour -o - | mpv -"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// What it is called: its content_id
+    #[arg(required = true)]
+    name: Option<String>,
+    /// `-` for MPEG-TS or fragmented MP4 on standard input, or a file
+    #[arg(default_value = "-")]
+    source: String,
+    /// Title shown to people [default: its name]
+    #[arg(long)]
+    title: Option<String>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the server and the stream key to publish under a name by RTMP
+    Key(NameArgs),
+    /// List the streams that run
+    List(NodeArgs),
+    /// Hold back what comes, until it is resumed
+    Pause(NameArgs),
+    /// Let through what comes again
+    Resume(NameArgs),
+    /// End a stream; its publisher cannot come back for a minute
+    Stop(NameArgs),
+}
+
+/// A stream of a node.
+#[derive(clap::Args)]
+struct NameArgs {
+    /// What it is called
+    name: String,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Some(Command::Key(args)) => key(args),
+        Some(Command::List(args)) => list(args),
+        Some(Command::Pause(args)) => tell(args, "pause"),
+        Some(Command::Resume(args)) => tell(args, "resume"),
+        Some(Command::Stop(args)) => tell(args, "stop"),
+        None => publish(args),
+    }
+}
+
+fn publish(args: &Args) -> anyhow::Result<ExitCode> {
+    let name = args.name.as_deref().unwrap_or_default();
+    let client = args.node.client()?;
+    if !args.node.json {
+        let url = client.url(&format!("/play/{}/index.m3u8", encode(name)));
+        output::note(format_args!("publishing {name}; watch it at {url}"));
+    }
+    let mut source = Source::open(&args.source)?;
+    let ended = client.publish(name, args.title.as_deref(), &mut source)?;
+    source.check()?;
+    if args.node.json {
+        output::json(&ended)?;
+    } else {
+        output::line(format_args!(
+            "{name} is finished: {}, {} segments",
+            output::duration(number(&ended, "seconds")),
+            ended.get("stored").and_then(Value::as_u64).unwrap_or(0)
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the bytes are from.
+enum Source {
+    Stdin(std::io::Stdin),
+    /// ffmpeg, which gives a file out at the speed at which it is played.
+    Program(Child),
+}
+
+impl Source {
+    fn open(source: &str) -> anyhow::Result<Self> {
+        if source == "-" {
+            let stdin = std::io::stdin();
+            if stdin.is_terminal() {
+                bail!("standard input is a terminal: pipe a stream in, or name a file");
+            }
+            return Ok(Self::Stdin(stdin));
+        }
+        if source.contains("://") {
+            bail!(
+                "URLs are not opened here yet: pipe the stream in, as in 'ffmpeg -i {source} \
+                 -c copy -f mpegts - | lavant live NAME -'"
+            );
+        }
+        File::open(source).with_context(|| format!("{source} cannot be read"))?;
+        let child = Program::new("ffmpeg")
+            .args(["-nostdin", "-loglevel", "error", "-re", "-i"])
+            // A name that begins with a dash is no option, nor is one with a colon a protocol.
+            .arg(format!("file:{source}"))
+            .args(["-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy"])
+            .args(["-f", "mpegts", "-"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn();
+        let child = child.context("ffmpeg, which files need, cannot be started")?;
+        Ok(Self::Program(child))
+    }
+
+    /// Whether it came to its end.
+    fn check(&mut self) -> anyhow::Result<()> {
+        if let Self::Program(child) = self
+            && !child.wait()?.success()
+        {
+            bail!("ffmpeg did not come to the end of the file; its message stands above");
+        }
+        Ok(())
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Stdin(stdin) => stdin.read(buffer),
+            Self::Program(child) => child.stdout.as_mut().map_or(Ok(0), |out| out.read(buffer)),
+        }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Self::Program(child) = self {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn number(entry: &Value, key: &str) -> f64 {
+    entry.get(key).and_then(Value::as_f64).unwrap_or(0.0)
+}
+
+fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
+    entry.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn key(args: &NameArgs) -> anyhow::Result<ExitCode> {
+    let path = format!("/api/v1/live/{}/key", encode(&args.name));
+    let reply: Value = args.node.client()?.call("POST", &path)?;
+    if args.node.json {
+        output::json(&reply)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let key = text(&reply, "key");
+    match reply.get("rtmp").and_then(Value::as_str) {
+        Some(server) => {
+            output::line(format_args!("server      {server}"));
+            output::line(format_args!("stream key  {key}"));
+            output::line(format_args!("in one      {server}/{key}"));
+        }
+        None => {
+            output::line(format_args!("stream key  {key}"));
+            output::note("the node does not listen for RTMP: start it with --rtmp 1935");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(args: &NodeArgs) -> anyhow::Result<ExitCode> {
+    let entries: Vec<Value> = args.client()?.get("/api/v1/live")?;
+    if args.json {
+        output::json(&entries)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if entries.is_empty() {
+        output::line("nothing is live; begin with 'lavant live NAME -'");
+    }
+    for entry in &entries {
+        let megabits = number(entry, "bit_rate") / 1e6;
+        output::line(format_args!(
+            "{:<24} {:<8} {:<5} {:>9} {megabits:>6.1} Mb/s  {}",
+            text(entry, "name"),
+            text(entry, "state"),
+            text(entry, "by"),
+            output::duration(number(entry, "seconds")),
+            text(entry, "codecs"),
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(args: &NameArgs, action: &str) -> anyhow::Result<ExitCode> {
+    let path = format!("/api/v1/live/{}/{action}", encode(&args.name));
+    let entry: Value = args.node.client()?.call("POST", &path)?;
+    if args.node.json {
+        output::json(&entry)?;
+    } else {
+        let state = text(&entry, "state");
+        output::line(format_args!("{} is {state} now", args.name));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Arguments of `lavant watch`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    lavant watch harbour -o - | mpv -\n  \
+    lavant watch harbour -o - | lavant live copy - --daemon http://10.0.0.5:7777\n  \
+    lavant watch harbour -o harbour.mp4\n\n\
+    What is over is fetched with 'lavant get'.")]
+pub(crate) struct WatchArgs {
+    /// The stream: CONTENT_ID, or PUBLISHER/CONTENT_ID
+    reference: String,
+    /// Where the stream is written, as fragmented MP4: a file, or - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+pub(crate) fn watch(args: &WatchArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
+    let client: Client = args.node.client()?;
+    let to_stdout = args.output.as_os_str() == "-";
+    if to_stdout && args.node.json {
+        bail!("--json and -o - would both write to standard output: give a file");
+    }
+    let mut out: Box<dyn Write> = match to_stdout {
+        true if std::io::stdout().is_terminal() => {
+            bail!("standard output is a terminal: give -o FILE, or pipe it into a player");
+        }
+        true => Box::new(std::io::stdout()),
+        false => Box::new(
+            File::create(&args.output)
+                .with_context(|| format!("{} cannot be written", args.output.display()))?,
+        ),
+    };
+    let bytes = client.watch(&args.reference, &mut out, cancel)?;
+    if args.node.json {
+        output::json(&serde_json::json!({ "bytes": bytes }))?;
+    } else {
+        output::note(format_args!("{} written", output::bytes(bytes)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
