@@ -19,6 +19,8 @@ mod rtmp;
 mod source;
 mod steady;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod window;
 mod writer;
 

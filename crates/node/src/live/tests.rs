@@ -1,0 +1,271 @@
+//! Turns of live streams with a real store: who is heard, what is kept, what players are told.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lavant_media::frame::{Frame, Item, Track};
+use lavant_media::{Kind, StreamInfo};
+use lavant_proto::ids::{ContentId, SigningKey};
+
+use super::{Ask, Ended, Live, NoPlaylist, Publisher, Refused, Settings, State, Stream};
+use crate::store::{AsyncStore, Content, State as ContentState, Store};
+
+/// Ticks between frames: 25 a second.
+const STEP: i64 = 3600;
+
+fn settings(folder: &std::path::Path) -> Settings {
+    Settings {
+        window: Duration::from_secs(20),
+        grace: Duration::from_secs(60),
+        replay: Duration::from_secs(3600),
+        part: Duration::from_millis(334),
+        secret: folder.join("live.key"),
+    }
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    store: Store,
+    live: Live,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SigningKey::from_seed(&[7; 32]);
+        let store = crate::store::Settings::new(&folder.path().join("store"));
+        let store = Store::open(store, key).unwrap();
+        let live = Live::new(AsyncStore::new(store.clone()), settings(folder.path()));
+        Self {
+            folder,
+            store,
+            live,
+        }
+    }
+
+    async fn publish(&self, name: &str) -> Publisher {
+        self.live.publish(&id(name), None, "test").await.unwrap()
+    }
+
+    fn content(&self, name: &str) -> Option<Arc<Content>> {
+        self.store.catalog().find(None, &id(name), None).cloned()
+    }
+}
+
+fn id(name: &str) -> ContentId {
+    ContentId::new(name).unwrap()
+}
+
+fn track(entry: &'static [u8]) -> Item {
+    let info = StreamInfo {
+        kind: Kind::Video,
+        codec: "avc1.4d401e".into(),
+        width: Some(640),
+        height: Some(360),
+        frame_rate: None,
+        sample_rate: None,
+        channels: None,
+    };
+    Item::Track(
+        0,
+        Track {
+            info,
+            entry: Bytes::from_static(entry),
+            timescale: 90_000,
+        },
+    )
+}
+
+/// Frames from second `from` to `to`, with a key frame each second.
+fn send(publisher: &Publisher, from: i64, to: i64) -> Result<(), Ended> {
+    publisher.push(Item::Expected(1))?;
+    publisher.push(track(b"entry"))?;
+    for n in from * 25..to * 25 {
+        publisher.push(Item::Frame(Frame {
+            track: 0,
+            dts: n * STEP,
+            pts: n * STEP,
+            samples: 0,
+            key: n % 25 == 0,
+            data: Bytes::from(n.to_be_bytes().to_vec()),
+        }))?;
+    }
+    Ok(())
+}
+
+async fn text(stream: &Stream, ask: Ask) -> String {
+    let answer = stream.playlist(ask).await.unwrap();
+    String::from_utf8(answer.text.to_vec()).unwrap()
+}
+
+const WHOLE: Ask = Ask {
+    msn: None,
+    part: None,
+    skip: false,
+};
+
+#[tokio::test]
+async fn a_broadcast_becomes_a_film_and_the_next_one_its_next_version() {
+    let world = World::new();
+    for version in 1..=2 {
+        let publisher = world.publish("cam").await;
+        send(&publisher, 0, 10).unwrap();
+        let stream = world.live.stream(&id("cam")).unwrap();
+        drop(publisher);
+        assert_eq!(stream.status().state, State::Waiting);
+        stream.finish().await;
+        let content = world.content("cam").unwrap();
+        assert_eq!(
+            (content.key.version, content.state),
+            (version, ContentState::Finished)
+        );
+        let rendition = &content.renditions[0];
+        assert_eq!((rendition.info.segments, rendition.info.inits), (5, 1));
+        assert_eq!(rendition.info.duration, 10 * 90_000);
+        assert_eq!(rendition.info.codecs, "avc1.4d401e");
+        // Whoever watches learns of the end from the list that it has seen so far.
+        assert!(text(&stream, WHOLE).await.ends_with("#EXT-X-ENDLIST\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_that_comes_back_goes_on_also_after_a_start_of_the_node() {
+    let mut world = World::new();
+    let publisher = world.publish("cam").await;
+    send(&publisher, 0, 4).unwrap();
+    drop(publisher);
+    let publisher = world.publish("cam").await;
+    // Its time begins anew.
+    send(&publisher, 0, 4).unwrap();
+    let stream = world.live.stream(&id("cam")).unwrap();
+    let list = text(&stream, WHOLE).await;
+    assert_eq!(list.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{list}");
+    assert_eq!(list.matches("#EXT-X-MAP").count(), 1, "{list}");
+    world.live.close().await;
+    assert_eq!(publisher.push(Item::Expected(1)), Err(Ended::Closed));
+    assert_eq!(world.content("cam").unwrap().state, ContentState::Open);
+    let held = AsyncStore::new(world.store.clone());
+    world.live = Live::new(held, settings(world.folder.path()));
+    let publisher = world.publish("cam").await;
+    send(&publisher, 0, 4).unwrap();
+    drop(publisher);
+    world.live.stream(&id("cam")).unwrap().finish().await;
+    let content = world.content("cam").unwrap();
+    assert_eq!(
+        (content.key.version, content.state),
+        (1, ContentState::Finished)
+    );
+    assert_eq!(content.renditions[0].info.duration, 12 * 90_000);
+    assert!(content.renditions[0].is_whole());
+}
+
+#[tokio::test]
+async fn one_publisher_at_a_time_until_it_is_silent() {
+    let world = World::new();
+    let first = world.publish("cam").await;
+    send(&first, 0, 3).unwrap();
+    let second = world.live.publish(&id("cam"), None, "test").await;
+    assert!(matches!(second, Err(Refused::Busy(_))));
+    let stream = world.live.stream(&id("cam")).unwrap();
+    let later = Instant::now() + Duration::from_secs(3);
+    let session = stream.join("test", later).unwrap();
+    assert_eq!(first.replaced().await, Ended::TakenOver);
+    assert_eq!(send(&first, 3, 4), Err(Ended::TakenOver));
+    // The end of the first one's connection is not the end of the second's stream.
+    drop(first);
+    assert_eq!(stream.status().state, State::Live);
+    stream.leave(session, later);
+    assert!(world.live.stop(&id("cam")));
+    let back = world.live.publish(&id("cam"), None, "test").await;
+    assert!(matches!(back, Err(Refused::Stopped(_))));
+    assert!(!world.live.stop(&id("other")));
+}
+
+#[tokio::test]
+async fn what_is_paused_is_held_back_and_goes_on_behind_a_break() {
+    let world = World::new();
+    let publisher = world.publish("cam").await;
+    send(&publisher, 0, 4).unwrap();
+    let stream = world.live.stream(&id("cam")).unwrap();
+    stream.pause(true).unwrap();
+    send(&publisher, 4, 8).unwrap();
+    assert_eq!(stream.status().state, State::Paused);
+    assert_eq!(stream.status().duration, 4 * 90_000);
+    stream.pause(false).unwrap();
+    send(&publisher, 8, 12).unwrap();
+    let list = text(&stream, WHOLE).await;
+    assert_eq!(list.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{list}");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_alone_for_too_long_is_over() {
+    let mut world = World::new();
+    let settings = Settings {
+        grace: Duration::from_millis(1),
+        ..settings(world.folder.path())
+    };
+    world.live = Live::new(AsyncStore::new(world.store.clone()), settings);
+    let publisher = world.publish("cam").await;
+    let stream = world.live.stream(&id("cam")).unwrap();
+    // Nothing came, so that there is nothing to watch, ever.
+    drop(publisher);
+    stream.is_done().await;
+    assert_eq!(stream.status().state, State::Ended);
+    assert!(matches!(
+        stream.playlist(WHOLE).await,
+        Err(NoPlaylist::Empty(_))
+    ));
+    assert!(world.content("cam").is_none());
+}
+
+#[tokio::test]
+async fn requests_wait_for_what_comes_next_and_for_no_more() {
+    let world = World::new();
+    let publisher = world.publish("cam").await;
+    send(&publisher, 0, 4).unwrap();
+    let stream = world.live.stream(&id("cam")).unwrap();
+    let ask = |msn, part| Ask {
+        msn,
+        part,
+        skip: false,
+    };
+    for bad in [
+        ask(None, Some(0)),
+        ask(Some(3), None),
+        ask(Some(u64::MAX), Some(0)),
+    ] {
+        assert!(matches!(
+            stream.playlist(bad).await,
+            Err(NoPlaylist::Bad(_))
+        ));
+    }
+    let (waited, sent) = tokio::join!(stream.playlist(ask(Some(1), None)), async {
+        send(&publisher, 4, 5)
+    });
+    sent.unwrap();
+    let list = String::from_utf8(waited.unwrap().text.to_vec()).unwrap();
+    assert!(list.contains("/segment/cam/1/main/1.m4s\n"), "{list}");
+    let (part, sent) = tokio::join!(stream.part(2, 3), async { send(&publisher, 5, 6) });
+    sent.unwrap();
+    assert!(part.is_some());
+    assert_eq!(stream.part(9, 0).await, None);
+}
+
+#[tokio::test]
+async fn a_stream_key_opens_one_name() {
+    let world = World::new();
+    let key = world.live.stream_key(&id("my-cam")).unwrap();
+    assert_eq!(world.live.name_of(&key).unwrap(), Some(id("my-cam")));
+    let of_other = key.replace("my-cam", "other");
+    for wrong in [
+        "",
+        "-",
+        "my-cam",
+        "my-cam-",
+        of_other.as_str(),
+        &key[..key.len() - 1],
+    ] {
+        assert_eq!(world.live.name_of(wrong).unwrap(), None, "{wrong}");
+    }
+}
