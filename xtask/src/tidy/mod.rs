@@ -4,6 +4,7 @@
 //! exceptions with their reasons; an exception that no longer excepts anything is a finding.
 
 pub mod allow;
+pub mod circles;
 pub mod disk;
 pub mod layers;
 pub mod markdown;
@@ -74,6 +75,7 @@ pub fn check(root: &Path) -> Result<Vec<Finding>, String> {
 /// The checks that need nothing but the files.
 pub fn check_files(root: &Path, files: &[String]) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
+    let mut circles = circles::Circles::default();
     for path in files {
         let full = root.join(path);
         let length = fs::metadata(&full)
@@ -89,10 +91,14 @@ pub fn check_files(root: &Path, files: &[String]) -> Result<Vec<Finding>, String
         }
         let bytes = fs::read(&full).map_err(|error| format!("{path}: {error}"))?;
         match String::from_utf8(bytes) {
-            Ok(text) => findings.extend(check_text(path, &text, files)),
+            Ok(text) => {
+                findings.extend(check_text(path, &text, files));
+                circles.note(path, &text);
+            }
             Err(_) => findings.push(Finding::new(path, 0, "utf-8", "is not UTF-8")),
         }
     }
+    findings.extend(circles.findings());
     Ok(findings)
 }
 

@@ -9,8 +9,6 @@ use super::{Coding, inspect};
 use crate::timeline::{Step, Timeline};
 use crate::{Config, Error, Event, Pool, Segment};
 
-/// Bits of a time stamp.
-pub(super) const TIME_BITS: u32 = 33;
 /// The length of a frame in ticks when there was only one.
 /// 40 ms: one of 25 pictures a second.
 const LONE_FRAME: u64 = 3_600;
@@ -57,7 +55,7 @@ impl Cutter {
             config,
             events: VecDeque::new(),
             writer: Writer::new(),
-            timeline: Timeline::new(TIME_BITS),
+            timeline: Timeline::new(packet::TIME_BITS),
             reference: None,
             buffer: Vec::new(),
             pool: Pool::default(),

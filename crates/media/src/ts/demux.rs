@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Coding;
-use super::packet::{self, LEN, Packet, SYNC};
+use super::packet::{self, LEN, Packet, SYNC, TIME_BITS};
 use super::tables::{PAT_PID, Stream, Tables, Update};
 use super::units::{Adts, Sets};
 use crate::frame::{self, Frame, Item, TRACKS_MAX, Track};
@@ -15,8 +15,6 @@ const MAX_GARBAGE: usize = 1 << 20;
 const MAX_WITHOUT_PROGRAM: usize = 8 << 20;
 /// The most bytes of one unit.
 const MAX_UNIT: usize = 16 << 20;
-/// Bits of a time stamp.
-const TIME_BITS: u32 = 33;
 
 /// Takes a transport stream apart; see [`crate::frame::Demuxer`].
 #[derive(Debug, Default)]

@@ -1,7 +1,6 @@
 //! Says what one whole segment of a transport stream holds.
 
 use super::Coding;
-use super::cutter::TIME_BITS;
 use super::key::{KeyScan, Verdict};
 use super::packet::{self, LEN, Packet, SYNC};
 use super::tables::{PAT_PID, Stream, Tables, Update};
@@ -120,7 +119,7 @@ impl Reference {
     fn new(stream: Stream) -> Self {
         Self {
             stream,
-            timeline: Timeline::new(TIME_BITS),
+            timeline: Timeline::new(packet::TIME_BITS),
             first: None,
             total: 0,
             frames: 0,

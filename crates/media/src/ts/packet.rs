@@ -6,6 +6,8 @@ pub(super) const LEN: usize = 188;
 pub(super) const SYNC: u8 = 0x47;
 /// How many packet identifiers there are.
 pub(super) const PIDS: usize = 8192;
+/// Bits of a time stamp.
+pub(super) const TIME_BITS: u32 = 33;
 
 /// One packet.
 pub(super) type Packet = [u8; LEN];

@@ -13,12 +13,12 @@ use lavant_proto::runs::Run;
 use lavant_proto::uplink::{Class, Serving};
 use lavant_proto::verify::VerifiedFrame;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answers::{Answers, Serve};
-use super::driver::Event;
+use super::event::{Event, Held, ReadingRoom};
 use super::expected::Expectations;
 use crate::link::{Frame, LinkReceiver, LinkSender, Urgency};
 use crate::store::AsyncStore;
@@ -372,56 +372,6 @@ fn heard(no: ContactNo, bytes: &[u8], held: Held) -> Event {
     match Message::decode(bytes) {
         Ok(message) => Event::Message(no, Box::new(message), held),
         Err(error) => Event::Lied(no, format!("it sent what is no message: {error}")),
-    }
-}
-
-/// Bytes of messages that were read and that the driver has not worked through: of one contact, and
-/// of all. What they say takes up to eight times as much.
-const READ_MAX: usize = 256 << 10;
-const READ_ALL_MAX: usize = 4 << 20;
-
-/// Room for messages that were read.
-#[derive(Clone)]
-pub(super) struct ReadingRoom {
-    own: Arc<Semaphore>,
-    all: Arc<Semaphore>,
-}
-
-/// Room that a message takes until it was worked through.
-pub(super) struct Held {
-    _own: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
-}
-
-impl Default for ReadingRoom {
-    fn default() -> Self {
-        Self {
-            own: Arc::new(Semaphore::new(READ_MAX)),
-            all: Arc::new(Semaphore::new(READ_ALL_MAX)),
-        }
-    }
-}
-
-impl ReadingRoom {
-    /// The room of one more contact.
-    pub(super) fn of_contact(&self) -> Self {
-        Self {
-            own: Arc::new(Semaphore::new(READ_MAX)),
-            all: Arc::clone(&self.all),
-        }
-    }
-
-    /// Waits for room for a message of so many bytes.
-    async fn hold(&self, bytes: usize) -> Option<Held> {
-        // More permits than there are would never be given. A message has 64 KiB at most.
-        let bytes = u32::try_from(bytes.min(READ_MAX)).unwrap_or(u32::MAX);
-        // Its own room first: while a contact waits for that, it holds nothing of what is for all.
-        let own = Arc::clone(&self.own).acquire_many_owned(bytes).await.ok()?;
-        let all = Arc::clone(&self.all).acquire_many_owned(bytes).await.ok()?;
-        Some(Held {
-            _own: own,
-            _all: all,
-        })
     }
 }
 

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::contact::{self, Outbox};
-use super::driver::{Driver, Event, Live};
+use super::driver::{Driver, Live};
+use super::event::Event;
 use super::expected::Expectations;
 use super::peers::Dial;
 use crate::link::{Link, LinkProfile, Sighting};

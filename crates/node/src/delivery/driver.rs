@@ -8,29 +8,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lavant_proto::delivery::{Delivery, Input, Output};
-use lavant_proto::ids::{PublisherKey, Root};
+use lavant_proto::ids::PublisherKey;
 use lavant_proto::message::Message;
-use lavant_proto::numbers::{ContactNo, ContentNo, Place, PushNo, RequestNo, TrackNo};
+use lavant_proto::numbers::{ContactNo, ContentNo, Place, RequestNo, TrackNo};
 use lavant_proto::piece::message::PieceMessage;
 use lavant_proto::relay::learn::Assemblies;
-use lavant_proto::runs::{GroupRun, SequenceRun};
+use lavant_proto::runs::SequenceRun;
 use lavant_proto::time::Time;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::contact::{Held, Outbox, ReadingRoom};
+use super::contact::Outbox;
+use super::event::{Event, ReadingRoom};
 use super::expected::Expectations;
-use super::holdings::{Holdings, Told, Verdict, rendition_no};
+use super::holdings::{Holdings, Told, rendition_no};
 use super::library::{Library, Sheets};
 use super::peers::Peers;
-use super::segments::{Asking, Doubts, is_final};
+use super::pending::{Asking, Doubts, Pending, is_final};
 use super::{Ask, Load, Parts};
-use crate::link::{Discovery, Link, LinkMeter, LinkProfile, Links, Sighting};
-use crate::store::{AsyncStore, Partial, StoreError};
-
-pub(super) use super::segments::Pending;
+use crate::link::{Discovery, LinkMeter, LinkProfile, Links, Sighting};
+use crate::store::AsyncStore;
 
 /// Most events that are worked through before time and links are looked at again.
 /// Many, as the core works out what follows only once for all of them; not all, as a crowd of
@@ -40,33 +39,6 @@ const EVENTS_AT_ONCE: usize = 256;
 const COPIES_EVERY: Duration = Duration::from_secs(2);
 /// Most bytes of messages that wait for a contact to read them: what is said of 40,000 contents.
 const WAITING_MAX: usize = 16 << 20;
-
-/// Something that a task reports.
-pub(super) enum Event {
-    Message(ContactNo, Box<Message>, Held),
-    Arrived(ContactNo, RequestNo, GroupRun),
-    Pushed(ContactNo, PushNo),
-    Damaged(ContactNo, RequestNo),
-    Unwritten(ContactNo, RequestNo),
-    Lied(ContactNo, String),
-    Sent(ContactNo, u64),
-    Down(ContactNo, String),
-    Dialled(u32, Result<Box<dyn Link>, String>),
-    Told(Vec<Told>),
-    Noted(
-        Option<ContactNo>,
-        (ContentNo, TrackNo),
-        SequenceRun,
-        Result<Vec<Verdict>, StoreError>,
-    ),
-    Opened(Place, Result<Arc<Partial>, StoreError>),
-    Adopted(Place, Result<bool, StoreError>),
-    Admitted(ContentNo, Result<u64, StoreError>),
-    /// A question of a contact was read, in so many microseconds.
-    Read(ContactNo, u64),
-    Doubted(Option<Root>),
-    Looked,
-}
 
 /// A contact that is up.
 pub(super) struct Live {

@@ -6,24 +6,29 @@
 //! | question | place |
 //! |---|---|
 //! | what is done with what the core wants | `driver.rs` |
+//! | what tasks report to it | `event.rs` |
 //! | what happens when the driver fails | `supervise` in this file |
 //! | who comes and goes | `contacts.rs` |
 //! | how bytes go out and come in | `contact.rs`, `answers.rs`, `expected.rs` |
-//! | what is given, expected, adopted, doubted | `segments.rs` |
-//! | how questions about contents are read | `library.rs` |
+//! | what is given, expected, adopted, doubted | `segments.rs`, `pending.rs` |
+//! | how questions about contents are read | `questions.rs`, `library.rs` |
 //! | how records and manifests are learned | `supply.rs` |
-//! | what the core knows of the store | `holdings.rs` |
+//! | what the core knows of the store | `holdings.rs`, `feed.rs` |
 //! | who is dialled, and when again | `peers.rs` |
 
 mod answers;
 mod contact;
 mod contacts;
 mod driver;
+mod event;
 mod expected;
+mod feed;
 mod holdings;
 mod library;
 mod peers;
+mod pending;
 mod pulse;
+mod questions;
 mod segments;
 mod supply;
 
@@ -183,7 +188,7 @@ async fn supervise(mut parts: Parts, pulse: Pulse, part: Part) {
         // contacts of the next one, whose numbers begin anew, and a new core has to hear of all
         // contents.
         let (events, reports) = mpsc::channel(EVENTS_MAX);
-        let feed = tokio::spawn(holdings::feed(parts.store.clone(), events.clone()));
+        let feed = tokio::spawn(feed::feed(parts.store.clone(), events.clone()));
         let driver = driver::Driver::new(&parts, events);
         part.ok();
         // What a panic leaves half done ends with the driver. `parts` is changed in whole steps

@@ -8,8 +8,10 @@ use lavant_proto::relay::learn::{self, Progress, Wrong};
 use lavant_proto::relay::message::Row;
 use lavant_proto::runs::SequenceRun;
 
-use super::driver::{Driver, Event, Pending};
+use super::driver::Driver;
+use super::event::Event;
 use super::holdings::Verdict;
+use super::pending::Pending;
 use crate::store::StoreError;
 
 impl Driver {

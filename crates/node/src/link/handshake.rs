@@ -13,8 +13,8 @@ use rustls::{AlertDescription, Error, ExtractedSecrets};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::raw_key::key_in;
 use super::record::{RecordKeys, Secrets};
-use super::tls::key_in;
 
 /// Bytes of a handshake that are held: one record of the greatest length (RFC 8446 section 5.2)
 /// and its header. Ours has less than 2 KiB.

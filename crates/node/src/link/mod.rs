@@ -33,6 +33,7 @@ mod meter;
 mod network;
 mod profile;
 mod quic;
+mod raw_key;
 mod record;
 mod target;
 mod tcp;

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all, try_join_all};
 use iroh::endpoint::{
     BindOpts, Connection, ConnectionError, PortmapperConfig, QuicTransportConfig, RecvStream,
-    SendStream, VarInt, WriteError, presets,
+    SendStream, VarInt, WeakConnectionHandle, WriteError, presets,
 };
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey, TransportAddr};
 use lavant_proto::ids::{PublisherKey, SigningKey};
@@ -204,14 +204,21 @@ impl QuicLink {
     /// Has it cut when the address of this machine that it uses is gone.
     pub(super) fn watched(self, up: &UpLinks) -> Self {
         let local = local_towards(self.remote);
-        up.add(local, Cutter::Quic(self.connection.weak_handle()));
+        up.add(local, self.connection.weak_handle());
         self
     }
 }
 
-/// Ends a link at once, as its way is gone.
-pub(super) fn cut(connection: &Connection) {
-    connection.close(VarInt::from_u32(CODE_WAY_GONE), WAY_GONE.as_bytes());
+impl Cutter for WeakConnectionHandle {
+    fn cut(&self) -> bool {
+        let connection = self.upgrade();
+        let cut = |it: Connection| it.close(VarInt::from_u32(CODE_WAY_GONE), WAY_GONE.as_bytes());
+        connection.map(cut).is_some()
+    }
+
+    fn is_over(&self) -> bool {
+        self.upgrade().is_none()
+    }
 }
 
 impl Link for QuicLink {

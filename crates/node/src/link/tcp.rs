@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -51,7 +51,7 @@ const PROBE_AFTER: Duration = Duration::from_secs(5);
 
 /// What both directions of a link share.
 #[derive(Debug)]
-pub(super) struct Shared {
+struct Shared {
     tcp: Arc<TcpStream>,
     closing: AtomicBool,
     cut: AtomicBool,
@@ -59,10 +59,20 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Ends the link at once, as its way is gone.
-    pub(super) fn cut(&self) {
+    fn cut(&self) {
         // First the reason, then the end, which wakes the reader that asks for it.
         self.cut.store(true, Ordering::Release);
         rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Both).ok();
+    }
+}
+
+impl Cutter for Weak<Shared> {
+    fn cut(&self) -> bool {
+        self.upgrade().map(|shared| shared.cut()).is_some()
+    }
+
+    fn is_over(&self) -> bool {
+        self.strong_count() == 0
     }
 }
 
@@ -170,7 +180,7 @@ impl TcpLink {
     pub(super) fn watched(self, up: &UpLinks) -> Self {
         let shared = &self.sender.shared;
         let local = shared.tcp.local_addr().ok().map(|local| local.ip());
-        up.add(local, Cutter::Tcp(Arc::downgrade(shared)));
+        up.add(local, Arc::downgrade(shared));
         self
     }
 }

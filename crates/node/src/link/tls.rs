@@ -7,9 +7,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring;
-use rustls::pki_types::{
-    CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime, alg_id::ED25519,
-};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::UnbufferedServerConnection;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, Signer, SigningKey as TlsSigningKey};
@@ -19,27 +17,12 @@ use rustls::{
 };
 
 use super::handshake::{Handshake, OtherKey};
+use super::raw_key::{key_in, spki};
 
 /// What both sides speak on a link.
 pub(super) const ALPN: &[u8] = b"lavant/1";
 /// What a dialler speaks that only wants to know the key.
 pub(super) const ALPN_KEY: &[u8] = b"lavant/1/key";
-
-/// A key in the form in which TLS carries it.
-fn spki(key: &PublisherKey) -> SubjectPublicKeyInfoDer<'static> {
-    rustls::sign::public_key_to_spki(&ED25519, key.0)
-}
-
-/// The key in a raw public key; the form is compared byte by byte, nothing is parsed.
-pub(super) fn key_in(certificate: &CertificateDer<'_>) -> Result<PublisherKey, Error> {
-    let bad = || Error::InvalidCertificate(CertificateError::BadEncoding);
-    let tail = certificate.last_chunk::<32>().ok_or_else(bad)?;
-    let key = PublisherKey(*tail);
-    if spki(&key).as_ref() != certificate.as_ref() {
-        return Err(bad());
-    }
-    Ok(key)
-}
 
 #[derive(Debug)]
 struct NodeSigner(SigningKey);

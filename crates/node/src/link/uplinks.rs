@@ -3,59 +3,34 @@
 //! minute, and then longer, until it tries again.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::{Mutex, PoisonError, Weak};
-
-use iroh::endpoint::WeakConnectionHandle;
-
-use super::quic;
-use super::tcp::Shared;
+use std::sync::{Mutex, PoisonError};
 
 /// Why such a link ended.
 pub(super) const WAY_GONE: &str = "the network interface that it used is down";
 
 /// What cuts a link; it does not keep it up.
-#[derive(Debug)]
-pub(super) enum Cutter {
-    Tcp(Weak<Shared>),
-    Quic(WeakConnectionHandle),
-}
-
-impl Cutter {
+pub(super) trait Cutter: Debug + Send {
     /// Whether there was still something to cut.
-    fn cut(&self) -> bool {
-        match self {
-            Self::Tcp(shared) => shared.upgrade().map(|shared| shared.cut()).is_some(),
-            Self::Quic(connection) => {
-                let connection = connection.upgrade();
-                connection
-                    .map(|connection| quic::cut(&connection))
-                    .is_some()
-            }
-        }
-    }
+    fn cut(&self) -> bool;
 
-    fn is_over(&self) -> bool {
-        match self {
-            Self::Tcp(shared) => shared.strong_count() == 0,
-            Self::Quic(connection) => connection.upgrade().is_none(),
-        }
-    }
+    fn is_over(&self) -> bool;
 }
 
 /// The links that are up.
 #[derive(Debug, Default)]
-pub(super) struct UpLinks(Mutex<Vec<(IpAddr, Cutter)>>);
+pub(super) struct UpLinks(Mutex<Vec<(IpAddr, Box<dyn Cutter>)>>);
 
 impl UpLinks {
     /// Adds a link that uses this address of the machine. Those that are over go.
-    pub(super) fn add(&self, local: Option<IpAddr>, cutter: Cutter) {
+    pub(super) fn add(&self, local: Option<IpAddr>, cutter: impl Cutter + 'static) {
         // A link whose address is not known is not cut early; its own time-outs end it.
         let Some(local) = local else { return };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Here, as links that are over do not say so.
         all.retain(|(_, cutter)| !cutter.is_over());
-        all.push((local.to_canonical(), cutter));
+        all.push((local.to_canonical(), Box::new(cutter)));
     }
 
     /// Cuts the links of addresses that cannot be used any more; returns how many there were.
