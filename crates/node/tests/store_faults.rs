@@ -9,6 +9,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -671,8 +672,6 @@ fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_room() {
         }
         for n in 0..20 {
             let small = NewSegment {
-                version: None,
-                ttl: None,
                 payload: bytes(n, 1),
                 ..segment("small", n)
             };
@@ -753,31 +752,34 @@ fn a_commit_that_meets_a_full_disk_publishes_nothing_and_can_be_repeated() {
 
 #[test]
 fn an_index_that_cannot_grow_is_opened_again_when_there_is_room() {
+    const WRITERS: u64 = 16;
     let Some(disk) = Disk::new(24) else { return };
     let store = open(settings(&disk.path().join("store")));
-    for sequence in 0..1000 {
-        let payload = bytes(sequence, 10);
-        store
-            .append(NewSegment {
-                version: None,
-                ttl: None,
-                payload,
-                ..segment("many", sequence)
-            })
-            .unwrap();
-    }
+    // They share a payload, so that only the index grows; those who append share commits.
+    let same = |sequence| NewSegment {
+        payload: bytes(0, 10),
+        ..segment("many", sequence)
+    };
     store.append(segment("film", 0)).unwrap();
+    store.append(same(0)).unwrap();
     let many = find(&store, "many").unwrap();
     let filler = disk.path().join("filler");
-    fill_up(&filler, 2 * 4096);
-    // Each turn moves a thousand segments in the queues of the index.
-    let refused = (0..50)
-        .find_map(|turn| store.pin(many.no, turn % 2 == 0).err())
-        .unwrap();
-    let text = refused.to_string();
+    fill_up(&filler, 2 * WRITERS * 4096);
+    let (next, stored) = (AtomicU64::new(1), AtomicU64::new(1));
+    let append = || loop {
+        match store.append(same(next.fetch_add(1, Ordering::Relaxed))) {
+            Ok(_) => stored.fetch_add(1, Ordering::Relaxed),
+            Err(error) => break error.to_string(),
+        };
+    };
+    let refused: Vec<String> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(append)).collect();
+        writers.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    let full = "the disk that holds the store is full (it could not write its index)";
     assert!(
-        text.starts_with("the disk that holds the store is full ("),
-        "{text}"
+        refused.iter().any(|text| text.starts_with(full)),
+        "{refused:?}"
     );
     let pinned = find(&store, "many").unwrap().pinned;
     assert_intact(&store, &[0]);
@@ -794,6 +796,6 @@ fn an_index_that_cannot_grow_is_opened_again_when_there_is_room() {
     let report = store.check(|_, _| true).unwrap();
     assert_eq!(
         (report.intact, report.dropped, report.unknown_files),
-        (1002, 0, 0)
+        (stored.into_inner() + 2, 0, 0)
     );
 }

@@ -194,8 +194,6 @@ fn vod(content_id: &str, sequence: u64) -> NewSegment {
 
 fn live(content_id: &str, sequence: u64) -> NewSegment {
     NewSegment {
-        version: None,
-        ttl: None,
         priority: Priority::Live,
         ..vod(content_id, sequence)
     }

@@ -96,8 +96,6 @@ fn a_finished_content_comes_by_its_manifest_and_segment_by_segment() {
 fn a_growing_content_becomes_the_finished_one_and_keeps_what_it_has() {
     let (from, here) = (Bench::new(), Bench::new());
     let of = |name: &str, sequence| NewSegment {
-        version: None,
-        ttl: None,
         rendition: Rendition::new(name).unwrap(),
         payload: bytes(name.len() as u64 * 100 + sequence, 20_000),
         ..vod("film", sequence)
@@ -149,8 +147,6 @@ fn what_disagrees_with_the_manifest_is_replaced() {
     // The publisher's own node lost its store and publishes other bytes as the same version.
     let other = Bench::new();
     let new = NewSegment {
-        version: None,
-        ttl: None,
         payload: bytes(77, 30_000),
         ..vod("film", 0)
     };

@@ -36,8 +36,6 @@ fn other_bytes_under_a_known_number_are_refused() {
     let text = error(
         bench.store(),
         NewSegment {
-            version: None,
-            ttl: None,
             payload: bytes(9, 100),
             ..vod("film", 0)
         },
@@ -70,22 +68,16 @@ fn a_stream_begins_with_what_comes_first_and_never_goes_back() {
 fn an_init_segment_before_the_stream_does_not_fix_its_start() {
     let bench = Bench::new();
     let cmaf = |segment| NewSegment {
-        version: None,
-        ttl: None,
         mime: MimeType::Mp4,
         ..segment
     };
     let init = NewSegment {
-        version: None,
-        ttl: None,
         kind: Kind::Init,
         duration: 0,
         ..cmaf(live("cam", 0))
     };
     bench.store().append(init.clone()).unwrap();
     let media = NewSegment {
-        version: None,
-        ttl: None,
         init: Some(0),
         ..cmaf(live("cam", 50_000))
     };
@@ -105,23 +97,17 @@ fn what_no_playlist_can_hold_is_refused_with_the_reason() {
     let store = bench.store();
     store
         .append(NewSegment {
-            version: None,
-            ttl: None,
             target_duration: Some(6),
             ..vod("film", 0)
         })
         .unwrap();
     let seconds = |s: u64| NewSegment {
-        version: None,
-        ttl: None,
         duration: s * 90_000,
         ..vod("film", 1)
     };
     assert!(
         store
             .append(NewSegment {
-                version: None,
-                ttl: None,
                 duration: 6 * 90_000 + 40_000,
                 ..vod("film", 1)
             })
@@ -131,8 +117,6 @@ fn what_no_playlist_can_hold_is_refused_with_the_reason() {
     let cases = [
         (
             NewSegment {
-                version: None,
-                ttl: None,
                 sequence: 2,
                 ..seconds(7)
             },
@@ -142,8 +126,6 @@ fn what_no_playlist_can_hold_is_refused_with_the_reason() {
         (vod("film", u64::MAX), "a sequence is at most"),
         (
             NewSegment {
-                version: None,
-                ttl: None,
                 init: Some(u64::MAX),
                 ..second()
             },
@@ -151,8 +133,6 @@ fn what_no_playlist_can_hold_is_refused_with_the_reason() {
         ),
         (
             NewSegment {
-                version: None,
-                ttl: None,
                 payload: Bytes::new(),
                 ..second()
             },
@@ -160,8 +140,6 @@ fn what_no_playlist_can_hold_is_refused_with_the_reason() {
         ),
         (
             NewSegment {
-                version: None,
-                ttl: None,
                 duration: u64::MAX,
                 ..second()
             },
@@ -169,8 +147,6 @@ fn what_no_playlist_can_hold_is_refused_with_the_reason() {
         ),
         (
             NewSegment {
-                version: None,
-                ttl: None,
                 mime: MimeType::Mp4,
                 ..second()
             },
@@ -178,8 +154,6 @@ fn what_no_playlist_can_hold_is_refused_with_the_reason() {
         ),
         (
             NewSegment {
-                version: None,
-                ttl: None,
                 target_duration: Some(0),
                 ..second()
             },
@@ -260,21 +234,15 @@ fn a_finished_content_has_a_manifest_that_vouches_for_every_segment() {
 fn finishing_needs_every_init_segment() {
     let bench = Bench::new();
     let cmaf = |segment| NewSegment {
-        version: None,
-        ttl: None,
         mime: MimeType::Mp4,
         ..segment
     };
     let init = |n| NewSegment {
-        version: None,
-        ttl: None,
         kind: Kind::Init,
         duration: 0,
         ..cmaf(vod("film", n))
     };
     let media = |n, init| NewSegment {
-        version: None,
-        ttl: None,
         init,
         ..cmaf(vod("film", n))
     };
@@ -301,8 +269,6 @@ fn finishing_needs_every_init_segment() {
     bench
         .store()
         .append(NewSegment {
-            version: None,
-            ttl: None,
             content_id: id("other"),
             ..media(0, None)
         })
@@ -408,8 +374,6 @@ fn a_long_film_is_gone_at_once_and_its_files_go_bit_by_bit() {
 fn what_is_left_of_a_removed_film_gives_way_before_anything_is_evicted() {
     let mut bench = Bench::with(|settings| settings.limit = Some(300 * size(1000)));
     let small = |id: &str, sequence: u64| NewSegment {
-        version: None,
-        ttl: None,
         payload: payload_of(id, sequence),
         ..vod(id, sequence)
     };
@@ -452,8 +416,6 @@ fn a_payload_that_two_contents_share_stays_until_both_are_gone() {
     bench
         .store()
         .append(NewSegment {
-            version: None,
-            ttl: None,
             payload: shared.clone(),
             ..vod("two", 0)
         })

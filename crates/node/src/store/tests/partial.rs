@@ -49,8 +49,6 @@ pub(super) fn signed(
 fn sender(payload: &Bytes) -> (Bench, Verified<SegmentRecord>, Proof) {
     let bench = Bench::new();
     let new = NewSegment {
-        version: None,
-        ttl: None,
         payload: payload.clone(),
         ..vod("film", 0)
     };
@@ -320,8 +318,6 @@ fn a_segment_whose_time_is_over_is_refused() {
 fn one_payload_of_two_segments_comes_once() {
     let from = Bench::new();
     let same = |sequence| NewSegment {
-        version: None,
-        ttl: None,
         payload: bytes(1, LENGTH as usize),
         ..vod("film", sequence)
     };

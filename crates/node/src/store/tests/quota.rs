@@ -180,8 +180,6 @@ fn segments_that_share_a_payload_go_together_or_not_at_all() {
     bench
         .store()
         .append(NewSegment {
-            version: None,
-            ttl: None,
             payload: shared.clone(),
             ..vod("two", 0)
         })

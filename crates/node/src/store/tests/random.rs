@@ -16,8 +16,6 @@ const NAMES: [&str; 3] = ["alpha", "bravo", "charlie"];
 
 fn segment(name: &str, sequence: u64, seed: u64) -> NewSegment {
     NewSegment {
-        version: None,
-        ttl: None,
         payload: bytes(seed, 1 + (seed as usize * 7919) % 40_000),
         ..vod(name, sequence)
     }

@@ -275,8 +275,6 @@ fn the_numbers_of_a_playlist_do_not_go_back_when_the_index_is_made_again() {
         bench
             .store()
             .append(NewSegment {
-                version: None,
-                ttl: None,
                 discontinuity: true,
                 independent: true,
                 ..live("cam", sequence)
@@ -544,8 +542,6 @@ fn gc_removes_strays_and_shrinks_the_index() {
         bench
             .store()
             .append(NewSegment {
-                version: None,
-                ttl: None,
                 payload,
                 ..vod("many", n)
             })

@@ -120,8 +120,6 @@ fn a_publisher_that_is_not_trusted_has_its_share_and_hurts_nobody_else() {
     assert_eq!(count_of(bench.store(), friend.publisher()), 5);
     assert_eq!(present(&bench, "own").len(), 5);
     let large = NewSegment {
-        version: None,
-        ttl: None,
         payload: bytes(5, 200_000),
         ..vod("large", 0)
     };

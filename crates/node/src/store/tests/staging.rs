@@ -14,8 +14,6 @@ use super::*;
 /// A segment of another node, large enough for many chunk groups.
 fn large(from: &Store, name: &str, seed: u64, length: usize) -> (Verified<SegmentRecord>, Proof) {
     let new = NewSegment {
-        version: None,
-        ttl: None,
         payload: bytes(seed, length),
         priority: Priority::Live,
         ..vod(name, 0)

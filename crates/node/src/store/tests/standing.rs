@@ -39,8 +39,6 @@ fn nobody_evicts_what_has_a_higher_standing() {
     };
     assert_eq!(counts(), [2, 2, 2]);
     let large = NewSegment {
-        version: None,
-        ttl: None,
         payload: bytes(3, 50_000),
         ..live("large", 0)
     };

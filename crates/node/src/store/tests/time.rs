@@ -12,8 +12,6 @@ fn reap(bench: &Bench) {
     bench
         .store()
         .append(NewSegment {
-            version: None,
-            ttl: None,
             payload: bytes(tick, 10),
             ..vod("tick", tick)
         })
@@ -26,8 +24,6 @@ fn what_expires_keeps_up_with_what_comes_and_holds_up_few() {
     for sequence in 0..400 {
         let payload = bytes(sequence, 10);
         let segment = NewSegment {
-            version: None,
-            ttl: None,
             payload,
             ..live("cam", sequence)
         };
@@ -58,8 +54,6 @@ fn segments_live_as_long_as_their_priority_says() {
     bench
         .store()
         .append(NewSegment {
-            version: None,
-            ttl: None,
             priority: Priority::NearLive,
             ..vod("near", 0)
         })
@@ -90,8 +84,6 @@ fn a_streams_playlist_moves_on_as_its_segments_expire() {
         bench
             .store()
             .append(NewSegment {
-                version: None,
-                ttl: None,
                 discontinuity,
                 ..live("cam", sequence)
             })
@@ -127,8 +119,6 @@ fn a_streams_playlist_moves_on_as_its_segments_expire() {
 fn a_segment_that_expires_behind_a_later_one_is_a_gap_until_the_front_passes_it() {
     let bench = Bench::new();
     let broken = NewSegment {
-        version: None,
-        ttl: None,
         discontinuity: true,
         independent: true,
         ..vod("film", 1)
@@ -158,8 +148,6 @@ fn the_numbers_of_a_playlist_survive_a_restart() {
         bench
             .store()
             .append(NewSegment {
-                version: None,
-                ttl: None,
                 discontinuity: true,
                 independent: true,
                 ..live("cam", sequence)

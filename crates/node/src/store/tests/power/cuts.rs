@@ -242,8 +242,6 @@ fn what_an_index_that_is_made_again_takes_is_durable() {
 fn what_was_never_acknowledged_does_not_take_the_place_of_what_was() {
     let first = |store: &Store| assert!(store.append(vod("film", 0)).unwrap());
     let append = |payload: u64| NewSegment {
-        version: None,
-        ttl: None,
         payload: bytes(payload, 900),
         ..vod("film", 1)
     };
@@ -343,8 +341,6 @@ const LONG: u64 = 70;
 fn long_film(store: &Store) {
     for sequence in 0..LONG {
         let small = NewSegment {
-            version: None,
-            ttl: None,
             payload: bytes(100 + sequence, 200),
             ..vod("film", sequence)
         };
@@ -380,8 +376,6 @@ fn what_is_unpinned_makes_room_at_once_and_what_is_removed_takes_its_places_alon
     assert!(store.append(vod("other", 0)).is_err());
     store.pin(film.no, false).unwrap();
     let small = NewSegment {
-        version: None,
-        ttl: None,
         payload: bytes(1, 200),
         ..vod("other", 0)
     };

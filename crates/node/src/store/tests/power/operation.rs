@@ -229,8 +229,6 @@ impl Script {
         });
         self.payloads += 1;
         Operation::Append(NewSegment {
-            version: None,
-            ttl: None,
             priority,
             rendition: Rendition::new(rendition).unwrap(),
             discontinuity: random.below(4) == 0,
