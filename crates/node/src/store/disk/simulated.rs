@@ -18,7 +18,7 @@ use std::time::Duration;
 use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase, StorageBackend};
 
 pub(in crate::store) use state::Random;
-use state::{Change, State, Write};
+use state::{Change, Flush, State, Write};
 
 use super::super::{Clock, lock};
 use super::{Access, Disk, DiskFile, Facts, Files, OpenFile, Space};
@@ -36,6 +36,11 @@ pub(in crate::store) struct Faults {
     pub(in crate::store) deaf_files: Option<fn(&Path) -> bool>,
     /// The same for folders.
     pub(in crate::store) deaf_folders: Option<fn(&Path) -> bool>,
+    /// Flushes of the files born with such a path that are done only after the next one of the
+    /// index, as if they were asked for too late.
+    pub(in crate::store) late_files: Option<fn(&Path) -> bool>,
+    /// The same for folders.
+    pub(in crate::store) late_folders: Option<fn(&Path) -> bool>,
     /// Flushes of the files born with such a path that fail.
     pub(in crate::store) broken_files: Option<fn(&Path) -> bool>,
     /// In how many of 1000 cases something that needs room finds none.
@@ -66,6 +71,8 @@ impl Simulated {
             locked: BTreeSet::new(),
             done: 0,
             flushes: 0,
+            late: Vec::new(),
+            overdue: Vec::new(),
             end: None,
             is_off: false,
         };
@@ -179,6 +186,8 @@ impl Simulated {
             locked: BTreeSet::new(),
             done: 0,
             flushes: 0,
+            late: Vec::new(),
+            overdue: Vec::new(),
             end: None,
             is_off: false,
         })))
@@ -338,7 +347,9 @@ impl Files for Simulated {
         let mut state = self.state();
         state.find(folder)?;
         state.begin_flush()?;
-        if !state.faults.deaf_folders.is_some_and(|deaf| deaf(folder)) {
+        if state.faults.late_folders.is_some_and(|late| late(folder)) {
+            state.late.push(Flush::Folder(folder.to_owned()));
+        } else if !state.faults.deaf_folders.is_some_and(|deaf| deaf(folder)) {
             state.flush_names(folder);
         }
         Ok(())
@@ -457,21 +468,21 @@ impl OpenFile for Handle {
         self.of.wait_for_flush();
         let mut state = self.of.state();
         state.begin_flush()?;
-        let Faults {
-            deaf_files: deaf,
-            broken_files: broken,
-            ..
-        } = state.faults;
-        let Some(node) = state.nodes.get_mut(&self.node) else {
+        let Some(born) = state.nodes.get(&self.node).map(|node| node.born.clone()) else {
             return Ok(());
         };
-        if broken.is_some_and(|broken| broken(&node.born)) {
+        let is_so = |which: Option<fn(&Path) -> bool>| which.is_some_and(|is_so| is_so(&born));
+        if is_so(state.faults.broken_files) {
             return Err(rustix::io::Errno::IO.into());
         }
-        if !deaf.is_some_and(|deaf| deaf(&node.born)) {
-            for write in std::mem::take(&mut node.pending) {
-                write.apply(&mut node.durable);
-            }
+        if is_so(state.faults.late_files) {
+            state.late.push(Flush::File(self.node));
+        } else if !is_so(state.faults.deaf_files) {
+            state.flush_bytes(self.node);
+        }
+        if born.ends_with("index.redb") {
+            let late = std::mem::take(&mut state.late);
+            state.overdue.extend(late);
         }
         Ok(())
     }

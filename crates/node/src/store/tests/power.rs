@@ -344,13 +344,14 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
     assert!(lost.is_empty(), "{} of {seed} seeds: {lost:?}", lost.len());
 }
 
-/// A disk that lies is found out: the test can fail.
+/// A disk that lies is found out: the test can fail. One that does nothing is as a store that leaves
+/// a flush out; one that is late, as a store that commits before what the index names is there.
 #[test]
-fn a_disk_that_does_not_flush_is_noticed() {
+fn a_flush_that_is_left_out_or_comes_after_the_commit_is_noticed() {
     fn is_in(path: &Path, folder: &str) -> bool {
         path.parent().is_some_and(|above| above.ends_with(folder))
     }
-    let cases: [(&str, Faults); 6] = [
+    let cases: [(&str, Faults); 8] = [
         (
             "payloads on their way in",
             Faults {
@@ -393,13 +394,27 @@ fn a_disk_that_does_not_flush_is_noticed() {
                 ..Faults::default()
             },
         ),
+        (
+            "payloads, after the commit",
+            Faults {
+                late_files: Some(|path| is_in(path, "incoming")),
+                ..Faults::default()
+            },
+        ),
+        (
+            "the places of payloads, after the commit",
+            Faults {
+                late_folders: Some(|path| is_in(path, "segments")),
+                ..Faults::default()
+            },
+        ),
     ];
     for (what, faults) in cases {
         let notices = |seed: &u64| catch_unwind(AssertUnwindSafe(|| run(*seed, faults))).is_err();
         let found = (0..1000).find(notices);
         assert!(
             found.is_some(),
-            "nobody notices that flushes do nothing: {what}"
+            "nobody notices what a flush does not do: {what}"
         );
     }
 }

@@ -45,6 +45,9 @@ pub(super) struct State {
     pub(super) done: u64,
     /// Flushes so far.
     pub(super) flushes: u64,
+    /// Flushes that wait for the next one of the index, and those that have waited for it.
+    pub(super) late: Vec<Flush>,
+    pub(super) overdue: Vec<Flush>,
     /// With which change the power goes.
     pub(super) end: Option<u64>,
     pub(super) is_off: bool,
@@ -80,6 +83,14 @@ pub(super) enum Change {
     Unnamed(PathBuf, u64),
     Renamed(PathBuf, PathBuf, u64),
 }
+
+/// A flush that was asked for.
+#[derive(Clone)]
+pub(super) enum Flush {
+    File(u64),
+    Folder(PathBuf),
+}
+
 impl Write {
     pub(super) fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
@@ -239,6 +250,15 @@ impl State {
     pub(super) fn count(&mut self) {
         self.done += 1;
         self.is_off = self.end.is_some_and(|end| self.done >= end);
+        if self.is_off {
+            return;
+        }
+        for flush in std::mem::take(&mut self.overdue) {
+            match flush {
+                Flush::File(node) => self.flush_bytes(node),
+                Flush::Folder(folder) => self.flush_names(&folder),
+            }
+        }
     }
 
     pub(super) fn change(&mut self, change: Change) {
@@ -265,6 +285,15 @@ impl State {
             write.apply(&mut node.bytes);
             node.pending.push(write);
             node.modified = modified;
+        }
+    }
+
+    /// Makes the bytes of a file durable.
+    pub(super) fn flush_bytes(&mut self, node: u64) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            for write in std::mem::take(&mut node.pending) {
+                write.apply(&mut node.durable);
+            }
         }
     }
 
