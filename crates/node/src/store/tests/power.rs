@@ -344,8 +344,9 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
     assert!(lost.is_empty(), "{} of {seed} seeds: {lost:?}", lost.len());
 }
 
-/// A disk that lies is found out: the test can fail. One that does nothing is as a store that leaves
-/// a flush out; one that is late, as a store that commits before what the index names is there.
+/// A disk that lies is found out: the test can fail. One that does nothing is as a store that
+/// leaves a flush out; one that is late, as a store that commits before what the index names is
+/// there.
 #[test]
 fn a_flush_that_is_left_out_or_comes_after_the_commit_is_noticed() {
     fn is_in(path: &Path, folder: &str) -> bool {
