@@ -3,9 +3,11 @@ import { mount } from 'svelte';
 import App from './App.svelte';
 import './app.css';
 import { feed } from './lib/feed.svelte';
+import { live } from './lib/live.svelte';
 
 const target = document.getElementById('app');
 if (target) {
   mount(App, { target });
   feed.open();
+  live.open();
 }

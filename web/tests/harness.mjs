@@ -31,6 +31,7 @@ export function setUp() {
     mock.catalog = sampleCatalog();
     mock.status = sampleStatus();
     mock.peers = [];
+    mock.live = [];
     mock.token = null;
     mock.calls = [];
     seen.consoleErrors.length = 0;

@@ -35,6 +35,9 @@ export class MockNode {
   catalog = [];
   status = sampleStatus();
   peers = [];
+  live = [];
+  /** Where the node listens for RTMP; null when it does not. */
+  rtmp = 'rtmp://127.0.0.1:1935/live';
   /** When set, state-changing calls need it. */
   token = null;
   /** Answers 503 to media while true. */
@@ -104,6 +107,7 @@ export class MockNode {
     const { pathname, searchParams } = new URL(req.url, this.url);
     this.calls.push(`${req.method} ${pathname}`);
     res.setHeader('content-security-policy', CSP);
+    if (pathname.startsWith('/api/v1/live')) return this.#live(req, res, pathname.slice(12));
     if (req.method === 'PUT' || req.method === 'DELETE') return this.#change(req, res, pathname);
     if (pathname === '/health') {
       const { node_id, version, publisher } = this.status;
@@ -116,6 +120,22 @@ export class MockNode {
     if (pathname.startsWith('/content/')) return this.#content(res, pathname.slice(9));
     if (pathname.startsWith('/play/')) return this.#play(res, pathname.slice(6));
     return this.#file(res, DIST, pathname === '/' ? '/index.html' : pathname);
+  }
+
+  /** The live streams, the key of a name, and what a stream is told. */
+  #live(req, res, rest) {
+    if (req.method === 'GET') return this.#json(res, 200, this.live);
+    if (this.token && req.headers.authorization !== `Bearer ${this.token}`) {
+      return this.#json(res, 401, { error: 'a token is needed: send it as Bearer' });
+    }
+    const [, name, action] = rest.split('/').map(decodeURIComponent);
+    if (action === 'key') {
+      return this.#json(res, 200, { name, key: `${name}-secret`, rtmp: this.rtmp });
+    }
+    const stream = this.live.find((it) => it.name === name);
+    if (!stream) return this.#json(res, 404, { error: 'nobody publishes this now' });
+    stream.state = { pause: 'paused', resume: 'live', stop: 'ended' }[action];
+    return this.#json(res, 200, stream);
   }
 
   #events(req, res) {

@@ -193,3 +193,28 @@ export const samplePeers = () => [
   }),
   samplePeer('[2001:db8::5]:7778', { name: 'clinic', state: 'away', sent_bytes: 9_000 }),
 ];
+
+/** A live stream as `/api/v1/live` lists it. */
+export const liveStream = (name, more = {}) => ({
+  name,
+  version: 1,
+  state: 'live',
+  by: 'rtmp',
+  since: from(-0.2 * HOUR),
+  play: `/play/${encodeURIComponent(name)}/index.m3u8`,
+  codecs: 'avc1.4d401f,mp4a.40.2',
+  width: 1280,
+  height: 720,
+  bit_rate: 2_400_000,
+  key_seconds: 2,
+  frames: 18_000,
+  seconds: 720,
+  stored: 0,
+  lost: 0,
+  fault: null,
+  target_duration: 2,
+  part_target: 0.3,
+  error: null,
+  low_latency: true,
+  ...more,
+});

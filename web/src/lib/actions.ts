@@ -1,8 +1,18 @@
 /** What a viewer can change: delete a content, pin it, let it expire again. */
-import { ApiError, deleteContent, pinContent, refOf, type CatalogEntry } from './api';
+import {
+  ApiError,
+  deleteContent,
+  fetchStreamKey,
+  pinContent,
+  refOf,
+  tellLive,
+  type CatalogEntry,
+  type StreamKey,
+} from './api';
 import { dialogs } from './dialogs.svelte';
 import { feed } from './feed.svelte';
 import { bytes, titleOf, until } from './format';
+import { live } from './live.svelte';
 import { notices } from './notices.svelte';
 
 const TOKEN_KEY = 'lavant-token';
@@ -70,5 +80,32 @@ export async function setPinned(entry: CatalogEntry, pinned: boolean): Promise<v
     const answer = await withToken((token) => pinContent(refOf(entry), pinned, token));
     if (!answer) return null;
     return answer.pinned ? `${title} is kept until you unpin it.` : `${title} expires again.`;
+  });
+}
+
+/** Asks for the stream key of a name; null when the viewer gave up or the node refused. */
+export async function askStreamKey(name: string): Promise<StreamKey | null> {
+  let key: StreamKey | null = null;
+  await attempt(async () => {
+    key = await withToken((token) => fetchStreamKey(name, token));
+    return null;
+  });
+  return key;
+}
+
+/** Pauses, resumes or stops a live stream; asks before it stops one. */
+export async function tellStream(name: string, action: 'pause' | 'resume' | 'stop'): Promise<void> {
+  if (action === 'stop') {
+    const body =
+      'Viewers see the end, and the publisher cannot come back for a minute. ' +
+      'What is stored stays as a replay.';
+    if (!(await dialogs.confirm(`Stop \u201c${name}\u201d?`, body, 'Stop', true))) return;
+  }
+  await attempt(async () => {
+    const answer = await withToken((token) => tellLive(name, action, token));
+    if (!answer) return null;
+    await live.refresh();
+    const done = { pause: 'is paused', resume: 'goes on', stop: 'is stopped' }[action];
+    return `${name} ${done}.`;
   });
 }

@@ -92,6 +92,37 @@ export interface Peer {
   round_trip_ms: number | null;
 }
 
+/** A live stream that runs, or has just ended. */
+export interface LiveStream {
+  name: string;
+  version: number;
+  state: 'live' | 'paused' | 'waiting' | 'ended';
+  /** How its publisher is connected: `http`, `rtmp`, or empty. */
+  by: string;
+  since: string;
+  play: string;
+  codecs: string;
+  width: number;
+  height: number;
+  bit_rate: number;
+  key_seconds: number;
+  frames: number;
+  seconds: number;
+  stored: number;
+  lost: number;
+  fault: string | null;
+  target_duration: number | null;
+  error: string | null;
+  low_latency: boolean;
+}
+
+/** What an encoder needs; `rtmp` is null when the node does not listen for RTMP. */
+export interface StreamKey {
+  name: string;
+  key: string;
+  rtmp: string | null;
+}
+
 /** A call that the node refused, or that did not reach it (`status` 0). */
 export class ApiError extends Error {
   constructor(
@@ -174,6 +205,19 @@ export const deleteContent = (ref: string, token: string | null) =>
 /** Keeps a content past its expiry, or lets it expire again. */
 export const pinContent = (ref: string, pinned: boolean, token: string | null) =>
   call<{ pinned: boolean }>(pinned ? 'PUT' : 'DELETE', `/content/${ref}/pin`, token);
+
+const livePath = (name: string) => `/api/v1/live/${encodeURIComponent(name)}`;
+
+/** The live streams of this node. */
+export const fetchLive = () => call<LiveStream[]>('GET', '/api/v1/live');
+
+/** Tells a live stream to pause, resume or stop. */
+export const tellLive = (name: string, action: 'pause' | 'resume' | 'stop', token: string | null) =>
+  call<LiveStream>('POST', `${livePath(name)}/${action}`, token);
+
+/** The secret with which an encoder publishes under a name. */
+export const fetchStreamKey = (name: string, token: string | null) =>
+  call<StreamKey>('POST', `${livePath(name)}/key`, token);
 
 /** The REF of a content, taken from its `play_url`, which names the publisher where it must. */
 export function refOf(entry: CatalogEntry): string {

@@ -1,11 +1,13 @@
-/** Hash routes: `#/` catalogue, `#/play/REF` player, `#/node` node panel. */
+/** Hash routes: `#/` catalogue, `#/play/REF` player, `#/publish` publishing, `#/node` node panel. */
 
 /** Where the page is. */
-export type Route = { view: 'catalogue' } | { view: 'play'; ref: string } | { view: 'node' };
+export type Route =
+  { view: 'catalogue' } | { view: 'play'; ref: string } | { view: 'publish' } | { view: 'node' };
 
 function parse(hash: string): Route {
   const path = hash.replace(/^#\/?/, '');
   if (path === 'node') return { view: 'node' };
+  if (path === 'publish') return { view: 'publish' };
   if (path.startsWith('play/') && path.length > 5) {
     return { view: 'play', ref: normalise(path.slice(5)) };
   }

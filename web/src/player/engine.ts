@@ -17,18 +17,29 @@ export interface Trouble {
   final: boolean;
 }
 
+/** How far behind the newest picture a viewer is. */
+export interface Place {
+  seconds: number;
+  /** More than two target durations. */
+  far: boolean;
+  goLive(): void;
+}
+
 /** What the engine is told, and whom it tells. */
 export interface EngineOptions {
   url: string;
   /** Start at the beginning even when the content still grows. */
   fromStart: boolean;
   onTrouble(trouble: Trouble | null): void;
+  /** Told twice a second where a live stream is watched. */
+  onPlace?: (place: Place) => void;
 }
 
 const BACKOFF_MS = [1_000, 2_000, 4_000, 8_000, 15_000];
 const MAX_RECOVERIES = 3;
 const RECOVERY_WINDOW_MS = 30_000;
 const MAX_PARSE_FAILURES = 4;
+const PLACE_MS = 500;
 
 /** Starts playback; returns the function that ends it. */
 export async function startEngine(video: HTMLVideoElement, options: EngineOptions) {
@@ -46,6 +57,7 @@ function config(fromStart: boolean): Partial<HlsConfig> {
   return {
     workerPath: workerUrl,
     liveDurationInfinity: true,
+    lowLatencyMode: true,
     backBufferLength: 90,
     startPosition: fromStart ? 0 : -1,
   };
@@ -60,6 +72,7 @@ class HlsEngine {
   #failures = 0;
   #recoveries: number[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #placer: ReturnType<typeof setInterval> | undefined;
 
   constructor(
     HlsClass: typeof Hls,
@@ -77,12 +90,28 @@ class HlsEngine {
     this.#stopSkipping = skipGaps(video, this.#hls);
     this.#hls.loadSource(options.url);
     this.#hls.attachMedia(video);
+    if (options.onPlace) this.#placer = setInterval(() => this.#place(), PLACE_MS);
   }
 
   stop(): void {
     clearTimeout(this.#timer);
+    clearInterval(this.#placer);
     this.#stopSkipping();
     this.#hls.destroy();
+  }
+
+  #place(): void {
+    const details = this.#hls.latestLevelDetails;
+    if (!details?.live || this.video.readyState === 0) return;
+    const seconds = this.#hls.latency;
+    this.options.onPlace?.({
+      seconds,
+      far: seconds > 2 * details.targetduration,
+      goLive: () => {
+        this.video.currentTime = this.#hls.liveSyncPosition ?? this.video.currentTime;
+        void play(this.video);
+      },
+    });
   }
 
   #works(): void {
