@@ -56,7 +56,7 @@ describe('live streams', () => {
   test('the publisher sees health and hints, pauses, and confirms a stop', async () => {
     mock.live = [liveStream('pier', { key_seconds: 8, fault: 'the disk is full' })];
     await open('#/publish');
-    await panel().getByText('avc1.4d401f,mp4a.40.2').waitFor();
+    await panel().getByText('avc1.4d401f, mp4a.40.2, 1280 × 720').waitFor();
     const text = await panel().innerText();
     assert.match(text, /Key frames come only every 8\.0 s/);
     assert.match(text, /the disk is full/);

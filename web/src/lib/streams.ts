@@ -86,7 +86,7 @@ export function healthOf(stream: LiveStream): [string, string][] {
   return [
     ['State', STATE[stream.state]],
     ['Publisher by', by || 'not connected'],
-    ['Codecs', stream.codecs ? stream.codecs + size : 'not known yet'],
+    ['Codecs', stream.codecs ? stream.codecs.replaceAll(',', ', ') + size : 'not known yet'],
     ['Bit rate', megabits(stream.bit_rate)],
     [
       'Key frames',
