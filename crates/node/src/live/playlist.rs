@@ -11,6 +11,9 @@ use super::window::{Segment, Window};
 /// Parts are listed of segments that end within so many target durations of the end (RFC 8216bis
 /// section 4.4.4.9).
 const PARTS_LISTED: u64 = 3;
+/// The most entries with parts, the open segment among them. Some parsers count segments where the
+/// rule counts time, and short segments would be too many for them.
+const ENTRIES_WITH_PARTS: usize = 3;
 /// A delta update leaves out what is further than so many target durations from the end
 /// (RFC 8216bis section 4.4.3.8).
 const SKIP: u64 = 6;
@@ -33,16 +36,22 @@ pub(super) fn render(window: &Window, base: &str, form: Form) -> Result<String, 
     let listed: u64 = window.segments.iter().map(|segment| segment.duration).sum();
     let skip_until = SKIP * target_duration * TICKS_PER_SECOND;
     let parts_from = PARTS_LISTED * target_duration * TICKS_PER_SECOND;
+    let open = window.segments.back();
+    let open = open.filter(|segment| segment.is_open && !segment.parts.is_empty());
+    // Segments behind the one that is looked at.
+    let mut behind = window.segments.iter().filter(|it| !it.is_open).count();
+    behind += usize::from(open.is_some());
     let mut left = listed;
     let mut segments = Vec::new();
     let mut skipped = 0;
     for segment in window.segments.iter().filter(|segment| !segment.is_open) {
         left -= segment.duration;
+        behind -= 1;
         if form == Form::Delta && left >= skip_until {
             skipped += 1;
             continue;
         }
-        let parts = if is_low && left < parts_from {
+        let parts = if is_low && left < parts_from && behind < ENTRIES_WITH_PARTS {
             parts(base, segment)
         } else {
             Vec::new()
@@ -57,7 +66,6 @@ pub(super) fn render(window: &Window, base: &str, form: Form) -> Result<String, 
             parts,
         });
     }
-    let open = window.segments.back().filter(|segment| segment.is_open);
     let low_latency = is_low.then(|| LowLatency {
         part_target,
         open: open.map(|open| OpenSegment {
