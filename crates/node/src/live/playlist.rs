@@ -38,9 +38,8 @@ pub(super) fn render(window: &Window, base: &str, form: Form) -> Result<String, 
     let parts_from = PARTS_LISTED * target_duration * TICKS_PER_SECOND;
     let open = window.segments.back();
     let open = open.filter(|segment| segment.is_open && !segment.parts.is_empty());
-    // Segments behind the one that is looked at.
-    let mut behind = window.segments.iter().filter(|it| !it.is_open).count();
-    behind += usize::from(open.is_some());
+    // Entries behind the one that is looked at: the hint of the next part counts as one.
+    let mut behind = window.segments.iter().filter(|it| !it.is_open).count() + 1;
     let mut left = listed;
     let mut segments = Vec::new();
     let mut skipped = 0;
