@@ -164,9 +164,10 @@ pub async fn run(
         if !is_over {
             stop.await;
         }
+        // First, as its viewers wait in requests that the API would wait for.
+        live.close().await;
     };
     server.run(stop).await;
-    live.close().await;
     // With it the connections of its publishers end, which have been told.
     if let Some(listener) = listener {
         listener.abort();
