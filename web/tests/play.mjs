@@ -49,6 +49,7 @@ function sample() {
   const video = document.querySelector('video');
   const trouble = document.querySelector('[data-testid="trouble"][data-final="true"]');
   const quality = video?.getVideoPlaybackQuality();
+  const latency = document.querySelector('[data-testid="latency"]');
   return {
     currentTime: video?.currentTime ?? 0,
     duration: Number.isFinite(video?.duration) ? video.duration : null,
@@ -58,6 +59,7 @@ function sample() {
     droppedVideoFrames: quality?.droppedVideoFrames ?? 0,
     stalls: globalThis.__stalls ?? 0,
     trouble: trouble?.textContent ?? null,
+    latency: Number.parseFloat(latency?.textContent.replace(/[^\d.]/g, '') ?? '') || null,
   };
 }
 
@@ -99,8 +101,8 @@ function verdict({ now, played }, seen) {
   if (!error && now.hasPicture && now.totalVideoFrames === 0) error = 'no video frame was decoded';
   if (!error && seen.consoleErrors.length > 0) error = 'the page wrote errors to the console';
   if (!error && seen.foreignRequests.length > 0) error = 'the page asked another origin';
-  const { currentTime, duration, totalVideoFrames, droppedVideoFrames, stalls } = now;
-  const numbers = { currentTime, duration, totalVideoFrames, droppedVideoFrames, stalls };
+  const { currentTime, duration, totalVideoFrames, droppedVideoFrames, stalls, latency } = now;
+  const numbers = { currentTime, duration, totalVideoFrames, droppedVideoFrames, stalls, latency };
   return { ok: !error, ...numbers, error: error ?? null, ...seen };
 }
 

@@ -4,10 +4,10 @@ mod common;
 
 use std::process::{Command, Stdio};
 
-use common::media::{AAC, PICTURE, TONE, film, mp4};
+use common::media::{AAC, PICTURE, TONE, film, mp4, transport};
 use common::playlist::web;
 use common::program::Program;
-use common::{Node, text};
+use common::{Node, text, until};
 use serde_json::Value;
 
 /// Plays a content in the node's page and asserts that all is well.
@@ -62,6 +62,25 @@ fn a_film_in_transport_stream_plays_in_the_page() {
         (result["duration"].as_f64().unwrap() - 6.0).abs() < 0.2,
         "{result}"
     );
+}
+
+#[test]
+fn a_live_stream_plays_behind_its_publisher_by_less_than_whole_segments_take() {
+    is_built();
+    let node = Node::start(&[]);
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-nostdin", "-v", "error", "-re", "-i", text(&transport(40))]);
+    ffmpeg.args(["-c", "copy", "-method", "PUT", "-f", "mpegts"]);
+    ffmpeg.arg(format!("{}/api/v1/live/cam", node.url));
+    ffmpeg.stdin(Stdio::null());
+    let publisher = Program::spawn(ffmpeg);
+    until("a segment", || {
+        (node.get("/play/cam/index.m3u8").status == 200).then_some(())
+    });
+    let result = play(&node, "cam", "5");
+    // A player of whole segments of two seconds is three of them behind.
+    assert!(result["latency"].as_f64().unwrap() < 6.0, "{result}");
+    drop(publisher);
 }
 
 #[test]
