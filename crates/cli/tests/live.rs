@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use common::media::{PICTURE, TONE, count, film, frames, transport};
 use common::playlist::{Playlist, strict};
 use common::program::Program;
-use common::{Node, PATIENCE, refused, text, until};
+use common::{Node, PATIENCE, assert_sentence, refused, text, until};
 use serde_json::Value;
 
 /// ffmpeg with arguments divided by spaces, and one file or address behind them.
@@ -376,7 +376,7 @@ fn what_is_no_stream_is_refused_with_a_sentence() {
     ];
     for (name, body) in bodies {
         let reply = send(&node, name, &body).is(422);
-        println!("{name}: {}", reply.sentence());
+        assert_sentence(&reply.sentence());
     }
     let tone = film(
         "tone.ts",
