@@ -404,3 +404,22 @@ fn what_is_no_stream_is_refused_with_a_sentence() {
     let said = node.stop();
     assert!(!said.err.contains("panicked"), "{}", said.err);
 }
+
+#[test]
+fn a_store_that_takes_nothing_delays_nobody_who_watches() {
+    // As full as a disk can be: more is to stay free than it has.
+    let node = Node::start(&["--min-free", "1000T"]);
+    send(&node, "cam", &std::fs::read(transport(10)).unwrap()).ok();
+    let list = listed(&node, "cam", 4);
+    for uri in list.entries.iter().map(|entry| &entry.uri) {
+        node.get(uri).ok();
+    }
+    let told = until("the fault to be told", || {
+        let told = state(&node, "cam");
+        told["fault"].is_string().then_some(told)
+    });
+    let fault = told["fault"].as_str().unwrap();
+    assert!(fault.contains("full"), "{fault}");
+    assert_eq!(told["stored"], 0);
+    assert_eq!(node.get("/content/cam").status, 404);
+}

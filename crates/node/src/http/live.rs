@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -16,12 +15,10 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::error::ApiError;
-use crate::live::{Ended, Publisher, Refused, Source, State as StreamState, Status, Stream};
+use crate::live::{
+    Ended, Publisher, Refused, SILENCE_MAX, Source, State as StreamState, Status, Stream,
+};
 use crate::store::StoreError;
-
-/// How long a publisher may say nothing. After three seconds another one may take its place; after
-/// this its connection is given up, as the network behind it may be gone.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// What is told of a live stream.
 #[derive(Clone, Debug, Serialize, ToSchema)]

@@ -46,6 +46,9 @@ use crate::playlist::reference_of;
 use crate::store::{AsyncStore, StoreError};
 use stream::{Begin, FINISH_MAX, Write};
 
+/// How long a publisher may say nothing before its connection is given up, as the network behind
+/// it may be gone. After three seconds another one may take its place.
+pub const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// The most streams at a time.
 const STREAMS_MAX: usize = 1000;
 /// How long a stream that the operator ended takes no publisher: encoders come again by themselves.
@@ -216,6 +219,11 @@ impl Live {
                     return Err(Refused::Busy(name.to_string()));
                 };
                 return Ok(Publisher { stream, session });
+            }
+            if streams.running.len() >= STREAMS_MAX {
+                // Those that are over stay only for whoever still asks for their end.
+                let is_over = |stream: &Stream| stream.status().state == State::Ended;
+                streams.running.retain(|_, stream| !is_over(stream));
             }
             if streams.running.len() >= STREAMS_MAX {
                 return Err(Refused::TooMany);

@@ -12,15 +12,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Ended, Live, Publisher, Refused};
+use super::{Ended, Live, Publisher, Refused, SILENCE_MAX};
 use crate::identity;
 
 /// The most connections at a time, whether they publish or not.
 const CONNECTIONS_MAX: usize = 256;
 /// How long a connection may take until it publishes.
 const START_MAX: Duration = Duration::from_secs(10);
-/// How long a publisher may say nothing before its connection is given up.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// How long it may take nothing of what is sent to it.
 const SEND_MAX: Duration = Duration::from_secs(10);
 /// Bytes that are read at a time.
@@ -140,6 +138,9 @@ impl Connection {
         };
         let heard = connection.hear().await;
         if let Err(fault) = &heard {
+            if let Some(publisher) = &connection.publisher {
+                publisher.stream().note_error(&fault.to_string());
+            }
             // An encoder shows the reason to whoever runs it. It may be gone, or not read.
             connection.session.refuse(&fault.to_string());
             let _ = connection.send().await;

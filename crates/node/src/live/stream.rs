@@ -309,7 +309,12 @@ impl Stream {
         }
         inner.heard = now;
         inner.by.clear();
+        let is_empty = inner.frames == 0 && inner.window.edge() == 0;
         drop(inner);
+        // There is nothing to go on with, so that it takes no place from others either.
+        if is_empty {
+            return self.end(Ended::Gone);
+        }
         self.tell();
     }
 

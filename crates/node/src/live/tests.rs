@@ -208,15 +208,43 @@ async fn a_stream_that_is_alone_for_too_long_is_over() {
     world.live = Live::new(AsyncStore::new(world.store.clone()), settings);
     let publisher = world.publish("cam").await;
     let stream = world.live.stream(&id("cam")).unwrap();
-    // Nothing came, so that there is nothing to watch, ever.
+    // Not enough for a playlist, so that there is nothing to watch, ever.
+    publisher.push(track(b"entry")).unwrap();
     drop(publisher);
     stream.is_done().await;
     assert_eq!(stream.status().state, State::Ended);
-    assert!(matches!(
-        stream.playlist(WHOLE).await,
-        Err(NoPlaylist::Empty(_))
-    ));
+    let none = stream.playlist(WHOLE).await;
+    assert!(matches!(none, Err(NoPlaylist::Empty(_))));
     assert!(world.content("cam").is_none());
+    let publisher = world.publish("cam").await;
+    send(&publisher, 0, 4).unwrap();
+    let stream = world.live.stream(&id("cam")).unwrap();
+    drop(publisher);
+    stream.is_done().await;
+    assert_eq!(world.content("cam").unwrap().state, ContentState::Finished);
+}
+
+#[tokio::test]
+async fn publishers_that_send_nothing_take_no_place_from_others() {
+    let world = World::new();
+    for n in 0..super::STREAMS_MAX + 10 {
+        drop(world.publish(&format!("s{n}")).await);
+    }
+    assert!(world.live.streams().len() <= super::STREAMS_MAX);
+    let mut held = Vec::new();
+    for n in 0..super::STREAMS_MAX {
+        held.push(world.publish(&format!("t{n}")).await);
+    }
+    let more = world.live.publish(&id("more"), None, "test").await;
+    assert!(matches!(more, Err(Refused::TooMany)));
+    // A broadcast of before that nobody goes on with is waited for.
+    drop(held);
+    let publisher = world.publish("cam").await;
+    send(&publisher, 0, 4).unwrap();
+    drop(publisher);
+    drop(world.publish("cam").await);
+    let stream = world.live.stream(&id("cam")).unwrap();
+    assert_eq!(stream.status().state, State::Waiting);
 }
 
 #[tokio::test]
