@@ -272,12 +272,38 @@ async fn requests_wait_for_what_comes_next_and_for_no_more() {
         send(&publisher, 4, 5)
     });
     sent.unwrap();
-    let list = String::from_utf8(waited.unwrap().text.to_vec()).unwrap();
+    let waited = waited.unwrap();
+    assert_eq!(waited.max_age, Duration::from_secs(12));
+    let list = String::from_utf8(waited.text.to_vec()).unwrap();
     assert!(list.contains("/segment/cam/1/main/1.m4s\n"), "{list}");
     let (part, sent) = tokio::join!(stream.part(2, 3), async { send(&publisher, 5, 6) });
     sent.unwrap();
     assert!(part.is_some());
     assert_eq!(stream.part(9, 0).await, None);
+    // What players begin with means the newest list, and caches may not keep it.
+    for first in [WHOLE, ask(Some(0), Some(0)), ask(Some(0), None)] {
+        let answer = stream.playlist(first).await.unwrap();
+        assert_eq!(answer.max_age, Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn a_request_before_the_first_segment_waits_and_is_not_kept_by_caches() {
+    let world = World::new();
+    let publisher = world.publish("cam").await;
+    let stream = world.live.stream(&id("cam")).unwrap();
+    let first = Ask {
+        msn: Some(0),
+        part: Some(0),
+        skip: false,
+    };
+    let (whole, part, sent) = tokio::join!(stream.playlist(WHOLE), stream.playlist(first), async {
+        send(&publisher, 0, 4)
+    });
+    sent.unwrap();
+    for answer in [whole.unwrap(), part.unwrap()] {
+        assert_eq!(answer.max_age, Duration::from_secs(1));
+    }
 }
 
 #[tokio::test]

@@ -104,10 +104,13 @@ impl Stream {
             (true, false) => Form::Low,
             (true, true) => Form::Delta,
         };
-        // What was waited for is the same for all who ask; what was there before is not new.
         let target = Duration::from_secs(inner.window.target_duration());
-        let is_edge = ask.msn.is_some_and(|msn| msn + 1 >= edge);
-        let max_age = match has_waited || (is_edge && !is_over) {
+        // What comes next is the same for all who ask for it, for as long as anybody does. All
+        // other addresses mean the newest list, also that of the first part, with which players
+        // begin.
+        let is_next = ask.msn.is_some_and(|msn| has_waited || msn + 1 >= edge);
+        let is_first = (ask.msn, ask.part) == (Some(0), Some(0));
+        let max_age = match is_next && !is_first && !is_over {
             true => target * 6,
             false => target / 2,
         };
