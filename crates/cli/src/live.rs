@@ -2,17 +2,18 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Program, ExitCode, Stdio};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use lavant_node::shell::ContentId;
 use lavant_node::shell::client::{Client, encode};
 use serde_json::Value;
 
 use crate::content::NodeArgs;
-use crate::output;
+use crate::output::{self, WrongInput};
 
 /// Arguments of `lavant live`.
 #[derive(clap::Args)]
@@ -79,12 +80,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn publish(args: &Args) -> anyhow::Result<ExitCode> {
     let name = args.name.as_deref().unwrap_or_default();
+    check_name(name)?;
     let client = args.node.client()?;
+    let mut source = Source::open(&args.source)?;
     if !args.node.json {
         let url = client.url(&format!("/play/{}/index.m3u8", encode(name)));
         output::note(format_args!("publishing {name}; watch it at {url}"));
     }
-    let mut source = Source::open(&args.source)?;
     let ended = client.publish(name, args.title.as_deref(), &mut source)?;
     source.check()?;
     if args.node.json {
@@ -111,17 +113,19 @@ impl Source {
         if source == "-" {
             let stdin = std::io::stdin();
             if stdin.is_terminal() {
-                bail!("standard input is a terminal: pipe a stream in, or name a file");
+                return wrong("standard input is a terminal: pipe a stream in, or name a file");
             }
             return Ok(Self::Stdin(stdin));
         }
         if source.contains("://") {
-            bail!(
-                "URLs are not opened here yet: pipe the stream in, as in 'ffmpeg -i {source} \
+            return wrong(format!(
+                "URLs are not opened here: pipe the stream in, as in 'ffmpeg -i {source} \
                  -c copy -f mpegts - | lavant live NAME -'"
-            );
+            ));
         }
-        File::open(source).with_context(|| format!("{source} cannot be read"))?;
+        if let Err(error) = File::open(source) {
+            return wrong(format!("{source} cannot be read: {error}"));
+        }
         let child = Program::new("ffmpeg")
             .args(["-nostdin", "-loglevel", "error", "-re", "-i"])
             // A name that begins with a dash is no option, nor is one with a colon a protocol.
@@ -162,6 +166,18 @@ impl Drop for Source {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+fn wrong<T>(what: impl Into<String>) -> anyhow::Result<T> {
+    Err(WrongInput(what.into()).into())
+}
+
+/// Before anything is sent: the node would refuse it in the midst of that.
+fn check_name(name: &str) -> anyhow::Result<()> {
+    match ContentId::new(name) {
+        Ok(_) => Ok(()),
+        Err(error) => wrong(error.to_string()),
     }
 }
 
@@ -251,17 +267,14 @@ pub(crate) fn watch(args: &WatchArgs, cancel: &AtomicBool) -> anyhow::Result<Exi
     let client: Client = args.node.client()?;
     let to_stdout = args.output.as_os_str() == "-";
     if to_stdout && args.node.json {
-        bail!("--json and -o - would both write to standard output: give a file");
+        return wrong("--json and -o - would both write to standard output: give a file");
     }
     let mut out: Box<dyn Write> = match to_stdout {
         true if std::io::stdout().is_terminal() => {
-            bail!("standard output is a terminal: give -o FILE, or pipe it into a player");
+            return wrong("standard output is a terminal: give -o FILE, or pipe it into a player");
         }
         true => Box::new(std::io::stdout()),
-        false => Box::new(
-            File::create(&args.output)
-                .with_context(|| format!("{} cannot be written", args.output.display()))?,
-        ),
+        false => Box::new(Fresh::new(&args.output)),
     };
     let bytes = client.watch(&args.reference, &mut out, cancel)?;
     if args.node.json {
@@ -270,4 +283,34 @@ pub(crate) fn watch(args: &WatchArgs, cancel: &AtomicBool) -> anyhow::Result<Exi
         output::note(format_args!("{} written", output::bytes(bytes)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file that is made with its first byte: one of a stream that is not there would be left empty,
+/// or take the place of an older one.
+struct Fresh {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Fresh {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            file: None,
+        }
+    }
+}
+
+impl Write for Fresh {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(File::create(&self.path)?),
+        };
+        file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), File::flush)
+    }
 }

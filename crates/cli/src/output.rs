@@ -6,7 +6,6 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use lavant_node::run::StartError;
 use lavant_node::shell::client::ClientError;
 use lavant_node::shell::is_hidden;
 
@@ -80,11 +79,23 @@ fn code(error: &anyhow::Error) -> u8 {
     {
         return 2;
     }
-    match error.downcast_ref::<StartError>() {
-        Some(StartError::Serve(_) | StartError::Store(_)) => 1,
-        _ => 1,
+    if error.downcast_ref::<WrongInput>().is_some() {
+        return 2;
+    }
+    1
+}
+
+/// What was given makes no sense: a sentence that says so.
+#[derive(Debug)]
+pub(crate) struct WrongInput(pub(crate) String);
+
+impl Display for WrongInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
+
+impl std::error::Error for WrongInput {}
 
 /// A number of bytes for people.
 pub(crate) fn bytes(count: u64) -> String {

@@ -423,3 +423,29 @@ fn a_store_that_takes_nothing_delays_nobody_who_watches() {
     assert_eq!(told["stored"], 0);
     assert_eq!(node.get("/content/cam").status, 404);
 }
+
+#[test]
+fn the_shell_says_what_is_wrong_before_it_publishes() {
+    let node = Node::start(&[]);
+    for wrong in [
+        &["live", "cam", "no-such-file.mp4"][..],
+        &["live", "a name", "-"],
+        &["live", "cam", "rtsp://camera"],
+    ] {
+        let said = node.command_on(wrong).input(Vec::new()).run().exits(2).err;
+        assert_sentence(&said);
+    }
+    let held = put(&node, "cam", &transport(30));
+    listed(&node, "cam", 1);
+    // More than a connection holds: the refusal has to come before it.
+    let many = std::fs::read(transport(30)).unwrap().repeat(20);
+    let refused = node.command_on(&["live", "cam", "-", "--json"]).input(many);
+    let said = refused.run().exits(3).err;
+    assert!(said.contains("being published"), "{said}");
+    drop(held);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("none.mp4");
+    node.lavant(&["watch", "nothing", "-o", text(&file)])
+        .exits(3);
+    assert!(!file.exists());
+}

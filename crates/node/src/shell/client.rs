@@ -128,7 +128,10 @@ impl Client {
     /// Sends what a reader gives as the body of a `PUT`, as long as it gives something.
     pub(super) fn upload(&self, path: &str, source: &mut dyn Read) -> Result<(), ClientError> {
         let body = SendBody::from_reader(source);
-        let request = self.request("PUT", path).body(body);
+        // What is refused is refused before anything is sent: an answer in the midst of a body is
+        // lost when the connection ends with it.
+        let request = self.request("PUT", path).header("expect", "100-continue");
+        let request = request.body(body);
         self.ask(request, |request| self.agent.run(request))
             .map(drop)
     }

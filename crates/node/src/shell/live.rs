@@ -83,6 +83,12 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut init = None;
         let mut edge = self.edge(name)?;
+        if edge.has_ended && *written == 0 {
+            return Err(ClientError::Refused {
+                status: 404,
+                message: format!("{name} is over; 'lavant get {name}' fetches it"),
+            });
+        }
         let (mut segment, mut part) = (edge.segment, 0);
         while !cancel.load(Ordering::Relaxed) {
             if part == 0 && edge.init != init {

@@ -14,3 +14,4 @@ pub mod ingest;
 mod live;
 
 pub use lavant_proto::content::is_hidden;
+pub use lavant_proto::ids::ContentId;
