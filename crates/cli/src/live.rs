@@ -1,7 +1,7 @@
 //! `lavant live` and `lavant watch`.
 
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Program, ExitCode, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use lavant_node::shell::ContentId;
-use lavant_node::shell::client::{Client, encode};
+use lavant_node::shell::client::{Client, ClientError, encode};
 use serde_json::Value;
 
 use crate::content::NodeArgs;
@@ -276,7 +276,13 @@ pub(crate) fn watch(args: &WatchArgs, cancel: &AtomicBool) -> anyhow::Result<Exi
         true => Box::new(std::io::stdout()),
         false => Box::new(Fresh::new(&args.output)),
     };
-    let bytes = client.watch(&args.reference, &mut out, cancel)?;
+    let bytes = match client.watch(&args.reference, &mut out, cancel) {
+        // A player that was closed has seen enough, which is no failure.
+        Err(ClientError::Output(error)) if to_stdout && error.kind() == ErrorKind::BrokenPipe => {
+            return Ok(ExitCode::SUCCESS);
+        }
+        written => written?,
+    };
     if args.node.json {
         output::json(&serde_json::json!({ "bytes": bytes }))?;
     } else {
