@@ -22,6 +22,8 @@ use crate::output::{self, WrongInput};
     after_help = "Examples:\n  \
         ffmpeg -re -i film.mp4 -c copy -f mpegts - | lavant live harbour -\n  \
         lavant live harbour film.mp4       as if it happened now; needs ffmpeg\n  \
+        lavant live harbour https://example.org/index.m3u8\n  \
+        lavant live harbour rtsp://10.0.0.5/cam --allow-private\n  \
         lavant live key harbour            what OBS needs, with 'lavant serve --rtmp 1935'\n  \
         lavant live list\n  \
         lavant live stop harbour\n\n\
@@ -34,9 +36,12 @@ pub(crate) struct Args {
     /// What it is called: its content_id
     #[arg(required = true)]
     name: Option<String>,
-    /// `-` for MPEG-TS or fragmented MP4 on standard input, or a file
+    /// `-` for MPEG-TS or fragmented MP4 on standard input, a file, or a URL that the node fetches
     #[arg(default_value = "-")]
     source: String,
+    /// Let the node fetch a URL whose address is not of the open internet
+    #[arg(long)]
+    allow_private: bool,
     /// Title shown to people [default: its name]
     #[arg(long)]
     title: Option<String>,
@@ -82,6 +87,9 @@ fn publish(args: &Args) -> anyhow::Result<ExitCode> {
     let name = args.name.as_deref().unwrap_or_default();
     check_name(name)?;
     let client = args.node.client()?;
+    if args.source.contains("://") {
+        return pull(args, &client, name);
+    }
     let mut source = Source::open(&args.source)?;
     if !args.node.json {
         let url = client.url(&format!("/play/{}/index.m3u8", encode(name)));
@@ -96,6 +104,26 @@ fn publish(args: &Args) -> anyhow::Result<ExitCode> {
             "{name} is finished: {}, {} segments",
             output::duration(number(&ended, "seconds")),
             ended.get("stored").and_then(Value::as_u64).unwrap_or(0)
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lets the node fetch a stream, which it goes on with after this program has ended.
+fn pull(args: &Args, client: &Client, name: &str) -> anyhow::Result<ExitCode> {
+    let path = format!("/api/v1/live/{}/pull", encode(name));
+    let body = serde_json::json!({
+        "url": args.source,
+        "title": args.title,
+        "allow_private": args.allow_private,
+    });
+    let entry: Value = client.call_with("POST", &path, &body)?;
+    if args.node.json {
+        output::json(&entry)?;
+    } else {
+        let url = client.url(text(&entry, "play"));
+        output::line(format_args!(
+            "the node fetches {name} until 'lavant live stop {name}'; watch it at {url}"
         ));
     }
     Ok(ExitCode::SUCCESS)
@@ -116,12 +144,6 @@ impl Source {
                 return wrong("standard input is a terminal: pipe a stream in, or name a file");
             }
             return Ok(Self::Stdin(stdin));
-        }
-        if source.contains("://") {
-            return wrong(format!(
-                "URLs are not opened here: pipe the stream in, as in 'ffmpeg -i {source} \
-                 -c copy -f mpegts - | lavant live NAME -'"
-            ));
         }
         if let Err(error) = File::open(source) {
             return wrong(format!("{source} cannot be read: {error}"));
@@ -197,16 +219,23 @@ fn key(args: &NameArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let key = text(&reply, "key");
-    match reply.get("rtmp").and_then(Value::as_str) {
-        Some(server) => {
-            output::line(format_args!("server      {server}"));
-            output::line(format_args!("stream key  {key}"));
-            output::line(format_args!("in one      {server}/{key}"));
-        }
-        None => {
-            output::line(format_args!("stream key  {key}"));
-            output::note("the node does not listen for RTMP: start it with --rtmp 1935");
-        }
+    let (rtmp, srt) = (text(&reply, "rtmp"), text(&reply, "srt"));
+    if !rtmp.is_empty() {
+        output::line(format_args!("server      {rtmp}"));
+    }
+    output::line(format_args!("stream key  {key}"));
+    if !rtmp.is_empty() {
+        output::line(format_args!("in one      {rtmp}/{key}"));
+    }
+    if !srt.is_empty() {
+        output::line(format_args!("by SRT      {srt}"));
+    }
+    if rtmp.is_empty() && srt.is_empty() {
+        output::note(format_args!(
+            "the node does not listen for publishers: start it with --rtmp 1935, or \
+             --srt {}=9000",
+            args.name
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -230,6 +259,13 @@ fn list(args: &NodeArgs) -> anyhow::Result<ExitCode> {
             output::duration(number(entry, "seconds")),
             text(entry, "codecs"),
         ));
+        let (source, error) = (text(entry, "source"), text(entry, "error"));
+        if !source.is_empty() {
+            output::line(format_args!("    from {source}"));
+        }
+        if !error.is_empty() {
+            output::line(format_args!("    {error}"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

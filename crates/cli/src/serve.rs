@@ -64,6 +64,20 @@ pub(crate) struct ConfigArgs {
     /// port; `lavant live key NAME` prints what to enter there
     #[arg(long, env = "LAVANT_RTMP", value_name = "[ADDRESS:]PORT")]
     rtmp: Option<String>,
+    /// Listen for a publisher by SRT, of one stream; `lavant live key NAME` prints the URL (repeat)
+    #[arg(
+        long,
+        env = "LAVANT_SRT",
+        value_name = "NAME=[ADDRESS:]PORT",
+        value_delimiter = ','
+    )]
+    srt: Option<Vec<String>>,
+    /// Fetch a stream and publish it: an HLS playlist, or anything that ffmpeg opens (repeat)
+    #[arg(long, env = "LAVANT_PULL", value_name = "NAME=URL")]
+    pull: Option<Vec<String>>,
+    /// Fetch streams from addresses, too, that are not of the open internet
+    #[arg(long, env = "LAVANT_ALLOW_PRIVATE")]
+    allow_private: bool,
     /// How much of a live stream its playlist lists [default: 2m]
     #[arg(long, env = "LAVANT_WINDOW", value_name = "TIME")]
     window: Option<Span>,
@@ -131,6 +145,9 @@ impl ConfigArgs {
             upload_idle: self.upload_idle,
             finish_after: self.finish_after,
             rtmp: self.rtmp,
+            srt: self.srt,
+            pull: self.pull,
+            allow_private: self.allow_private.then_some(true),
             window: self.window,
             grace: self.grace,
             part: self.part,

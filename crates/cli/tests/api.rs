@@ -667,6 +667,7 @@ fn the_description_of_the_api_lists_every_path() {
         "get /uploads",
         "get /uploads/{id}",
         "post /api/v1/live/{name}/key",
+        "post /api/v1/live/{name}/pull",
         "post /api/v1/live/{name}/{action}",
         "post /ingest",
         "post /ingest/{content_id}/finish",

@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lavant_proto::ids::ContentId;
 use serde::Deserialize;
 
 /// Why a configuration was refused.
@@ -167,6 +168,12 @@ pub struct Layer {
     pub finish_after: Option<Span>,
     /// Where publishers by RTMP are listened for: a port, or an address and a port.
     pub rtmp: Option<String>,
+    /// Publishers by SRT that are listened for: a name, `=`, and a port with or without an address.
+    pub srt: Option<Vec<String>>,
+    /// Streams that the node fetches: a name, `=`, and a URL.
+    pub pull: Option<Vec<String>>,
+    /// Whether streams may be fetched from addresses that are not of the open internet.
+    pub allow_private: Option<bool>,
     /// How much of a live stream its playlist lists.
     pub window: Option<Span>,
     /// How long a live stream waits for its publisher to come back.
@@ -272,6 +279,9 @@ impl Layer {
             upload_idle: self.upload_idle.or(below.upload_idle),
             finish_after: self.finish_after.or(below.finish_after),
             rtmp: self.rtmp.or(below.rtmp),
+            srt: self.srt.or(below.srt),
+            pull: self.pull.or(below.pull),
+            allow_private: self.allow_private.or(below.allow_private),
             window: self.window.or(below.window),
             grace: self.grace.or(below.grace),
             part: self.part.or(below.part),
@@ -342,6 +352,11 @@ impl Layer {
                 .map_or(Duration::from_secs(300), |span| span.0),
             live: LiveConfig {
                 rtmp: self.rtmp.as_deref().map(listen_address).transpose()?,
+                srt: named(self.srt, "srt", "harbour=9000", listen_address)?,
+                pull: named(self.pull, "pull", "harbour=rtsp://10.0.0.5/cam", |url| {
+                    Ok(url.to_owned())
+                })?,
+                allow_private: self.allow_private.unwrap_or(false),
                 window: self.window.map_or(Duration::from_secs(120), |span| span.0),
                 grace: self.grace.map_or(Duration::from_secs(60), |span| span.0),
                 part: self.part.map_or(Duration::from_millis(334), |span| span.0),
@@ -373,6 +388,12 @@ const DISK_SHARE: u8 = 80;
 pub struct LiveConfig {
     /// Where publishers by RTMP are listened for; nowhere when there is none.
     pub rtmp: Option<SocketAddr>,
+    /// Where publishers by SRT are listened for, each for one stream.
+    pub srt: Vec<(ContentId, SocketAddr)>,
+    /// Streams that the node fetches, by their URLs.
+    pub pull: Vec<(ContentId, String)>,
+    /// Whether addresses may be asked for them that are not of the open internet.
+    pub allow_private: bool,
     /// How much of a stream its playlist lists.
     pub window: Duration,
     /// How long a stream waits for its publisher to come back.
@@ -490,6 +511,31 @@ fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
     })
 }
 
+/// A list of `NAME=VALUE`; each name once.
+fn named<T>(
+    list: Option<Vec<String>>,
+    key: &str,
+    example: &str,
+    value: impl Fn(&str) -> Result<T, ConfigError>,
+) -> Result<Vec<(ContentId, T)>, ConfigError> {
+    let mut found: Vec<(ContentId, T)> = Vec::new();
+    for text in list.unwrap_or_default() {
+        let wrong = |why: &str| {
+            let what = format!("{key} {text:?} {why}; write for example {example}");
+            ConfigError::Value(what)
+        };
+        let (name, rest) = text
+            .split_once('=')
+            .ok_or_else(|| wrong("names no stream"))?;
+        let name = ContentId::new(name).map_err(|error| wrong(&error.to_string()))?;
+        if found.iter().any(|(other, _)| *other == name) {
+            return Err(wrong("names a stream for the second time"));
+        }
+        found.push((name, value(rest)?));
+    }
+    Ok(found)
+}
+
 fn is_origin(text: &str) -> bool {
     let rest = text
         .strip_prefix("https://")
@@ -562,6 +608,8 @@ mod tests {
         assert_eq!(named.max_connections, default.max_connections);
         let live = LiveConfig {
             rtmp: default.live.rtmp,
+            srt: default.live.srt.clone(),
+            pull: default.live.pull.clone(),
             ..named.live
         };
         assert_eq!(live, default.live);

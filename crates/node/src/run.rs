@@ -1,5 +1,7 @@
 //! A node from its start to its end.
 
+mod streams;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use crate::health::{Health, Part};
 use crate::http::{ServeError, Server};
 use crate::identity::{self, IdentityError};
 use crate::link::{BindError, LinkConfig};
-use crate::live::{self, Live, Rtmp};
+use crate::live::BadPull;
 use crate::store::{self, AsyncStore, OpenError, Settings, Store};
 
 /// How often idle uploads and contents are looked for.
@@ -37,6 +39,9 @@ pub enum StartError {
     /// The port for RTMP.
     #[error("cannot listen for RTMP on {0}: {1}; choose another with --rtmp")]
     Rtmp(SocketAddr, std::io::Error),
+    /// A stream that it is to fetch.
+    #[error("pull: {0}")]
+    Pull(#[from] BadPull),
     /// The runtime.
     #[error("the node could not be started: {0}")]
     Runtime(#[from] std::io::Error),
@@ -61,6 +66,9 @@ pub struct Ready {
     pub warnings: Vec<String>,
 }
 
+use streams::Streams;
+#[cfg(test)]
+pub(crate) use streams::settings as live_settings;
 pub use tokio::runtime::Runtime;
 
 /// The runtime that a node runs on: a thread for each core.
@@ -121,8 +129,7 @@ pub async fn run(
         .map_err(std::io::Error::other)??;
     let health = Health::default();
     let held = AsyncStore::new(store.clone());
-    let live = Live::new(held.clone(), live_settings(&config, &store));
-    let rtmp = start_rtmp(&config, &live).await?;
+    let streams = Streams::bind(&config, &store).await?;
     // Before the API, which answers for the relay; a port that is taken ends the start early.
     let relay = start_relay(&config, &store, &health).await?;
     let handle = relay.as_ref().map(delivery::Running::handle);
@@ -132,7 +139,7 @@ pub async fn run(
     }
     let relay_port = handle.as_ref().map(delivery::Handle::port);
     let token_given = config.api_token.is_some();
-    let server = Server::bind(config, held, live.clone(), handle, health.clone());
+    let server = Server::bind(config, held, streams.pulls(), handle, health.clone());
     let server = match server.await {
         Ok(server) => server,
         Err(error) => {
@@ -154,52 +161,28 @@ pub async fn run(
         token_file: (server.auth_required() && !token_given)
             .then(|| store.settings().layout.api_token()),
         relay_port,
-        rtmp: rtmp.as_ref().and_then(|rtmp| rtmp.address().ok()),
+        rtmp: streams.rtmp(),
         warnings,
     });
+    let streams = streams.start()?;
     let (house, disk) = (health.part("housekeeping"), health.part("disk"));
     let keeper = tokio::spawn(keep_house(store, house, disk));
-    let listener = rtmp.map(|rtmp| tokio::spawn(rtmp.run()));
     let stop = async {
         if !is_over {
             stop.await;
         }
-        // First, as its viewers wait in requests that the API would wait for.
-        live.close().await;
+        // First, as their viewers wait in requests that the API would wait for.
+        streams.close().await;
     };
     server.run(stop).await;
     // With it the connections of its publishers end, which have been told.
-    if let Some(listener) = listener {
-        listener.abort();
-    }
+    drop(streams);
     // Nothing is half done by that: its work is on a thread, which goes on to its end.
     keeper.abort();
     if let Some(relay) = relay {
         relay.stop().await;
     }
     Ok(())
-}
-
-/// Begins to listen for publishers by RTMP, where the configuration says so.
-async fn start_rtmp(config: &Config, live: &Live) -> Result<Option<Rtmp>, StartError> {
-    let Some(address) = config.live.rtmp else {
-        return Ok(None);
-    };
-    let bound = Rtmp::bind(address, live.clone()).await;
-    bound
-        .map(Some)
-        .map_err(|error| StartError::Rtmp(address, error))
-}
-
-/// How a configuration shapes live streams.
-pub(crate) fn live_settings(config: &Config, store: &Store) -> live::Settings {
-    live::Settings {
-        window: config.live.window,
-        grace: config.live.grace,
-        replay: config.live.replay,
-        part: config.live.part,
-        secret: store.settings().layout.live_key(),
-    }
 }
 
 /// Begins to meet other nodes, unless the configuration says not to.

@@ -1,12 +1,14 @@
 //! `/api/v1/live`: live streams, as their publishers and the operator see them.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use http_body_util::BodyExt;
 use lavant_proto::ids::ContentId;
 use lavant_proto::time::ticks_to_seconds;
@@ -15,13 +17,19 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::error::ApiError;
+use super::pool::SeesAll;
+use crate::identity::IdentityError;
 use crate::live::{
-    Ended, Publisher, Refused, SILENCE_MAX, Source, State as StreamState, Status, Stream,
+    BadPull, Ended, Origin, Phase, Publisher, Pulled, Refused, SILENCE_MAX, Source,
+    State as StreamState, Status, Stream,
 };
 use crate::store::StoreError;
 
+/// How long a request waits to hear whether a stream can be fetched.
+const PULL_WAIT: Duration = Duration::from_secs(15);
+
 /// What is told of a live stream.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub(super) struct LiveEntry {
     /// Its name, which is its content_id.
     pub name: String,
@@ -29,8 +37,11 @@ pub(super) struct LiveEntry {
     pub version: u32,
     /// `live`, `paused`, `waiting` (for its publisher to come back) or `ended`.
     pub state: &'static str,
-    /// How its publisher is connected: `http`, `rtmp`, or empty.
+    /// How its publisher is connected: `http`, `rtmp`, `srt`, `pull` (by this node), or empty.
     pub by: String,
+    /// Where this node fetches it from, without user, password and query; none when it does not,
+    /// or whoever asks may not know.
+    pub source: Option<String>,
     /// When this broadcast began.
     pub since: String,
     /// Where to watch it.
@@ -100,6 +111,7 @@ impl LiveEntry {
                 StreamState::Ended => "ended",
             },
             by,
+            source: None,
             since: since.rfc3339(),
             play: format!("/play/{reference}/index.m3u8"),
             codecs,
@@ -118,6 +130,26 @@ impl LiveEntry {
             low_latency: is_low,
         }
     }
+
+    /// One of which nothing came yet.
+    fn waiting(app: &App, name: &ContentId) -> Self {
+        let catalog = app.store.catalog();
+        let reference = crate::playlist::reference_of(&catalog, &app.store.publisher(), name);
+        Self {
+            name: name.to_string(),
+            state: "waiting",
+            play: format!("/play/{reference}/index.m3u8"),
+            ..Self::default()
+        }
+    }
+
+    /// What is known of its source.
+    fn pulled(&mut self, pulled: &Pulled, SeesAll(sees_all): SeesAll) {
+        self.source = sees_all.then(|| pulled.source.clone());
+        if let Phase::Failed(reason) = &pulled.phase {
+            self.error = Some(reason.clone());
+        }
+    }
 }
 
 /// The query of `PUT /api/v1/live/{name}`.
@@ -132,10 +164,21 @@ pub(super) struct PublishQuery {
     get, path = "/api/v1/live",
     responses((status = 200, description = "All streams, by name", body = Vec<LiveEntry>))
 )]
-pub(super) async fn list(State(app): State<App>) -> Json<Vec<LiveEntry>> {
+pub(super) async fn list(
+    State(app): State<App>,
+    Extension(sees_all): Extension<SeesAll>,
+) -> Json<Vec<LiveEntry>> {
     let streams = app.live.streams();
-    let entries = streams.iter().map(|stream| LiveEntry::of(&app, stream));
-    Json(entries.collect())
+    let mut entries: BTreeMap<_, _> = streams
+        .iter()
+        .map(|stream| (stream.name().to_string(), LiveEntry::of(&app, stream)))
+        .collect();
+    for pulled in app.pulls.list() {
+        let entry = entries.entry(pulled.name.to_string());
+        let entry = entry.or_insert_with(|| LiveEntry::waiting(&app, &pulled.name));
+        entry.pulled(&pulled, sees_all);
+    }
+    Json(entries.into_values().collect())
 }
 
 #[utoipa::path(
@@ -144,10 +187,21 @@ pub(super) async fn list(State(app): State<App>) -> Json<Vec<LiveEntry>> {
 )]
 pub(super) async fn show(
     State(app): State<App>,
+    Extension(sees_all): Extension<SeesAll>,
     Path(name): Path<String>,
 ) -> Result<Json<LiveEntry>, ApiError> {
-    let stream = find(&app, &parse(&name)?)?;
-    Ok(Json(LiveEntry::of(&app, &stream)))
+    let name = parse(&name)?;
+    let mut pulls = app.pulls.list().into_iter();
+    let pulled = pulls.find(|pulled| pulled.name == name);
+    let mut entry = match (find(&app, &name), &pulled) {
+        (Ok(stream), _) => LiveEntry::of(&app, &stream),
+        (Err(_), Some(_)) => LiveEntry::waiting(&app, &name),
+        (Err(error), None) => return Err(error),
+    };
+    if let Some(pulled) = &pulled {
+        entry.pulled(pulled, sees_all);
+    }
+    Ok(Json(entry))
 }
 
 #[utoipa::path(
@@ -213,7 +267,17 @@ pub(super) async fn act(
     Path((name, action)): Path<(String, String)>,
 ) -> Result<Json<LiveEntry>, ApiError> {
     let name = parse(&name)?;
-    let stream = find(&app, &name)?;
+    let is_end = matches!(action.as_str(), "stop" | "finish");
+    // Before the stream ends, or it would be fetched again.
+    let was_pulled = is_end && app.pulls.remove(&name);
+    let stream = match find(&app, &name) {
+        Err(_) if was_pulled => {
+            let entry = LiveEntry::waiting(&app, &name);
+            let state = "ended";
+            return Ok(Json(LiveEntry { state, ..entry }));
+        }
+        found => found?,
+    };
     match action.as_str() {
         "pause" => stream.pause(true)?,
         "resume" => stream.pause(false)?,
@@ -239,6 +303,9 @@ pub(super) struct KeyReply {
     pub key: String,
     /// The address of the server; none when the node does not listen for RTMP (`--rtmp`).
     pub rtmp: Option<String>,
+    /// Where it is published by SRT, with the passphrase; none when the node does not listen for
+    /// that (`--srt`).
+    pub srt: Option<String>,
 }
 
 #[utoipa::path(
@@ -254,21 +321,79 @@ pub(super) async fn key(
     let key = tokio::task::spawn_blocking(move || live.stream_key(&of)).await;
     let key = key
         .map_err(|_| StoreError::Closed)?
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    let rtmp = app.config.live.rtmp.map(|address| {
-        // Nobody can connect to "all addresses".
-        let host = match address.ip() {
-            ip if ip.is_unspecified() => crate::config::host_name(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
-            IpAddr::V4(ip) => ip.to_string(),
-        };
-        format!("rtmp://{host}:{}/live", address.port())
-    });
+        .map_err(ApiError::secret)?;
+    let live = &app.config.live;
+    let rtmp = live.rtmp.map(|to| format!("rtmp://{}/live", reachable(to)));
+    let mut listening = live.srt.iter();
+    let srt = match listening.find(|(of, _)| *of == name) {
+        Some((_, to)) => {
+            let passphrase = app.live.passphrase(&name).await.map_err(ApiError::secret)?;
+            let to = reachable(*to);
+            Some(format!("srt://{to}?passphrase={passphrase}"))
+        }
+        None => None,
+    };
     Ok(Json(KeyReply {
         name: name.to_string(),
         key,
         rtmp,
+        srt,
     }))
+}
+
+/// An address that one can connect to, as nobody can to "all addresses".
+fn reachable(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("{}:{}", crate::config::host_name(), address.port()),
+        false => address.to_string(),
+    }
+}
+
+/// The body of `POST /api/v1/live/{name}/pull`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PullBody {
+    /// What is fetched: an HLS playlist or another stream by http(s), or what ffmpeg opens by
+    /// rtsp(s), rtmp(s), srt, rist, udp or rtp.
+    pub url: String,
+    /// Title of the content; its name when there is none.
+    pub title: Option<String>,
+    /// Whether addresses may be asked that are not of the open internet.
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
+#[utoipa::path(
+    post, path = "/api/v1/live/{name}/pull", params(("name" = String, Path)),
+    request_body = PullBody,
+    responses((status = 200, description = "It is fetched until it ends or is stopped",
+               body = LiveEntry),
+              (status = 409, description = "It is already", body = super::dto::ErrorReply),
+              (status = 502, description = "It cannot be had", body = super::dto::ErrorReply))
+)]
+pub(super) async fn pull(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Json(body): Json<PullBody>,
+) -> Result<Json<LiveEntry>, ApiError> {
+    let name = parse(&name)?;
+    let with_private = body.allow_private || app.config.live.allow_private;
+    let origin = Origin::url(&body.url, with_private)?;
+    let mut phase = app.pulls.add(name.clone(), body.title, origin)?;
+    let begun = phase.wait_for(|phase| *phase != Phase::Asking);
+    // What takes longer goes on behind the answer.
+    let begun = tokio::time::timeout(PULL_WAIT, begun).await;
+    let first = begun.ok().and_then(|phase| phase.ok().map(|it| it.clone()));
+    if let Some(Phase::Failed(reason)) = first {
+        // Whoever asked hears of it, and can ask again.
+        let _ = app.pulls.remove(&name);
+        return Err(ApiError::new(StatusCode::BAD_GATEWAY, reason));
+    }
+    let stream = app.live.stream(&name);
+    let entry = stream.map(|stream| LiveEntry::of(&app, &stream));
+    Ok(Json(
+        entry.unwrap_or_else(|| LiveEntry::waiting(&app, &name)),
+    ))
 }
 
 fn parse(name: &str) -> Result<ContentId, ApiError> {
@@ -282,6 +407,23 @@ fn find(app: &App, name: &ContentId) -> Result<Arc<Stream>, ApiError> {
             name.as_str()
         ))
     })
+}
+
+impl ApiError {
+    fn secret(error: IdentityError) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+}
+
+impl From<BadPull> for ApiError {
+    fn from(error: BadPull) -> Self {
+        let status = match error {
+            BadPull::Url(_) => StatusCode::BAD_REQUEST,
+            BadPull::Taken(_) => StatusCode::CONFLICT,
+            BadPull::TooMany | BadPull::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
 }
 
 impl From<Refused> for ApiError {

@@ -39,7 +39,7 @@ use axum::routing::{get, post, put};
 
 use crate::config::Config;
 use crate::health::Health;
-use crate::live::Live;
+use crate::live::{Live, Pulls};
 use crate::playlist::Ready;
 use crate::store::{AsyncStore, Store, StoreError};
 
@@ -47,6 +47,8 @@ use crate::store::{AsyncStore, Store, StoreError};
 pub struct AppState {
     pub(crate) store: AsyncStore,
     pub(crate) live: Live,
+    /// The streams that it fetches.
+    pub(crate) pulls: Pulls,
     pub(crate) config: Config,
     /// The relay, unless the node meets nobody.
     pub(crate) relay: Option<crate::delivery::Handle>,
@@ -69,7 +71,7 @@ type App = Arc<AppState>;
 impl AppState {
     pub(crate) fn new(
         store: AsyncStore,
-        live: Live,
+        pulls: Pulls,
         config: Config,
         relay: Option<crate::delivery::Handle>,
         health: Health,
@@ -78,7 +80,8 @@ impl AppState {
     ) -> Self {
         Self {
             store,
-            live,
+            live: pulls.live().clone(),
+            pulls,
             relay,
             health,
             started: Instant::now(),
@@ -127,6 +130,7 @@ pub(crate) fn router(state: App) -> Router {
         .route("/api/v1/live", get(live::list))
         .route("/api/v1/live/{name}", get(live::show).put(live::publish))
         .route("/api/v1/live/{name}/key", post(live::key))
+        .route("/api/v1/live/{name}/pull", post(live::pull))
         .route("/api/v1/live/{name}/{action}", post(live::act))
         .route("/uploads", get(uploads::list).post(uploads::begin))
         .route("/uploads/{id}", get(uploads::show).delete(uploads::abort))

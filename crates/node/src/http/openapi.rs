@@ -43,6 +43,7 @@ use super::{
         live::publish,
         live::act,
         live::key,
+        live::pull,
         uploads::list,
         uploads::begin,
         uploads::show,

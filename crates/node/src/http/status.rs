@@ -146,7 +146,8 @@ mod tests {
         let relay = health.part("relay");
         let held = AsyncStore::new(store.clone());
         let live = crate::live::Live::new(held.clone(), crate::run::live_settings(&config, &store));
-        let app = AppState::new(held, live, config, None, health, false, stopping).into();
+        let pulls = crate::live::Pulls::new(live);
+        let app = AppState::new(held, pulls, config, None, health, false, stopping).into();
 
         let well = json!({ "ok": true, "node_id": "ship", "publisher": publisher,
             "version": env!("CARGO_PKG_VERSION") });

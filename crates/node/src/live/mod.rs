@@ -5,6 +5,7 @@
 //! |---|---|
 //! | which streams there are, who may publish | here |
 //! | how bytes of a publisher become frames | `source.rs`, `rtmp.rs` |
+//! | what this node fetches itself | `pull.rs` |
 //! | what a stream is, how it waits for a publisher that is gone | `stream.rs` |
 //! | what is in memory, under which numbers | `window.rs` |
 //! | what a player is told | `playlist.rs` |
@@ -15,6 +16,7 @@
 //! live, and the replay then lacks what it did not take.
 
 mod playlist;
+mod pull;
 mod rtmp;
 mod source;
 mod steady;
@@ -37,6 +39,7 @@ use lavant_proto::time::TICKS_PER_SECOND;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+pub use pull::{Bad as BadPull, Origin, Phase, Pulled, Pulls};
 pub use rtmp::Rtmp;
 pub use source::Source;
 pub use stream::{Answer, Ask, Ended, NoPlaylist, State, Status, Stream};
@@ -129,6 +132,14 @@ impl Publisher {
     /// See [`Ended`]: the publisher is no longer heard.
     pub fn push(&self, item: Item) -> Result<(), Ended> {
         self.stream.push(self.session, item, Instant::now())
+    }
+
+    /// What comes next does not go on with what came: a discontinuity.
+    ///
+    /// # Errors
+    /// See [`Ended`].
+    pub fn discontinue(&self) -> Result<(), Ended> {
+        self.stream.discontinue(self.session)
     }
 
     /// Notes why the publisher is cut off, for whoever asks.
@@ -317,6 +328,20 @@ impl Live {
         let key = blake3::derive_key(KEY_CONTEXT, secret.as_bytes());
         let digest = blake3::keyed_hash(&key, name.as_str().as_bytes()).to_hex();
         Ok(format!("{name}-{}", &digest[..SECRET_DIGITS]))
+    }
+
+    /// The passphrase with which a stream is published by SRT: the secret part of its key.
+    ///
+    /// # Errors
+    /// When the file of the secret cannot be used.
+    pub async fn passphrase(&self, name: &ContentId) -> Result<String, IdentityError> {
+        let (live, of) = (self.clone(), name.clone());
+        let key = tokio::task::spawn_blocking(move || live.stream_key(&of)).await;
+        let key = key.map_err(|error| IdentityError::Io {
+            path: self.0.settings.secret.clone(),
+            source: std::io::Error::other(error),
+        })??;
+        Ok(key.rsplit('-').next().unwrap_or_default().to_owned())
     }
 
     /// The name that a stream key is for; none when it is no key of this node. Blocks.

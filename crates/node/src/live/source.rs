@@ -56,6 +56,11 @@ impl Source {
         Ok(finished?)
     }
 
+    /// Whether anything came.
+    pub(super) fn is_begun(&self) -> bool {
+        self.demuxer.is_some() || !self.head.is_empty()
+    }
+
     fn begin(&mut self) -> Result<(), Error> {
         let head = std::mem::take(&mut self.head);
         let format = sniff(&head).ok_or(Error::NotTransportStream)?;

@@ -290,6 +290,21 @@ impl Stream {
         Ok(pushed?)
     }
 
+    /// What the publisher sends next does not go on with what it sent.
+    pub(super) fn discontinue(&self, session: u64) -> Result<(), Ended> {
+        let mut inner = self.lock();
+        if let Some(ended) = &inner.ended {
+            return Err(ended.clone());
+        }
+        if *self.session.borrow() != session {
+            return Err(Ended::TakenOver);
+        }
+        self.pause_packager(&mut inner);
+        drop(inner);
+        self.tell();
+        Ok(())
+    }
+
     /// Waits until the publisher of that number is no longer heard.
     pub(super) async fn replaced(&self, session: u64) -> Ended {
         let mut sessions = self.session.subscribe();
