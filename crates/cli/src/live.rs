@@ -59,6 +59,8 @@ enum Command {
     Pause(NameArgs),
     /// Let through what comes again
     Resume(NameArgs),
+    /// Send a stream on by RTMP(S) or SRT whenever it runs, to these targets and no others
+    Forward(ForwardArgs),
     /// End a stream; its publisher cannot come back for a minute
     Stop(NameArgs),
 }
@@ -72,6 +74,20 @@ struct NameArgs {
     node: NodeArgs,
 }
 
+/// A stream of a node, and its targets.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    lavant live forward harbour rtmp://example.org/live/STREAM-KEY\n  \
+    lavant live forward harbour        sends it nowhere")]
+struct ForwardArgs {
+    /// What it is called
+    name: String,
+    /// URLs of rtmp, rtmps or srt; none to end it
+    to: Vec<String>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Some(Command::Key(args)) => key(args),
@@ -79,6 +95,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Command::Pause(args)) => tell(args, "pause"),
         Some(Command::Resume(args)) => tell(args, "resume"),
         Some(Command::Stop(args)) => tell(args, "stop"),
+        Some(Command::Forward(args)) => forward(args),
         None => publish(args),
     }
 }
@@ -266,6 +283,15 @@ fn list(args: &NodeArgs) -> anyhow::Result<ExitCode> {
         if !error.is_empty() {
             output::line(format_args!("    {error}"));
         }
+        let targets = entry.get("forwards").and_then(Value::as_array);
+        for target in targets.into_iter().flatten() {
+            let state = match (target["running"].as_bool(), text(target, "error")) {
+                (Some(true), _) => "running",
+                (_, "") => "waiting",
+                (_, error) => error,
+            };
+            output::line(format_args!("    to {}: {state}", text(target, "to")));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -278,6 +304,27 @@ fn tell(args: &NameArgs, action: &str) -> anyhow::Result<ExitCode> {
     } else {
         let state = text(&entry, "state");
         output::line(format_args!("{} is {state} now", args.name));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
+    let path = format!("/api/v1/live/{}/forward", encode(&args.name));
+    let body = serde_json::json!({ "to": args.to });
+    let targets: Vec<Value> = args.node.client()?.call_with("PUT", &path, &body)?;
+    if args.node.json {
+        output::json(&targets)?;
+    } else {
+        let name = &args.name;
+        output::line(match targets.len() {
+            0 => format!("{name} is sent to nobody else now"),
+            1 => {
+                format!("{name} is sent on whenever it runs; 'lavant live list' shows how it goes")
+            }
+            n => format!(
+                "{name} is sent to {n} targets whenever it runs; 'lavant live list' shows how it goes"
+            ),
+        });
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -75,9 +75,27 @@ pub(crate) struct ConfigArgs {
     /// Fetch a stream and publish it: an HLS playlist, or anything that ffmpeg opens (repeat)
     #[arg(long, env = "LAVANT_PULL", value_name = "NAME=URL")]
     pull: Option<Vec<String>>,
+    /// Send a stream on whenever it runs, by RTMP(S) or SRT (repeat)
+    #[arg(long, env = "LAVANT_FORWARD", value_name = "NAME=URL")]
+    forward: Option<Vec<String>>,
     /// Fetch streams from addresses, too, that are not of the open internet
     #[arg(long, env = "LAVANT_ALLOW_PRIVATE")]
     allow_private: bool,
+    /// Tell this service what happens to live streams; needs LAVANT_HOOK_SECRET (repeat)
+    #[arg(long, env = "LAVANT_HOOK", value_name = "URL", value_delimiter = ',')]
+    hook: Option<Vec<String>>,
+    /// Ask this service who may publish and watch; needs LAVANT_HOOK_SECRET
+    #[arg(long, env = "LAVANT_AUTHORIZE", value_name = "URL")]
+    authorize: Option<String>,
+    /// Secret that the calls of these services are signed with; other users of this machine can
+    /// see it here, but not in LAVANT_HOOK_SECRET or a configuration file
+    #[arg(
+        long,
+        env = "LAVANT_HOOK_SECRET",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    hook_secret: Option<String>,
     /// How much of a live stream its playlist lists [default: 2m]
     #[arg(long, env = "LAVANT_WINDOW", value_name = "TIME")]
     window: Option<Span>,
@@ -147,7 +165,11 @@ impl ConfigArgs {
             rtmp: self.rtmp,
             srt: self.srt,
             pull: self.pull,
+            forward: self.forward,
             allow_private: self.allow_private.then_some(true),
+            hook: self.hook,
+            authorize: self.authorize,
+            hook_secret: self.hook_secret,
             window: self.window,
             grace: self.grace,
             part: self.part,

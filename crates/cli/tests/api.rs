@@ -676,6 +676,7 @@ fn the_description_of_the_api_lists_every_path() {
         "post /uploads",
         "post /uploads/{id}/commit",
         "put /api/v1/live/{name}",
+        "put /api/v1/live/{name}/forward",
         "put /content/{reference}/pin",
         "put /uploads/{id}/segments/{rendition}/{name}",
     ];

@@ -172,8 +172,16 @@ pub struct Layer {
     pub srt: Option<Vec<String>>,
     /// Streams that the node fetches: a name, `=`, and a URL.
     pub pull: Option<Vec<String>>,
+    /// Where streams are sent on: a name, `=`, and a URL.
+    pub forward: Option<Vec<String>>,
     /// Whether streams may be fetched from addresses that are not of the open internet.
     pub allow_private: Option<bool>,
+    /// Services that are told what happens to live streams.
+    pub hook: Option<Vec<String>>,
+    /// The service that decides who may publish and watch.
+    pub authorize: Option<String>,
+    /// What calls of these services are signed with.
+    pub hook_secret: Option<String>,
     /// How much of a live stream its playlist lists.
     pub window: Option<Span>,
     /// How long a live stream waits for its publisher to come back.
@@ -281,7 +289,11 @@ impl Layer {
             rtmp: self.rtmp.or(below.rtmp),
             srt: self.srt.or(below.srt),
             pull: self.pull.or(below.pull),
+            forward: self.forward.or(below.forward),
             allow_private: self.allow_private.or(below.allow_private),
+            hook: self.hook.or(below.hook),
+            authorize: self.authorize.or(below.authorize),
+            hook_secret: self.hook_secret.or(below.hook_secret),
             window: self.window.or(below.window),
             grace: self.grace.or(below.grace),
             part: self.part.or(below.part),
@@ -352,11 +364,24 @@ impl Layer {
                 .map_or(Duration::from_secs(300), |span| span.0),
             live: LiveConfig {
                 rtmp: self.rtmp.as_deref().map(listen_address).transpose()?,
-                srt: named(self.srt, "srt", "harbour=9000", listen_address)?,
-                pull: named(self.pull, "pull", "harbour=rtsp://10.0.0.5/cam", |url| {
-                    Ok(url.to_owned())
-                })?,
+                srt: once(
+                    "srt",
+                    named(self.srt, "srt", "harbour=9000", listen_address)?,
+                )?,
+                pull: once(
+                    "pull",
+                    named(self.pull, "pull", "harbour=rtsp://10.0.0.5/cam", url)?,
+                )?,
+                forward: named(
+                    self.forward,
+                    "forward",
+                    "harbour=rtmp://example.org/live/KEY",
+                    url,
+                )?,
                 allow_private: self.allow_private.unwrap_or(false),
+                hooks: self.hook.unwrap_or_default(),
+                authorize: self.authorize,
+                hook_secret: self.hook_secret,
                 window: self.window.map_or(Duration::from_secs(120), |span| span.0),
                 grace: self.grace.map_or(Duration::from_secs(60), |span| span.0),
                 part: self.part.map_or(Duration::from_millis(334), |span| span.0),
@@ -392,8 +417,16 @@ pub struct LiveConfig {
     pub srt: Vec<(ContentId, SocketAddr)>,
     /// Streams that the node fetches, by their URLs.
     pub pull: Vec<(ContentId, String)>,
+    /// Where streams are sent on.
+    pub forward: Vec<(ContentId, String)>,
     /// Whether addresses may be asked for them that are not of the open internet.
     pub allow_private: bool,
+    /// Services that are told what happens.
+    pub hooks: Vec<String>,
+    /// The service that decides who may publish and watch.
+    pub authorize: Option<String>,
+    /// What their calls are signed with.
+    pub hook_secret: Option<String>,
     /// How much of a stream its playlist lists.
     pub window: Duration,
     /// How long a stream waits for its publisher to come back.
@@ -479,6 +512,15 @@ impl Config {
         if self.live.replay < self.live.window {
             return wrong("replay must be at least as long as window".into());
         }
+        let has_hooks = !self.live.hooks.is_empty() || self.live.authorize.is_some();
+        let secret = self.live.hook_secret.as_deref().unwrap_or_default();
+        if has_hooks && secret.len() < crate::identity::TOKEN_MIN {
+            return wrong(
+                "hook and authorize need a hook_secret of at least 16 characters, by which your \
+                 service knows who calls"
+                    .into(),
+            );
+        }
         if self.max_connections == 0 {
             return wrong("max_connections must be at least 1".into());
         }
@@ -511,7 +553,25 @@ fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
     })
 }
 
-/// A list of `NAME=VALUE`; each name once.
+/// What is a URL is known where it is used.
+#[expect(clippy::unnecessary_wraps, reason = "it stands where others can fail")]
+fn url(text: &str) -> Result<String, ConfigError> {
+    Ok(text.to_owned())
+}
+
+/// Refuses a list that has a name twice.
+fn once<T>(key: &str, list: Vec<(ContentId, T)>) -> Result<Vec<(ContentId, T)>, ConfigError> {
+    let mut names = std::collections::BTreeSet::new();
+    match list.iter().find(|(name, _)| !names.insert(name.clone())) {
+        Some((name, _)) => Err(ConfigError::Value(format!(
+            "{key} names {:?} twice",
+            name.as_str()
+        ))),
+        None => Ok(list),
+    }
+}
+
+/// A list of `NAME=VALUE`.
 fn named<T>(
     list: Option<Vec<String>>,
     key: &str,
@@ -528,9 +588,6 @@ fn named<T>(
             .split_once('=')
             .ok_or_else(|| wrong("names no stream"))?;
         let name = ContentId::new(name).map_err(|error| wrong(&error.to_string()))?;
-        if found.iter().any(|(other, _)| *other == name) {
-            return Err(wrong("names a stream for the second time"));
-        }
         found.push((name, value(rest)?));
     }
     Ok(found)
@@ -610,6 +667,10 @@ mod tests {
             rtmp: default.live.rtmp,
             srt: default.live.srt.clone(),
             pull: default.live.pull.clone(),
+            forward: default.live.forward.clone(),
+            hooks: default.live.hooks.clone(),
+            authorize: None,
+            hook_secret: None,
             ..named.live
         };
         assert_eq!(live, default.live);

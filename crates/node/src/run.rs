@@ -9,13 +9,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use lavant_proto::ids::PublisherKey;
 
+use crate::authority::BadHook;
 use crate::config::{Config, RelayConfig};
 use crate::delivery;
 use crate::health::{Health, Part};
 use crate::http::{ServeError, Server};
 use crate::identity::{self, IdentityError};
 use crate::link::{BindError, LinkConfig};
-use crate::live::BadPull;
+use crate::live::{BadPull, BadTarget};
 use crate::store::{self, AsyncStore, OpenError, Settings, Store};
 
 /// How often idle uploads and contents are looked for.
@@ -42,6 +43,12 @@ pub enum StartError {
     /// A stream that it is to fetch.
     #[error("pull: {0}")]
     Pull(#[from] BadPull),
+    /// A target of a stream.
+    #[error("forward: {0}")]
+    Forward(#[from] BadTarget),
+    /// A service of the operator.
+    #[error("hook or authorize: {0}")]
+    Hook(#[from] BadHook),
     /// The runtime.
     #[error("the node could not be started: {0}")]
     Runtime(#[from] std::io::Error),
@@ -139,7 +146,7 @@ pub async fn run(
     }
     let relay_port = handle.as_ref().map(delivery::Handle::port);
     let token_given = config.api_token.is_some();
-    let server = Server::bind(config, held, streams.pulls(), handle, health.clone());
+    let server = Server::bind(config, held, streams.studio(), handle, health.clone());
     let server = match server.await {
         Ok(server) => server,
         Err(error) => {

@@ -28,10 +28,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     // What the store is told of the bytes that it keeps.
     ("shown", &["store"]),
     ("delivery", &["store", "link", "health", "shown"]),
-    ("live", &["identity", "playlist", "shown", "store"]),
+    ("authority", &[]),
+    (
+        "live",
+        &["authority", "identity", "playlist", "shown", "store"],
+    ),
+    ("hooks", &["authority", "live"]),
     (
         "http",
         &[
+            "authority",
             "config",
             "health",
             "identity",
@@ -53,13 +59,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "config", "health", "http", "identity", "link", "live", "delivery", "store",
+            "authority",
+            "config",
+            "health",
+            "hooks",
+            "http",
+            "identity",
+            "link",
+            "live",
+            "delivery",
+            "store",
         ],
     ),
 ];
 
 /// The rooms whose code runs as tasks, which nothing may block.
-const ASYNC: &[&str] = &["delivery", "http", "live"];
+const ASYNC: &[&str] = &["authority", "delivery", "hooks", "http", "live"];
 
 /// Checks a file; nothing is found in files of other crates, in tests, and in `lib.rs`.
 pub fn check(path: &str, text: &str) -> Vec<Finding> {

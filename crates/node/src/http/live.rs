@@ -17,16 +17,28 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::error::ApiError;
-use super::pool::SeesAll;
+use super::pool::{Caller, SeesAll};
+use crate::authority::{Applicant, Denied};
 use crate::identity::IdentityError;
 use crate::live::{
-    BadPull, Ended, Origin, Phase, Publisher, Pulled, Refused, SILENCE_MAX, Source,
-    State as StreamState, Status, Stream,
+    BadPull, BadTarget, Ended, Forwards, Origin, Phase, Publisher, Pulled, Refused, SILENCE_MAX,
+    Source, State as StreamState, Status, Stream,
 };
 use crate::store::StoreError;
 
 /// How long a request waits to hear whether a stream can be fetched.
 const PULL_WAIT: Duration = Duration::from_secs(15);
+
+/// A target that a stream is sent on to.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct ForwardEntry {
+    /// The server, without path and query.
+    pub to: String,
+    /// Whether it takes the stream now.
+    pub running: bool,
+    /// Why it does not, if it failed; it is tried again.
+    pub error: Option<String>,
+}
 
 /// What is told of a live stream.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -42,6 +54,8 @@ pub(super) struct LiveEntry {
     /// Where this node fetches it from, without user, password and query; none when it does not,
     /// or whoever asks may not know.
     pub source: Option<String>,
+    /// Where it is sent on, for whoever may know.
+    pub forwards: Vec<ForwardEntry>,
     /// When this broadcast began.
     pub since: String,
     /// Where to watch it.
@@ -112,6 +126,7 @@ impl LiveEntry {
             },
             by,
             source: None,
+            forwards: Vec::new(),
             since: since.rfc3339(),
             play: format!("/play/{reference}/index.m3u8"),
             codecs,
@@ -143,6 +158,20 @@ impl LiveEntry {
         }
     }
 
+    /// What only the operator sees.
+    fn completed(mut self, app: &App, name: &ContentId, SeesAll(sees_all): SeesAll) -> Self {
+        if sees_all {
+            let forwards = app.forwards.of(name).into_iter();
+            let entries = forwards.map(|it| ForwardEntry {
+                to: it.to,
+                running: it.is_running,
+                error: it.error,
+            });
+            self.forwards = entries.collect();
+        }
+        self
+    }
+
     /// What is known of its source.
     fn pulled(&mut self, pulled: &Pulled, SeesAll(sees_all): SeesAll) {
         self.source = sees_all.then(|| pulled.source.clone());
@@ -171,7 +200,10 @@ pub(super) async fn list(
     let streams = app.live.streams();
     let mut entries: BTreeMap<_, _> = streams
         .iter()
-        .map(|stream| (stream.name().to_string(), LiveEntry::of(&app, stream)))
+        .map(|stream| {
+            let entry = LiveEntry::of(&app, stream).completed(&app, stream.name(), sees_all);
+            (stream.name().to_string(), entry)
+        })
         .collect();
     for pulled in app.pulls.list() {
         let entry = entries.entry(pulled.name.to_string());
@@ -201,7 +233,7 @@ pub(super) async fn show(
     if let Some(pulled) = &pulled {
         entry.pulled(pulled, sees_all);
     }
-    Ok(Json(entry))
+    Ok(Json(entry.completed(&app, &name, sees_all)))
 }
 
 #[utoipa::path(
@@ -214,6 +246,7 @@ pub(super) async fn show(
 pub(super) async fn publish(
     State(app): State<App>,
     Path(name): Path<String>,
+    Extension(caller): Extension<Caller>,
     query: Result<Query<PublishQuery>, axum::extract::rejection::QueryRejection>,
     body: Body,
 ) -> Result<Json<LiveEntry>, ApiError> {
@@ -221,6 +254,15 @@ pub(super) async fn publish(
     let Query(query) = query.map_err(|error| {
         ApiError::bad_request(format!("the query is wrong: {}", error.body_text()))
     })?;
+    let asked = app.live.authority().may_publish(Applicant {
+        name: name.as_str(),
+        by: "http",
+        address: Some(caller.address),
+        key: None,
+    });
+    asked
+        .await
+        .inspect_err(|denied| app.live.refused(name.as_str(), "http", &denied.to_string()))?;
     let publisher = app
         .live
         .publish(&name, query.title.as_deref(), "http")
@@ -409,6 +451,44 @@ fn find(app: &App, name: &ContentId) -> Result<Arc<Stream>, ApiError> {
     })
 }
 
+/// The body of `PUT /api/v1/live/{name}/forward`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ForwardBody {
+    /// URLs of rtmp, rtmps or srt; none to end it.
+    pub to: Vec<String>,
+}
+
+#[utoipa::path(
+    put, path = "/api/v1/live/{name}/forward", params(("name" = String, Path)),
+    request_body = ForwardBody,
+    responses((status = 200, description = "It is sent to these whenever it runs",
+               body = Vec<ForwardEntry>),
+              (status = 400, body = super::dto::ErrorReply))
+)]
+pub(super) async fn forward(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Json(body): Json<ForwardBody>,
+) -> Result<Json<Vec<ForwardEntry>>, ApiError> {
+    let name = parse(&name)?;
+    let urls = body.to.iter().map(|url| Forwards::target(url));
+    let urls: Vec<_> = urls.collect::<Result<_, _>>()?;
+    app.forwards.set(&name, &urls)?;
+    let entry = LiveEntry::default().completed(&app, &name, SeesAll(true));
+    Ok(Json(entry.forwards))
+}
+
+impl From<BadTarget> for ApiError {
+    fn from(error: BadTarget) -> Self {
+        let status = match error {
+            BadTarget::Url(_) => StatusCode::BAD_REQUEST,
+            BadTarget::TooMany | BadTarget::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
 impl ApiError {
     fn secret(error: IdentityError) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
@@ -430,8 +510,19 @@ impl From<Refused> for ApiError {
     fn from(error: Refused) -> Self {
         let status = match error {
             Refused::Store(error) => return error.into(),
+            Refused::Denied(denied) => return denied.into(),
             Refused::Busy(_) | Refused::Stopped(_) => StatusCode::CONFLICT,
             Refused::TooMany | Refused::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(error: Denied) -> Self {
+        let status = match error {
+            Denied::Refused => StatusCode::FORBIDDEN,
+            Denied::Unknown(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

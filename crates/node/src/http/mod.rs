@@ -39,7 +39,7 @@ use axum::routing::{get, post, put};
 
 use crate::config::Config;
 use crate::health::Health;
-use crate::live::{Live, Pulls};
+use crate::live::{Forwards, Live, Pulls, Studio};
 use crate::playlist::Ready;
 use crate::store::{AsyncStore, Store, StoreError};
 
@@ -49,6 +49,8 @@ pub struct AppState {
     pub(crate) live: Live,
     /// The streams that it fetches.
     pub(crate) pulls: Pulls,
+    /// Where it sends streams on.
+    pub(crate) forwards: Forwards,
     pub(crate) config: Config,
     /// The relay, unless the node meets nobody.
     pub(crate) relay: Option<crate::delivery::Handle>,
@@ -71,7 +73,7 @@ type App = Arc<AppState>;
 impl AppState {
     pub(crate) fn new(
         store: AsyncStore,
-        pulls: Pulls,
+        studio: Studio,
         config: Config,
         relay: Option<crate::delivery::Handle>,
         health: Health,
@@ -80,8 +82,9 @@ impl AppState {
     ) -> Self {
         Self {
             store,
-            live: pulls.live().clone(),
-            pulls,
+            live: studio.live,
+            pulls: studio.pulls,
+            forwards: studio.forwards,
             relay,
             health,
             started: Instant::now(),
@@ -131,6 +134,7 @@ pub(crate) fn router(state: App) -> Router {
         .route("/api/v1/live/{name}", get(live::show).put(live::publish))
         .route("/api/v1/live/{name}/key", post(live::key))
         .route("/api/v1/live/{name}/pull", post(live::pull))
+        .route("/api/v1/live/{name}/forward", put(live::forward))
         .route("/api/v1/live/{name}/{action}", post(live::act))
         .route("/uploads", get(uploads::list).post(uploads::begin))
         .route("/uploads/{id}", get(uploads::show).delete(uploads::abort))

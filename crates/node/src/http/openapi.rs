@@ -44,6 +44,7 @@ use super::{
         live::act,
         live::key,
         live::pull,
+        live::forward,
         uploads::list,
         uploads::begin,
         uploads::show,

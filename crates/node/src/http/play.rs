@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use super::App;
 use super::error::ApiError;
 use super::etag;
+use super::pool::Caller;
 use super::reference::Reference;
 use crate::live::{Answer, Ask, NoPlaylist, Stream};
 use crate::store::Store;
@@ -32,6 +34,20 @@ pub(super) struct PlayQuery {
     pub skip: Option<String>,
     /// `all`: everything that is kept of a live stream, and not only its newest part.
     pub window: Option<String>,
+    /// For the operator's service that decides who may watch (`--authorize`).
+    pub token: Option<String>,
+}
+
+/// Asks the operator's service whether a content may be watched, if there is one.
+pub(super) async fn permit(
+    app: &App,
+    caller: &Caller,
+    reference: &Reference<'_>,
+    token: Option<&str>,
+) -> Result<(), ApiError> {
+    let authority = app.live.authority();
+    let name = reference.content_id.as_str();
+    Ok(authority.may_play(name, caller.address, token).await?)
 }
 
 impl PlayQuery {
@@ -91,6 +107,7 @@ async fn live(app: &App, stream: &Stream, ask: Ask) -> Result<Response, ApiError
 pub(super) async fn play(
     State(app): State<App>,
     Path(path): Path<String>,
+    Extension(caller): Extension<Caller>,
     query: Result<Query<PlayQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -98,6 +115,7 @@ pub(super) async fn play(
         ApiError::bad_request(format!("the query is wrong: {}", error.body_text()))
     })?;
     let reference = Reference::parse(&path)?;
+    permit(&app, &caller, &reference, query.token.as_deref()).await?;
     if let Some(stream) = running(&app, &reference)
         && !query.wants_all()
     {

@@ -270,7 +270,11 @@ impl Pool {
         Some(Place {
             pool: self.clone(),
             id,
-            caller: Caller { source, activity },
+            caller: Caller {
+                source,
+                address: ip.to_canonical(),
+                activity,
+            },
             end,
         })
     }
@@ -320,6 +324,8 @@ impl Pool {
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     source: Source,
+    /// The address that the connection comes from.
+    pub(super) address: IpAddr,
     pub(super) activity: Arc<Activity>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -13,7 +14,8 @@ use lavant_proto::ids::Rendition;
 use super::App;
 use super::error::ApiError;
 use super::etag;
-use super::play::running;
+use super::play::{permit, running};
+use super::pool::Caller;
 use super::range::{self, Wanted};
 use super::reference::Reference;
 use super::sendfile::{FileBody, FileQueue};
@@ -42,8 +44,16 @@ const LIVE_AGE_SECONDS: u64 = 3600;
 pub(super) async fn segment(
     State(app): State<App>,
     Path(path): Path<String>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    if app.live.authority().is_asked() {
+        let query = request.uri().query().unwrap_or_default();
+        let mut query = form_urlencoded::parse(query.as_bytes());
+        let token = query.find(|(name, _)| name == "token");
+        let token = token.map(|(_, token)| token);
+        permit(&app, &caller, &Reference::parse(&path)?, token.as_deref()).await?;
+    }
     if let Some(response) = live(&app, &path, request.headers()).await? {
         return Ok(response);
     }

@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::delivery::Handle;
 use crate::health::Health;
 use crate::identity::{self, IdentityError};
-use crate::live::Pulls;
+use crate::live::Studio;
 use crate::store::AsyncStore;
 
 /// How long open requests may take to end after the node was told to stop.
@@ -73,7 +73,7 @@ impl Server {
     pub async fn bind(
         config: Config,
         store: AsyncStore,
-        pulls: Pulls,
+        studio: Studio,
         relay: Option<Handle>,
         health: Health,
     ) -> Result<Self, ServeError> {
@@ -94,7 +94,7 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let app = Arc::new(AppState::new(
             store,
-            pulls,
+            studio,
             config,
             relay,
             health,

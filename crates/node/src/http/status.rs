@@ -145,9 +145,10 @@ mod tests {
         let health = Health::default();
         let relay = health.part("relay");
         let held = AsyncStore::new(store.clone());
-        let live = crate::live::Live::new(held.clone(), crate::run::live_settings(&config, &store));
-        let pulls = crate::live::Pulls::new(live);
-        let app = AppState::new(held, pulls, config, None, health, false, stopping).into();
+        let settings = crate::run::live_settings(&config, &store).unwrap();
+        let live = crate::live::Live::new(held.clone(), settings);
+        let studio = crate::live::Studio::new(live);
+        let app = AppState::new(held, studio, config, None, health, false, stopping).into();
 
         let well = json!({ "ok": true, "node_id": "ship", "publisher": publisher,
             "version": env!("CARGO_PKG_VERSION") });

@@ -11,11 +11,17 @@
 //! | what a player is told | `playlist.rs` |
 //! | whether parts come steadily | `steady.rs` |
 //! | how segments become durable | `writer.rs` |
+//! | who hears of what happens | `events.rs` |
+//! | where else a stream is sent | `forward.rs` |
+//! | how ffmpeg is run | `program.rs` |
 //!
 //! Viewers are served from memory: a store that is slow, full or broken delays nobody who watches
 //! live, and the replay then lacks what it did not take.
 
+mod events;
+mod forward;
 mod playlist;
+mod program;
 mod pull;
 mod rtmp;
 mod source;
@@ -36,17 +42,21 @@ use lavant_media::live::Config as Cut;
 use lavant_proto::content::Priority;
 use lavant_proto::ids::{ContentId, ContentKey, Rendition};
 use lavant_proto::time::TICKS_PER_SECOND;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
+pub use events::{Happened, What};
+pub use forward::{BadTarget, Forward, Forwards};
 pub use pull::{Bad as BadPull, Origin, Phase, Pulled, Pulls};
 pub use rtmp::Rtmp;
 pub use source::Source;
 pub use stream::{Answer, Ask, Ended, NoPlaylist, State, Status, Stream};
 
+use crate::authority::{Authority, Denied};
 use crate::identity::{self, IdentityError};
 use crate::playlist::reference_of;
-use crate::store::{AsyncStore, StoreError};
+use crate::store::{AsyncStore, Clock, StoreError};
+use events::Events;
 use stream::{Begin, FINISH_MAX, Write};
 
 /// How long a publisher may say nothing before its connection is given up, as the network behind
@@ -76,6 +86,8 @@ pub struct Settings {
     pub part: Duration,
     /// The file of the secret that stream keys are made from.
     pub secret: PathBuf,
+    /// Who decides beside the keys.
+    pub authority: Arc<Authority>,
 }
 
 /// Why nobody can publish under a name.
@@ -93,6 +105,9 @@ pub enum Refused {
     /// The node is ending.
     #[error("the node is ending")]
     Closed,
+    /// The operator's service.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -109,6 +124,7 @@ struct Inner {
     /// One publisher begins at a time, as two could begin the same stream.
     begin: tokio::sync::Mutex<()>,
     tasks: Mutex<JoinSet<()>>,
+    events: Events,
 }
 
 #[derive(Default)]
@@ -117,6 +133,37 @@ struct Streams {
     /// When streams were stopped by the operator.
     stopped: BTreeMap<ContentId, Instant>,
     is_closed: bool,
+}
+
+/// Live streams, with those that the node fetches and those that it sends on; clones share them.
+#[derive(Clone)]
+pub struct Studio {
+    /// All streams.
+    pub live: Live,
+    /// What the node fetches.
+    pub pulls: Pulls,
+    /// What it sends on.
+    pub forwards: Forwards,
+}
+
+impl Studio {
+    /// A studio for these streams, which fetches and sends nothing yet.
+    #[must_use]
+    pub fn new(live: Live) -> Self {
+        Self {
+            pulls: Pulls::new(live.clone()),
+            forwards: Forwards::new(live.clone()),
+            live,
+        }
+    }
+
+    /// Ends everything; what came is written.
+    pub async fn close(&self) {
+        self.pulls.close();
+        // It sends what it has until its stream ends.
+        self.live.close().await;
+        self.forwards.close();
+    }
 }
 
 /// The place of a publisher; it is given up when this is dropped.
@@ -177,6 +224,7 @@ impl Live {
             streams: Mutex::default(),
             begin: tokio::sync::Mutex::default(),
             tasks: Mutex::default(),
+            events: Events::default(),
         }));
         let left = live.clone();
         live.tasks().spawn(async move { left.finish_left().await });
@@ -184,10 +232,25 @@ impl Live {
     }
 
     fn lock(&self) -> MutexGuard<'_, Streams> {
-        self.0
-            .streams
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.streams)
+    }
+
+    /// What happens to streams from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Happened> {
+        self.0.events.subscribe()
+    }
+
+    /// The clock that dates are from.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.0.store.settings().clock.clone()
+    }
+
+    /// Whether a service of the operator decides who publishes and watches.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.0.settings.authority
     }
 
     /// The stream of a name, while it runs and a moment longer.
@@ -202,11 +265,40 @@ impl Live {
         self.lock().running.values().cloned().collect()
     }
 
+    /// Somebody was not let in who wanted to publish, and why.
+    pub fn refused(&self, name: &str, by: &str, reason: &str) {
+        self.0.events.refused(name, by, reason);
+    }
+
     /// Begins to publish under a name, or goes on. `by` says how, such as `rtmp`.
     ///
     /// # Errors
     /// See [`Refused`].
     pub async fn publish(
+        &self,
+        name: &ContentId,
+        title: Option<&str>,
+        by: &str,
+    ) -> Result<Publisher, Refused> {
+        let begun = self.admit(name, title, by).await;
+        match &begun {
+            Ok(publisher) => self.tell(What::Published, &publisher.stream, by, None),
+            Err(refused) => self.refused(name.as_str(), by, &refused.to_string()),
+        }
+        begun
+    }
+
+    fn tell(&self, what: What, stream: &Stream, by: &str, reason: Option<String>) {
+        self.0.events.tell(Happened {
+            what,
+            name: stream.name().to_string(),
+            version: stream.version(),
+            by: by.to_owned(),
+            reason,
+        });
+    }
+
+    async fn admit(
         &self,
         name: &ContentId,
         title: Option<&str>,
@@ -260,8 +352,7 @@ impl Live {
     }
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
-        let tasks = self.0.tasks.lock();
-        tasks.unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.tasks)
     }
 
     /// Waits until the broadcast of before is finished in the store, too.
@@ -411,15 +502,35 @@ impl Live {
     }
 }
 
+/// A panic while one of these was held would leave what it was a list of.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Keeps a stream until it is over, and players have heard of that.
 async fn keep(live: Live, stream: Arc<Stream>, writes: mpsc::UnboundedReceiver<Write>) {
     let Inner {
         store, settings, ..
     } = &*live.0;
     let writing = writer::run(&stream, store, settings.replay, writes);
-    let (why, ()) = tokio::join!(stream.over(settings.grace), writing);
+    let telling = async {
+        stream.begun().await;
+        live.tell(What::FirstSegment, &stream, &stream.status().by, None);
+        loop {
+            let by = stream.silent().await;
+            live.tell(What::Silent, &stream, &by, None);
+        }
+    };
+    let over = async {
+        tokio::select! {
+            why = stream.over(settings.grace) => why,
+            () = telling => unreachable!("it has no end"),
+        }
+    };
+    let (why, ()) = tokio::join!(over, writing);
     let name = &stream.key.content_id;
     tracing::info!(stream = %name, reason = %why, "a live stream is over");
+    live.tell(What::Ended, &stream, "", Some(why.to_string()));
     if why != Ended::Closed {
         finish(store, name).await;
     }

@@ -199,12 +199,6 @@ impl Pulls {
         }
     }
 
-    /// All live streams of the node.
-    #[must_use]
-    pub const fn live(&self) -> &Live {
-        &self.live
-    }
-
     fn lock(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

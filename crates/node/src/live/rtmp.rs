@@ -1,6 +1,6 @@
 //! RTMP: publishers that connect, from OBS to cameras. Who may publish is in the stream key.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Ended, Live, Publisher, Refused, SILENCE_MAX};
+use crate::authority::Applicant;
 use crate::identity;
 
 /// The most connections at a time, whether they publish or not.
@@ -106,7 +107,7 @@ impl Rtmp {
             };
             let live = self.live.clone();
             connections.spawn(async move {
-                let served = Connection::serve(stream, live).await;
+                let served = Connection::serve(stream, from.ip(), live).await;
                 drop(place);
                 served.err().map(|fault| (from, fault))
             });
@@ -117,6 +118,7 @@ impl Rtmp {
 /// One connection.
 struct Connection {
     stream: TcpStream,
+    from: IpAddr,
     session: Session,
     live: Live,
     publisher: Option<Publisher>,
@@ -125,12 +127,13 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(stream: TcpStream, live: Live) -> Result<(), Fault> {
+    async fn serve(stream: TcpStream, from: IpAddr, live: Live) -> Result<(), Fault> {
         let _ = stream.set_nodelay(true);
         let nonce = *blake3::hash(identity::random_id()?.as_bytes()).as_bytes();
         let session = Session::new(Config::default(), nonce);
         let mut connection = Self {
             stream,
+            from,
             session,
             live,
             publisher: None,
@@ -205,12 +208,36 @@ impl Connection {
     async fn publish(&mut self, publish: &Publish) -> Result<(), Fault> {
         // One that waited for its own place would wait for itself.
         self.publisher = None;
-        let (live, key) = (self.live.clone(), publish.key.clone());
-        let name = tokio::task::spawn_blocking(move || live.name_of(&key)).await;
-        let name = name.map_err(std::io::Error::other)??.ok_or(Fault::Key)?;
+        let name = self.name_of(&publish.key).await;
+        let name = name.inspect_err(|fault| self.live.refused("", "rtmp", &fault.to_string()))?;
         self.publisher = Some(self.live.publish(&name, None, "rtmp").await?);
         self.session.accept();
         Ok(())
+    }
+
+    /// The name that a stream key opens. Where a service of the operator decides, it may be any
+    /// name, with whatever that service wants to know behind a question mark.
+    async fn name_of(&self, key: &str) -> Result<ContentId, Fault> {
+        let (live, of) = (self.live.clone(), key.to_owned());
+        let name = tokio::task::spawn_blocking(move || live.name_of(&of)).await;
+        let name = name.map_err(std::io::Error::other)??;
+        let authority = self.live.authority();
+        if !authority.is_asked() {
+            return name.ok_or(Fault::Key);
+        }
+        let plain = key.split('?').next().unwrap_or_default();
+        let name = match name {
+            Some(name) => name,
+            None => ContentId::new(plain).map_err(|_| Fault::Key)?,
+        };
+        let asked = authority.may_publish(Applicant {
+            name: name.as_str(),
+            by: "rtmp",
+            address: Some(self.from),
+            key: Some(key),
+        });
+        asked.await.map_err(Refused::from)?;
+        Ok(name)
     }
 
     async fn send(&mut self) -> Result<(), Fault> {

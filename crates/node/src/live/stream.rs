@@ -360,6 +360,40 @@ impl Stream {
         is_changed
     }
 
+    /// Waits until a whole segment can be watched.
+    pub(super) async fn begun(&self) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            if self.lock().window.is_playable(false) {
+                return;
+            }
+            let _ = changed.changed().await;
+        }
+    }
+
+    /// Waits until a publisher that was heard says nothing for three seconds. Gives how it is
+    /// connected.
+    pub(super) async fn silent(&self) -> String {
+        let mut was_heard = false;
+        loop {
+            let (heard, by) = {
+                let inner = self.lock();
+                (inner.heard, inner.by.clone())
+            };
+            let silence = heard.elapsed();
+            match (by.is_empty(), silence >= SILENCE) {
+                (false, true) if was_heard => return by,
+                (false, false) => was_heard = true,
+                // One that is gone is no longer silent; one that still is was told of.
+                (true, _) => was_heard = false,
+                (false, true) => {}
+            }
+            let rest = SILENCE.saturating_sub(silence);
+            tokio::time::sleep(rest.max(SILENCE / 6)).await;
+        }
+    }
+
     /// Waits until the stream is over: at once, or when nobody published for `grace`.
     pub(super) async fn over(&self, grace: Duration) -> Ended {
         let mut changed = self.changed.subscribe();

@@ -21,6 +21,7 @@ fn settings(folder: &std::path::Path) -> Settings {
         replay: Duration::from_secs(3600),
         part: Duration::from_millis(334),
         secret: folder.join("live.key"),
+        authority: Arc::default(),
     }
 }
 

@@ -46,6 +46,22 @@ pub(super) enum Found {
     Gone,
 }
 
+/// What comes next for whoever takes all parts in their order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Part {
+        /// Number of the init segment that it needs.
+        init: u64,
+        /// Its place: segment and part.
+        place: (u64, u64),
+        data: Bytes,
+    },
+    /// It has not come yet.
+    Wait,
+    /// Nothing follows.
+    End,
+}
+
 /// The segments that players are told of.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -253,6 +269,36 @@ impl Window {
         found.data.clone()
     }
 
+    /// The part after `last`; the first one of the newest segment for whoever begins, and for
+    /// whoever is so slow that the next one is gone.
+    pub(super) fn after(&self, last: Option<(u64, u64)>) -> Next {
+        let part_at = |no: u64, part: u64| {
+            let segment = self.segments.iter().find(|segment| segment.no == no)?;
+            let found = segment.parts.get(usize::try_from(part).ok()?)?;
+            Some(Next::Part {
+                init: segment.init,
+                place: (no, part),
+                data: found.data.clone(),
+            })
+        };
+        let nothing = || match self.has_ended {
+            true => Next::End,
+            false => Next::Wait,
+        };
+        if let Some((no, part)) = last {
+            let next = part_at(no, part + 1).or_else(|| part_at(no + 1, 0));
+            if let Some(next) = next {
+                return next;
+            }
+            if no + 1 >= self.edge() {
+                return nothing();
+            }
+        }
+        let mut newest = self.segments.iter().rev();
+        let newest = newest.find_map(|segment| part_at(segment.no, 0));
+        newest.unwrap_or_else(nothing)
+    }
+
     /// A part of a segment.
     pub(super) fn part_of(&self, no: u64, part: u64) -> Found {
         let edge = self.edge();
@@ -344,6 +390,34 @@ mod tests {
         let whole = window.segment(34).unwrap();
         assert_eq!(whole.len(), 40);
         assert_eq!(&whole[30..], &[139; 10]);
+    }
+
+    #[test]
+    fn whoever_follows_gets_each_part_once_and_the_newest_when_it_is_late() {
+        let mut window = window();
+        assert_eq!(window.after(None), Next::Wait);
+        filled(&mut window, 2);
+        let mut last = None;
+        let mut places = Vec::new();
+        while let Next::Part { place, init, .. } = window.after(last) {
+            assert_eq!(init, 0);
+            places.push(place);
+            last = Some(place);
+        }
+        // It begins with the newest.
+        assert_eq!(places, [(6, 0), (6, 1), (6, 2), (6, 3)]);
+        assert_eq!(window.after(last), Next::Wait);
+        window.begin(14 * TICKS_PER_SECOND, false, Time(0));
+        window.part(part(0));
+        let next = |last| match window.after(last) {
+            Next::Part { place, .. } => place,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next(last), (7, 0));
+        // Segment 3 is long gone.
+        assert_eq!(next(Some((3, 1))), (7, 0));
+        window.has_ended = true;
+        assert_eq!(window.after(Some((7, 0))), Next::End);
     }
 
     #[test]

@@ -1,33 +1,44 @@
 //! What belongs to live streams, from the start of a node to its end.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use lavant_proto::ids::ContentId;
+use reqwest::Url;
 use tokio::task::JoinSet;
 
 use super::StartError;
+use crate::authority::{Authority, BadHook, Caller};
 use crate::config::Config;
-use crate::live::{BadPull, Live, Origin, Pulls, Rtmp, Settings};
+use crate::hooks;
+use crate::live::{BadPull, BadTarget, Forwards, Live, Origin, Rtmp, Settings, Studio};
 use crate::store::{AsyncStore, Store};
 
 /// Live streams of a node that does not take any yet.
 pub(super) struct Streams {
-    pulls: Pulls,
+    studio: Studio,
+    targets: BTreeMap<ContentId, Vec<Url>>,
     rtmp: Option<Rtmp>,
     origins: Vec<(ContentId, Origin)>,
+    callers: Vec<Caller>,
+    node: String,
 }
 
 /// Live streams of a node that runs. Its connections end when it is dropped.
 pub(super) struct Running {
-    pulls: Pulls,
+    studio: Studio,
     _listeners: JoinSet<()>,
+    _hooks: JoinSet<()>,
 }
 
 impl Streams {
     /// Checks what the configuration says, and takes its ports.
     pub(super) async fn bind(config: &Config, store: &Store) -> Result<Self, StartError> {
-        let origins = origins(config)?;
-        let live = Live::new(AsyncStore::new(store.clone()), settings(config, store));
+        let (origins, targets) = (origins(config)?, targets(config)?);
+        let callers = config.live.hooks.iter().map(|url| caller(config, url));
+        let callers = callers.collect::<Result<_, _>>()?;
+        let live = Live::new(AsyncStore::new(store.clone()), settings(config, store)?);
         let rtmp = match config.live.rtmp {
             Some(address) => {
                 let bound = Rtmp::bind(address, live.clone()).await;
@@ -36,15 +47,18 @@ impl Streams {
             None => None,
         };
         Ok(Self {
-            pulls: Pulls::new(live),
+            studio: Studio::new(live),
+            targets,
             rtmp,
             origins,
+            callers,
+            node: store.publisher().to_string(),
         })
     }
 
     /// For the API.
-    pub(super) fn pulls(&self) -> Pulls {
-        self.pulls.clone()
+    pub(super) fn studio(&self) -> Studio {
+        self.studio.clone()
     }
 
     /// Where publishers by RTMP are listened for.
@@ -54,16 +68,22 @@ impl Streams {
 
     /// Takes publishers from now on.
     pub(super) fn start(self) -> Result<Running, StartError> {
+        // Before anybody publishes, or a service would not hear of it.
+        let hooks = hooks::start(self.callers, &self.studio.live, &self.node);
+        for (name, urls) in &self.targets {
+            self.studio.forwards.set(name, urls)?;
+        }
         for (name, origin) in self.origins {
-            let _ = self.pulls.add(name, None, origin)?;
+            let _ = self.studio.pulls.add(name, None, origin)?;
         }
         let mut listeners = JoinSet::new();
         if let Some(rtmp) = self.rtmp {
             listeners.spawn(rtmp.run());
         }
         Ok(Running {
-            pulls: self.pulls,
+            studio: self.studio,
             _listeners: listeners,
+            _hooks: hooks,
         })
     }
 }
@@ -71,8 +91,7 @@ impl Streams {
 impl Running {
     /// Ends all streams; what came of them is written.
     pub(super) async fn close(&self) {
-        self.pulls.close();
-        self.pulls.live().close().await;
+        self.studio.close().await;
     }
 }
 
@@ -88,13 +107,31 @@ fn origins(config: &Config) -> Result<Vec<(ContentId, Origin)>, BadPull> {
     Ok(origins)
 }
 
+/// Where the configuration says to send streams on.
+fn targets(config: &Config) -> Result<BTreeMap<ContentId, Vec<Url>>, BadTarget> {
+    let mut targets: BTreeMap<ContentId, Vec<Url>> = BTreeMap::new();
+    for (name, url) in &config.live.forward {
+        let urls = targets.entry(name.clone()).or_default();
+        urls.push(Forwards::target(url)?);
+    }
+    Ok(targets)
+}
+
+/// Who calls a service of the operator.
+fn caller(config: &Config, url: &str) -> Result<Caller, BadHook> {
+    Caller::new(url, config.live.hook_secret.as_deref().unwrap_or_default())
+}
+
 /// How a configuration shapes live streams.
-pub(crate) fn settings(config: &Config, store: &Store) -> Settings {
-    Settings {
+pub(crate) fn settings(config: &Config, store: &Store) -> Result<Settings, BadHook> {
+    let authorize = config.live.authorize.as_deref();
+    let authorize = authorize.map(|url| caller(config, url)).transpose()?;
+    Ok(Settings {
         window: config.live.window,
         grace: config.live.grace,
         replay: config.live.replay,
         part: config.live.part,
         secret: store.settings().layout.live_key(),
-    }
+        authority: Arc::new(Authority::new(authorize)),
+    })
 }

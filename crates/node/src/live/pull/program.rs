@@ -11,15 +11,10 @@ use tokio::time::timeout;
 use super::web::Web;
 use super::{Fault, Sink, address};
 use crate::live::SILENCE_MAX;
+use crate::live::program::{ALLOW, ffmpeg, said};
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 64 << 10;
-/// The most that is kept of what it says.
-const SAID_MAX: u64 = 4096;
-
-/// ffmpeg's option for the protocols that it may use, under the word that it has for them.
-const ALLOW: &str = concat!("-protocol_", "white", "list");
-
 /// What it opens.
 pub(super) enum Input<'a> {
     /// A URL of a scheme in [`SCHEMES`].
@@ -106,8 +101,7 @@ async fn look_up(url: &Url, with_private: bool) -> Result<Url, Fault> {
 }
 
 fn command(input: &Input<'_>) -> Command {
-    let mut command = Command::new("ffmpeg");
-    command.args(["-hide_banner", "-loglevel", "error"]);
+    let mut command = ffmpeg();
     // What is not known after two seconds is left out; longer, and every viewer is that late.
     command.args(["-analyzeduration", "2000000", "-fflags", "+nobuffer"]);
     let mut has_aac = false;
@@ -146,10 +140,7 @@ fn command(input: &Input<'_>) -> Command {
     };
     command.args(["-flush_packets", "1", "-muxdelay", "0", "-muxpreload", "0"]);
     command.args(["-f", "mpegts", "pipe:1"]);
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.stdout(Stdio::piped());
     command
 }
 
@@ -168,40 +159,6 @@ async fn read(child: &mut Child, sink: &mut Sink<'_>) -> Result<(), Fault> {
     }
 }
 
-/// What the child says of itself, in one line.
-fn said(child: &mut Child) -> tokio::task::JoinHandle<String> {
-    let stderr = child.stderr.take();
-    tokio::spawn(async move {
-        let Some(mut stderr) = stderr else {
-            return String::new();
-        };
-        let mut said = Vec::new();
-        let _ = (&mut stderr).take(SAID_MAX).read_to_end(&mut said).await;
-        // It is read to its end, or the child would wait.
-        let mut nowhere = tokio::io::sink();
-        let _ = tokio::io::copy(&mut stderr, &mut nowhere).await;
-        let text = String::from_utf8_lossy(&said);
-        let last = text.lines().rev().find(|line| !line.trim().is_empty());
-        tidy(last.unwrap_or_default())
-    })
-}
-
-/// A line of ffmpeg without what only its developers read, and without the URL, which may have a
-/// password in it.
-fn tidy(line: &str) -> String {
-    let words = line.split_whitespace();
-    let words = words.map(|word| match word.contains("://") {
-        true => "the source:",
-        false => word,
-    });
-    let line = words.collect::<Vec<_>>().join(" ");
-    let line = match line.split_once("] ") {
-        Some((from, rest)) if from.starts_with('[') => rest,
-        _ => &line,
-    };
-    line.chars().filter(|letter| !letter.is_control()).collect()
-}
-
 async fn feed(mut stdin: ChildStdin, head: Vec<u8>, mut answer: Response) {
     // It ends when the child has enough, or the server breaks off; the child then ends, too.
     if stdin.write_all(&head).await.is_err() {
@@ -211,22 +168,5 @@ async fn feed(mut stdin: ChildStdin, head: Vec<u8>, mut answer: Response) {
         if stdin.write_all(&chunk).await.is_err() {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_of_ffmpeg_keeps_its_sense_and_loses_the_password() {
-        assert_eq!(
-            tidy("rtsp://joe:secret@10.0.0.1/cam: Connection refused"),
-            "the source: Connection refused"
-        );
-        assert_eq!(
-            tidy("[tcp @ 0x5581] Connection to tcp://10.0.0.1:554 failed: No route"),
-            "Connection to the source: failed: No route"
-        );
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Inner, State, Stream};
 use crate::live::playlist::{self, Form};
-use crate::live::window::Found;
+use crate::live::window::{Found, Next};
 
 /// The longest that a request waits for what is not there yet. Players give up after ten seconds.
 const WAIT_MAX: Duration = Duration::from_secs(8);
@@ -128,6 +128,24 @@ impl Stream {
         let text = inner.text(&self.base, Form::Plain)?;
         let max_age = Duration::ZERO;
         Ok(Answer { text, max_age })
+    }
+
+    /// The part after `last`, with the number of the init segment that it needs; waits for it.
+    /// `None` when the stream is over.
+    pub(in crate::live) async fn after(
+        &self,
+        last: Option<(u64, u64)>,
+    ) -> Option<(u64, (u64, u64), Bytes)> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            match self.lock().window.after(last) {
+                Next::Part { init, place, data } => return Some((init, place, data)),
+                Next::End => return None,
+                Next::Wait => {}
+            }
+            changed.changed().await.ok()?;
+        }
     }
 
     /// An init segment of the window.
