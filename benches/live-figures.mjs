@@ -35,7 +35,7 @@ const rows = [];
 /** One row of the table, said at once as well: a run takes long. */
 function row(figure, ours, goal, peer = '') {
   rows.push([figure, ours, goal, peer]);
-  console.error(`${figure}: ${ours} (goal ${goal})${peer && `; nginx-rtmp ${peer}`}`);
+  console.error(`${figure}: ${ours}${goal && ` (goal ${goal})`}${peer && `; nginx-rtmp ${peer}`}`);
 }
 
 // The camera.
@@ -66,7 +66,8 @@ function stamp(picture, now) {
 /** The age in milliseconds of a picture, by a function of the brightness of its blocks. */
 function age(blockAt, now) {
   const bytes = [0, 0, 0, 0, 0];
-  for (let bit = 0; bit < 40; bit += 1) bytes[bit >> 3] |= (blockAt(bit) > 128 ? 1 : 0) << (7 - (bit & 7));
+  for (let bit = 0; bit < 40; bit += 1)
+    bytes[bit >> 3] |= (blockAt(bit) > 128 ? 1 : 0) << (7 - (bit & 7));
   if ((bytes[0] ^ bytes[1] ^ bytes[2] ^ bytes[3] ^ 0xa5) !== bytes[4]) return null;
   const then = bytes.slice(0, 4).reduce((sum, byte) => sum * 256 + byte, 0);
   const difference = (now - then) % 2 ** 32;
@@ -76,10 +77,26 @@ function age(blockAt, now) {
 /** A camera that publishes to a URL of RTMP until it is stopped; its encoder is `child`. */
 function camera(url) {
   const quick = ['-fflags', 'nobuffer', '-probesize', '32', '-analyzeduration', '0'];
-  const size = ['-pixel_format', 'yuv420p', '-video_size', `${width}x${height}`, '-framerate', `${rate}`];
+  const size = [
+    '-pixel_format',
+    'yuv420p',
+    '-video_size',
+    `${width}x${height}`,
+    '-framerate',
+    `${rate}`,
+  ];
   const picture = [...quick, '-f', 'rawvideo', ...size, '-i', 'pipe:0'];
   const sound = [...quick, '-f', 's16le', '-ar', '48000', '-ac', '1', '-i', 'pipe:3'];
-  const encode = ['-c:v', 'libx264', '-preset', 'ultrafast', '-tune', 'zerolatency', '-g', `${2 * rate}`];
+  const encode = [
+    '-c:v',
+    'libx264',
+    '-preset',
+    'ultrafast',
+    '-tune',
+    'zerolatency',
+    '-g',
+    `${2 * rate}`,
+  ];
   const bits = ['-b:v', '2.4M', '-maxrate', '2.4M', '-bufsize', '1M', '-c:a', 'aac', '-b:a', '96k'];
   const out = ['-flush_packets', '1', '-f', 'flv', url];
   const args = ['-v', 'error', ...picture, ...sound, ...encode, ...bits, ...out];
@@ -121,7 +138,8 @@ function percentile(lags, percent) {
   const sorted = lags.map((it) => it.lag).sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor((sorted.length * percent) / 100))] / 1000;
 }
-const spread = (lags) => `${percentile(lags, 50).toFixed(2)} / ${percentile(lags, 95).toFixed(2)} s`;
+const spread = (lags) =>
+  `${percentile(lags, 50).toFixed(2)} / ${percentile(lags, 95).toFixed(2)} s`;
 
 /** Runs in the page: notes each picture of its video with the time at which it was shown. */
 function note({ width, block }) {
@@ -135,7 +153,10 @@ function note({ width, block }) {
     const at = Date.now();
     context.drawImage(video, 0, 0, width, block, 0, 0, width, block);
     const { data } = context.getImageData(0, block / 2, width, 1);
-    const blocks = Array.from({ length: width / block }, (_, n) => data[(n * block + block / 2) * 4 + 1]);
+    const blocks = Array.from(
+      { length: width / block },
+      (_, n) => data[(n * block + block / 2) * 4 + 1],
+    );
     globalThis.__pictures.push({ at, blocks });
     video.requestVideoFrameCallback(seen);
   };
@@ -152,7 +173,9 @@ async function viewer(url) {
   });
   page.on('console', (line) => line.type() === 'error' && seen.errors.push(line.text()));
   await page.goto(url);
-  await page.waitForFunction(() => document.querySelector('video')?.currentTime > 0, null, { timeout: 60_000 });
+  await page.waitForFunction(() => document.querySelector('video')?.currentTime > 0, null, {
+    timeout: 60_000,
+  });
   await page.evaluate(note, { width, block });
   const lags = async () => {
     const pictures = await page.evaluate(() => globalThis.__pictures.splice(0));
@@ -169,7 +192,16 @@ async function viewer(url) {
 
 /** Decodes a stream that `input` gives as it comes; the lags of its pictures. */
 async function decode(input, source) {
-  const quick = ['-fflags', 'nobuffer', '-flags', 'low_delay', '-probesize', '5000', '-analyzeduration', '0'];
+  const quick = [
+    '-fflags',
+    'nobuffer',
+    '-flags',
+    'low_delay',
+    '-probesize',
+    '5000',
+    '-analyzeduration',
+    '0',
+  ];
   const row = ['-an', '-vf', `crop=${width}:2:0:${block / 2 - 1}`, '-fps_mode', 'passthrough'];
   const out = ['-f', 'rawvideo', '-pix_fmt', 'gray', '-flush_packets', '1', '-'];
   const args = ['-v', 'error', ...quick, '-threads', '1', '-i', input, ...row, ...out];
@@ -277,8 +309,18 @@ async function latency() {
   const rtmp = await decode(theirs.place('cam'));
   taking.end();
   await stop(theirs.child);
-  row('capture to hls.js in Chromium, p50 / p95', spread(page), 'p95 <= 1.8 s', `${spread(hls)} (HLS of 2 s)`);
-  row('capture to lavant watch -o -, p50 / p95', spread(watched), 'p95 <= 0.8 s', `${spread(rtmp)} (RTMP)`);
+  row(
+    'capture to hls.js in Chromium, p50 / p95',
+    spread(page),
+    'p95 <= 1.8 s',
+    `${spread(hls)} (HLS of 2 s)`,
+  );
+  row(
+    'capture to lavant watch -o -, p50 / p95',
+    spread(watched),
+    'p95 <= 0.8 s',
+    `${spread(rtmp)} (RTMP)`,
+  );
 }
 
 /** Stops the encoder for two seconds; the lag before, and how it goes on. */
@@ -303,7 +345,9 @@ async function afterBreak() {
     await sleep(5000);
     const lag = percentile(await screen.lags(), 50);
     course.push(lag);
-    console.error(`  ${at} s after the break: ${lag?.toFixed(2)} s, ${JSON.stringify(await screen.state())}`);
+    console.error(
+      `  ${at} s after the break: ${lag?.toFixed(2)} s, ${JSON.stringify(await screen.state())}`,
+    );
   }
   console.error(`  ${JSON.stringify(screen.seen)}`);
   await screen.close();
@@ -311,7 +355,11 @@ async function afterBreak() {
   await stop(ours.child);
   const more = course.at(-1) - before;
   const path = [before, ...course].map((lag) => lag.toFixed(2)).join(', ');
-  row(`lag ${minutes} min after a break of 2 s, against before`, `${more.toFixed(2)} s more`, '<= 0.5 s');
+  row(
+    `lag ${minutes} min after a break of 2 s, against before`,
+    `${more.toFixed(2)} s more`,
+    '<= 0.5 s',
+  );
   row('  its course: before, 10, 20, 30 s, then each minute', path, '');
 }
 
@@ -324,7 +372,10 @@ const resident = (pid) => {
 async function most(pids) {
   let bytes = 0;
   for (let n = 0; n < 40; n += 1) {
-    bytes = Math.max(bytes, pids().reduce((sum, pid) => sum + resident(pid), 0));
+    bytes = Math.max(
+      bytes,
+      pids().reduce((sum, pid) => sum + resident(pid), 0),
+    );
     await sleep(250);
   }
   return bytes;
@@ -334,7 +385,18 @@ async function memory() {
   const film = join(folder, 'film.flv');
   const source = ['-f', 'lavfi', '-i', 'testsrc2=size=640x360:rate=30,noise=alls=40:allf=t'];
   const sound = ['-f', 'lavfi', '-i', 'sine=frequency=440:sample_rate=48000'];
-  const bits = ['-b:v', '2.4M', '-minrate', '2.4M', '-maxrate', '2.4M', '-bufsize', '1M', '-g', '60'];
+  const bits = [
+    '-b:v',
+    '2.4M',
+    '-minrate',
+    '2.4M',
+    '-maxrate',
+    '2.4M',
+    '-bufsize',
+    '1M',
+    '-g',
+    '60',
+  ];
   const encode = ['-c:v', 'libx264', '-preset', 'ultrafast', '-pix_fmt', 'yuv420p', ...bits];
   run('ffmpeg', ['-v', 'error', ...source, ...sound, ...encode, '-c:a', 'aac', '-t', '60', film]);
   const window = (statSync(film).size / 60) * windowSeconds;
@@ -350,7 +412,8 @@ async function memory() {
     const outputs = [];
     for (; running < count; running += 1) {
       const name = `cam${running}`;
-      for (const url of [await ours.place(name), theirs.place(name)]) outputs.push('-c', 'copy', '-f', 'flv', url);
+      for (const url of [await ours.place(name), theirs.place(name)])
+        outputs.push('-c', 'copy', '-f', 'flv', url);
     }
     const loop = ['-v', 'error', '-re', '-stream_loop', '-1', '-i', film];
     publishers.push(start('ffmpeg', [...loop, ...outputs]));
@@ -369,8 +432,31 @@ async function memory() {
 function marks(file, from) {
   const video = `signalstats,metadata=mode=print:key=lavfi.signalstats.YAVG:file=${folder}/flash`;
   const audio = 'silencedetect=noise=-30dB:duration=0.2';
-  const args = ['-v', 'info', '-nostats', '-ss', String(from), '-t', '30', '-i', file, '-vf', video];
-  run('sh', ['-c', '"$@" 2> "$0"', `${folder}/beep`, 'ffmpeg', ...args, '-af', audio, '-f', 'null', '-']);
+  const args = [
+    '-v',
+    'info',
+    '-nostats',
+    '-ss',
+    String(from),
+    '-t',
+    '30',
+    '-i',
+    file,
+    '-vf',
+    video,
+  ];
+  run('sh', [
+    '-c',
+    '"$@" 2> "$0"',
+    `${folder}/beep`,
+    'ffmpeg',
+    ...args,
+    '-af',
+    audio,
+    '-f',
+    'null',
+    '-',
+  ]);
   const flashes = [];
   let bright = true;
   const frames = /pts_time:([\d.]+)\s+lavfi\.signalstats\.YAVG=([\d.]+)/g;
@@ -385,13 +471,16 @@ function marks(file, from) {
 /** By how much sound is behind pictures, in milliseconds: the median of thirty seconds. */
 function offset(file, from) {
   const { flashes, beeps } = marks(file, from);
-  const nearest = (time) => beeps.map((beep) => beep - time).sort((a, b) => Math.abs(a) - Math.abs(b))[0];
+  const nearest = (time) =>
+    beeps.map((beep) => beep - time).sort((a, b) => Math.abs(a) - Math.abs(b))[0];
   const all = flashes.map(nearest).sort((a, b) => a - b);
   return all[Math.floor(all.length / 2)] * 1000;
 }
 
 const lasts = (file) =>
-  Number(run('ffprobe', ['-v', 'error', '-show_entries', 'format=duration', '-of', 'csv=p=0', file]));
+  Number(
+    run('ffprobe', ['-v', 'error', '-show_entries', 'format=duration', '-of', 'csv=p=0', file]),
+  );
 
 /** An hour with a flash and a beep each second, sent as fast as the node takes it. */
 async function drift() {
@@ -401,7 +490,18 @@ async function drift() {
   const box = "drawbox=color=white:t=fill:enable='lt(mod(t,1),0.1)'";
   const picture = ['-f', 'lavfi', '-i', `color=black:s=160x90:r=30,${box}`];
   const sound = ['-stream_loop', '59', '-i', minute];
-  const encode = ['-c:v', 'libx264', '-preset', 'ultrafast', '-g', '60', '-pix_fmt', 'yuv420p', '-c:a', 'aac'];
+  const encode = [
+    '-c:v',
+    'libx264',
+    '-preset',
+    'ultrafast',
+    '-g',
+    '60',
+    '-pix_fmt',
+    'yuv420p',
+    '-c:a',
+    'aac',
+  ];
   run('ffmpeg', ['-v', 'error', ...picture, ...sound, ...encode, '-t', '3600', hour]);
   const ours = await ourNode();
   const [url, began] = [await ours.place('hour'), performance.now()];
@@ -413,12 +513,18 @@ async function drift() {
   const replay = join(folder, 'replay.mp4');
   run(lavant, ['get', 'hour', '-o', replay, '--daemon', ours.url]);
   const change = [2, 1800, 3560].map((from) => offset(replay, from) - offset(hour, from));
-  console.error(`  sent in ${took.toFixed(0)} s, replay of ${lasts(replay)} s from ${lasts(hour)} s`);
+  console.error(
+    `  sent in ${took.toFixed(0)} s, replay of ${lasts(replay)} s from ${lasts(hour)} s`,
+  );
   console.error(`  offset of the source at the start: ${offset(hour, 2).toFixed(1)} ms`);
   await stop(ours.child);
   const path = change.map((ms) => ms.toFixed(1)).join(', ');
   const worst = Math.max(...change.map(Math.abs));
-  row('A/V offset over an hour, by RTMP, against the source', `${worst.toFixed(1)} ms`, '<= 21.3 ms');
+  row(
+    'A/V offset over an hour, by RTMP, against the source',
+    `${worst.toFixed(1)} ms`,
+    '<= 21.3 ms',
+  );
   row('  at the start, in the middle, at the end', `${path} ms`, '');
 }
 
