@@ -171,7 +171,7 @@ pub async fn run(
         rtmp: streams.rtmp(),
         warnings,
     });
-    let streams = streams.start()?;
+    let streams = streams.start(health.part("live"))?;
     let (house, disk) = (health.part("housekeeping"), health.part("disk"));
     let keeper = tokio::spawn(keep_house(store, house, disk));
     let stop = async {

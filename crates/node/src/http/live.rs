@@ -275,7 +275,10 @@ pub(super) async fn publish(
         ended = publisher.replaced() => return Err(ended.into()),
         _ = stopping.wait_for(|stop| *stop) => return Err(Ended::Closed.into()),
     }
-    Ok(Json(LiveEntry::of(&app, publisher.stream())))
+    // It is waited for from now on, which the answer says.
+    drop(publisher);
+    let stream = find(&app, &name)?;
+    Ok(Json(LiveEntry::of(&app, &stream)))
 }
 
 /// Reads a body to its end.
@@ -293,6 +296,7 @@ async fn take(publisher: &Publisher, mut body: Body) -> Result<(), ApiError> {
         let frame = frame.map_err(|_| ApiError::bad_request("the body was cut off"))?;
         if let Ok(data) = frame.into_data() {
             source.push(&data, |item| publisher.push(item))?;
+            publisher.ready().await;
         }
     }
     Ok(source.finish(|item| publisher.push(item))?)
@@ -533,9 +537,12 @@ impl From<Ended> for ApiError {
         let status = match error {
             Ended::Media(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Ended::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            Ended::TakenOver | Ended::Finished | Ended::Stopped | Ended::Gone | Ended::Store(_) => {
-                StatusCode::CONFLICT
-            }
+            Ended::TakenOver
+            | Ended::Finished
+            | Ended::Stopped
+            | Ended::Gone
+            | Ended::Removed
+            | Ended::Store(_) => StatusCode::CONFLICT,
         };
         Self::new(status, error.to_string())
     }

@@ -1,23 +1,24 @@
 //! RTMP: publishers that connect, from OBS to cameras. Who may publish is in the stream key.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lavant_media::rtmp::{Config, Error, Event, Publish, Session};
 use lavant_proto::ids::ContentId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::{Ended, Live, Publisher, Refused, SILENCE_MAX};
+use super::{Ended, Live, Publisher, Refused, SILENCE_MAX, locked};
 use crate::authority::Applicant;
 use crate::identity;
 
-/// The most connections at a time, whether they publish or not.
-const CONNECTIONS_MAX: usize = 256;
+/// The most connections at a time that do not publish yet. A newcomer takes the place of the oldest
+/// of whichever address has most of them: whoever opens many pushes out their own.
+const WAITING_MAX: usize = 256;
 /// How long a connection may take until it publishes.
 const START_MAX: Duration = Duration::from_secs(10);
 /// How long it may take nothing of what is sent to it.
@@ -78,13 +79,13 @@ impl Rtmp {
     /// Serves until the future is dropped; all connections end with it.
     pub async fn run(self) {
         let mut connections = JoinSet::new();
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let waiting = Waiting::default();
         let mut logged: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 Some(ended) = connections.join_next() => {
-                    // A panic was logged where it happened.
+                    // A panic was logged where it happened; one that gave way says nothing.
                     let Ok(Some((from, fault))) = ended else { continue };
                     if logged.is_none_or(|at| at.elapsed() > LOG_PAUSE) {
                         tracing::info!(%from, reason = %fault, "an RTMP connection ended");
@@ -101,17 +102,85 @@ impl Rtmp {
                     continue;
                 }
             };
-            // Whoever is one too many is not heard: its encoder tries again.
-            let Ok(place) = places.clone().try_acquire_owned() else {
-                continue;
-            };
+            if waiting.make_room() && logged.is_none_or(|at| at.elapsed() > LOG_PAUSE) {
+                tracing::warn!(%from, "too many RTMP connections do not publish: one gave way");
+                logged = Some(Instant::now());
+            }
             let live = self.live.clone();
-            connections.spawn(async move {
-                let served = Connection::serve(stream, from.ip(), live).await;
-                drop(place);
+            let place = waiting.place(from.ip());
+            let number = place.number;
+            let task = connections.spawn(async move {
+                let served = Connection::serve(stream, from.ip(), live, place).await;
                 served.err().map(|fault| (from, fault))
             });
+            waiting.holds(number, task);
         }
+    }
+}
+
+/// Connections that do not publish yet, in the order in which they came.
+#[derive(Clone, Default)]
+struct Waiting(Arc<Mutex<Places>>);
+
+#[derive(Default)]
+struct Places {
+    next: u64,
+    held: BTreeMap<u64, (IpAddr, Option<AbortHandle>)>,
+}
+
+/// A place among these, until this is dropped.
+struct Place {
+    waiting: Waiting,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        locked(&self.waiting.0).held.remove(&self.number);
+    }
+}
+
+impl Waiting {
+    fn place(&self, from: IpAddr) -> Place {
+        let mut places = locked(&self.0);
+        places.next += 1;
+        let number = places.next;
+        places.held.insert(number, (from, None));
+        Place {
+            waiting: self.clone(),
+            number,
+        }
+    }
+
+    /// Which task is at a place, unless it has left it already.
+    fn holds(&self, number: u64, task: AbortHandle) {
+        if let Some((_, slot)) = locked(&self.0).held.get_mut(&number) {
+            *slot = Some(task);
+        }
+    }
+
+    /// Ends one connection when all places are taken. False when none had to go.
+    fn make_room(&self) -> bool {
+        let mut places = locked(&self.0);
+        if places.held.len() < WAITING_MAX {
+            return false;
+        }
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for (from, _) in places.held.values() {
+            *counts.entry(*from).or_default() += 1;
+        }
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        let oldest = places
+            .held
+            .iter()
+            .find(|(_, (from, _))| most.is_some_and(|(of, _)| of == *from));
+        let Some(oldest) = oldest.map(|(place, _)| *place) else {
+            return false;
+        };
+        if let Some((_, Some(task))) = places.held.remove(&oldest) {
+            task.abort();
+        }
+        true
     }
 }
 
@@ -122,12 +191,14 @@ struct Connection {
     session: Session,
     live: Live,
     publisher: Option<Publisher>,
+    /// Its place among those that do not publish yet.
+    place: Option<Place>,
     /// Since when it does not publish, if it does not.
     since: tokio::time::Instant,
 }
 
 impl Connection {
-    async fn serve(stream: TcpStream, from: IpAddr, live: Live) -> Result<(), Fault> {
+    async fn serve(stream: TcpStream, from: IpAddr, live: Live, place: Place) -> Result<(), Fault> {
         let _ = stream.set_nodelay(true);
         let nonce = *blake3::hash(identity::random_id()?.as_bytes()).as_bytes();
         let session = Session::new(Config::default(), nonce);
@@ -137,12 +208,13 @@ impl Connection {
             session,
             live,
             publisher: None,
+            place: Some(place),
             since: tokio::time::Instant::now(),
         };
         let heard = connection.hear().await;
         if let Err(fault) = &heard {
             if let Some(publisher) = &connection.publisher {
-                publisher.stream().note_error(&fault.to_string());
+                publisher.failed(&fault.to_string());
             }
             // An encoder shows the reason to whoever runs it. It may be gone, or not read.
             connection.session.refuse(&fault.to_string());
@@ -176,6 +248,9 @@ impl Connection {
             self.take().await?;
             self.send().await?;
             pushed?;
+            if let Some(publisher) = &self.publisher {
+                publisher.ready().await;
+            }
         }
     }
 
@@ -212,6 +287,7 @@ impl Connection {
         let name = name.inspect_err(|fault| self.live.refused("", "rtmp", &fault.to_string()))?;
         self.publisher = Some(self.live.publish(&name, None, "rtmp").await?);
         self.session.accept();
+        self.place = None;
         Ok(())
     }
 
@@ -247,5 +323,40 @@ impl Connection {
         }
         let sent = timeout(SEND_MAX, self.stream.write_all(&bytes)).await;
         Ok(sent.map_err(|_| Fault::Silent)??)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_opens_many_connections_pushes_out_their_own() {
+        let waiting = Waiting::default();
+        let mut tasks = JoinSet::new();
+        let mut come = |from: &str| {
+            let place = waiting.place(from.parse().unwrap());
+            let number = place.number;
+            let task = tasks.spawn(async move {
+                std::future::pending::<()>().await;
+                drop(place);
+            });
+            waiting.holds(number, task);
+            number
+        };
+        let honest = come("192.0.2.1");
+        let first = come("192.0.2.66");
+        for _ in 2..WAITING_MAX {
+            come("192.0.2.66");
+        }
+        assert!(waiting.make_room());
+        let later = come("192.0.2.2");
+        assert!(waiting.make_room());
+        let held = locked(&waiting.0).held.clone();
+        assert!(held.contains_key(&honest) && held.contains_key(&later));
+        assert!(!held.contains_key(&first));
+        // One that publishes, or is over, leaves a place.
+        drop(waiting.place("192.0.2.66".parse().unwrap()));
+        assert!(!waiting.make_room());
     }
 }

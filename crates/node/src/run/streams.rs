@@ -3,17 +3,23 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lavant_proto::ids::ContentId;
 use reqwest::Url;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use super::StartError;
 use crate::authority::{Authority, BadHook, Caller};
 use crate::config::Config;
+use crate::health::Part;
 use crate::hooks;
 use crate::live::{BadPull, BadTarget, Forwards, Live, Origin, Rtmp, Settings, Studio};
 use crate::store::{AsyncStore, Store};
+
+/// How often it is looked whether what is live is stored.
+const BEAT: Duration = Duration::from_secs(2);
 
 /// Live streams of a node that does not take any yet.
 pub(super) struct Streams {
@@ -67,7 +73,7 @@ impl Streams {
     }
 
     /// Takes publishers from now on.
-    pub(super) fn start(self) -> Result<Running, StartError> {
+    pub(super) fn start(self, part: Part) -> Result<Running, StartError> {
         // Before anybody publishes, or a service would not hear of it.
         let hooks = hooks::start(self.callers, &self.studio.live, &self.node);
         for (name, urls) in &self.targets {
@@ -77,6 +83,7 @@ impl Streams {
             let _ = self.studio.pulls.add(name, None, origin)?;
         }
         let mut listeners = JoinSet::new();
+        listeners.spawn(watch(self.studio.live.clone(), part));
         if let Some(rtmp) = self.rtmp {
             listeners.spawn(rtmp.run());
         }
@@ -92,6 +99,27 @@ impl Running {
     /// Ends all streams; what came of them is written.
     pub(super) async fn close(&self) {
         self.studio.close().await;
+    }
+}
+
+/// Says whether the disk takes what is live: who watches now does not see it.
+async fn watch(live: Live, part: Part) {
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        let streams = live.streams();
+        let faults = streams.iter().filter_map(|stream| {
+            let status = stream.status();
+            let fault = status.fault?;
+            Some(format!("{:?} is not stored: {fault}", status.name.as_str()))
+        });
+        let faults: Vec<String> = faults.collect();
+        match faults.first() {
+            None => part.ok(),
+            Some(first) if faults.len() == 1 => part.fail(first.clone()),
+            Some(first) => part.fail(format!("{first}; and {} more", faults.len() - 1)),
+        }
     }
 }
 
