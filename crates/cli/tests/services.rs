@@ -252,3 +252,83 @@ fn a_stream_is_sent_on_whenever_it_runs() {
         "{error}"
     );
 }
+
+#[test]
+fn rtmp_in_tls_takes_who_has_the_key_and_refuses_what_is_no_tls() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (chain, key) = (
+        folder.path().join("chain.pem"),
+        folder.path().join("key.pem"),
+    );
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("it is made");
+    std::fs::write(&chain, made.cert.pem()).expect("it can be written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("it can be written");
+    let port = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        listener
+            .local_addr()
+            .expect("it has one")
+            .port()
+            .to_string()
+    };
+    let flags = [
+        "--rtmps",
+        &port,
+        "--tls-cert",
+        text(&chain),
+        "--tls-key",
+        text(&key),
+    ];
+    let node = Node::start(&flags);
+    let printed = node.lavant(&["live", "key", "cam"]).ok().text();
+    let url = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("in one      "));
+    let url = url.expect("it is printed").to_owned();
+    assert!(url.starts_with("rtmps://"), "{url}");
+    let film = mp4(10);
+    let send = |url: &str| {
+        let mut command = Command::new("ffmpeg");
+        command.args([
+            "-nostdin",
+            "-v",
+            "error",
+            "-re",
+            "-i",
+            text(&film),
+            "-c",
+            "copy",
+        ]);
+        command.args(["-f", "flv", url]).stdin(Stdio::null());
+        Program::spawn(command).wait()
+    };
+    assert_ne!(send(&url.replace("rtmps://", "rtmp://")).code, Some(0));
+    send(&url).ok();
+    node.lavant(&["live", "stop", "cam"]).ok();
+    let played = frames(&format!("{}/play/cam/index.m3u8", node.url), "v");
+    assert_eq!(played, frames(text(&film), "v"));
+
+    // What cannot be used is said at the start.
+    for (chain, key) in [(&key, &chain), (&folder.path().join("none.pem"), &key)] {
+        let store = folder.path().join("store");
+        let mut args = vec![
+            "serve",
+            "--no-relay",
+            "--port",
+            "0",
+            "--store",
+            text(&store),
+        ];
+        args.extend([
+            "--rtmps",
+            "0",
+            "--tls-cert",
+            text(chain),
+            "--tls-key",
+            text(key),
+        ]);
+        let done = common::program::lavant(&args);
+        assert_ne!(done.code, Some(0));
+        assert!(done.reason().contains(".pem"), "{}", done.reason());
+    }
+}

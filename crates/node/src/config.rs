@@ -168,6 +168,12 @@ pub struct Layer {
     pub finish_after: Option<Span>,
     /// Where publishers by RTMP are listened for: a port, or an address and a port.
     pub rtmp: Option<String>,
+    /// The same for RTMP in TLS, with a certificate and its key.
+    pub rtmps: Option<String>,
+    /// The certificates of this machine, with those between it and an authority (PEM).
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate (PEM).
+    pub tls_key: Option<PathBuf>,
     /// Publishers by SRT that are listened for: a name, `=`, and a port with or without an address.
     pub srt: Option<Vec<String>>,
     /// Streams that the node fetches: a name, `=`, and a URL.
@@ -287,6 +293,9 @@ impl Layer {
             upload_idle: self.upload_idle.or(below.upload_idle),
             finish_after: self.finish_after.or(below.finish_after),
             rtmp: self.rtmp.or(below.rtmp),
+            rtmps: self.rtmps.or(below.rtmps),
+            tls_cert: self.tls_cert.or(below.tls_cert),
+            tls_key: self.tls_key.or(below.tls_key),
             srt: self.srt.or(below.srt),
             pull: self.pull.or(below.pull),
             forward: self.forward.or(below.forward),
@@ -364,6 +373,14 @@ impl Layer {
                 .map_or(Duration::from_secs(300), |span| span.0),
             live: LiveConfig {
                 rtmp: self.rtmp.as_deref().map(listen_address).transpose()?,
+                rtmps: match (self.rtmps.as_deref(), self.tls_cert, self.tls_key) {
+                    (None, ..) => None,
+                    (Some(to), Some(chain), Some(key)) => Some((listen_address(to)?, chain, key)),
+                    _ => {
+                        let what = "rtmps needs a certificate and its key: tls_cert and tls_key";
+                        return Err(ConfigError::Value(what.into()));
+                    }
+                },
                 srt: once(
                     "srt",
                     named(self.srt, "srt", "harbour=9000", listen_address)?,
@@ -413,6 +430,9 @@ const DISK_SHARE: u8 = 80;
 pub struct LiveConfig {
     /// Where publishers by RTMP are listened for; nowhere when there is none.
     pub rtmp: Option<SocketAddr>,
+    /// Where publishers by RTMP in TLS are listened for, with the files of a certificate and its
+    /// key.
+    pub rtmps: Option<(SocketAddr, PathBuf, PathBuf)>,
     /// Where publishers by SRT are listened for, each for one stream.
     pub srt: Vec<(ContentId, SocketAddr)>,
     /// Streams that the node fetches, by their URLs.
@@ -665,6 +685,7 @@ mod tests {
         assert_eq!(named.max_connections, default.max_connections);
         let live = LiveConfig {
             rtmp: default.live.rtmp,
+            rtmps: None,
             srt: default.live.srt.clone(),
             pull: default.live.pull.clone(),
             forward: default.live.forward.clone(),

@@ -349,6 +349,8 @@ pub(super) struct KeyReply {
     pub key: String,
     /// The address of the server; none when the node does not listen for RTMP (`--rtmp`).
     pub rtmp: Option<String>,
+    /// The same in TLS (`--rtmps`).
+    pub rtmps: Option<String>,
     /// Where it is published by SRT, with the passphrase; none when the node does not listen for
     /// that (`--srt`).
     pub srt: Option<String>,
@@ -370,6 +372,8 @@ pub(super) async fn key(
         .map_err(ApiError::secret)?;
     let live = &app.config.live;
     let rtmp = live.rtmp.map(|to| format!("rtmp://{}/live", reachable(to)));
+    let rtmps = live.rtmps.as_ref();
+    let rtmps = rtmps.map(|(to, ..)| format!("rtmps://{}/live", reachable(*to)));
     let mut listening = live.srt.iter();
     let srt = match listening.find(|(of, _)| *of == name) {
         Some((_, to)) => {
@@ -383,6 +387,7 @@ pub(super) async fn key(
         name: name.to_string(),
         key,
         rtmp,
+        rtmps,
         srt,
     }))
 }

@@ -48,7 +48,7 @@ use tokio::task::JoinSet;
 pub use events::{Happened, What};
 pub use forward::{BadTarget, Forward, Forwards};
 pub use pull::{Bad as BadPull, Origin, Phase, Pulled, Pulls};
-pub use rtmp::Rtmp;
+pub use rtmp::{Rtmp, certificate};
 pub use source::Source;
 pub use stream::{Answer, Ask, Ended, NoPlaylist, State, Status, Stream};
 

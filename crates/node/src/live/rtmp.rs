@@ -1,16 +1,22 @@
 //! RTMP: publishers that connect, from OBS to cameras. Who may publish is in the stream key.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lavant_media::rtmp::{Config, Error, Event, Publish, Session};
 use lavant_proto::ids::ContentId;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use super::{Ended, Live, Publisher, Refused, SILENCE_MAX, locked};
 use crate::authority::Applicant;
@@ -48,6 +54,8 @@ enum Fault {
     Slow,
     #[error("nothing came for {} seconds", SILENCE_MAX.as_secs())]
     Silent,
+    #[error("it does not speak TLS as this port does: {0}")]
+    Tls(std::io::Error),
     #[error("the connection broke: {0}")]
     Io(#[from] std::io::Error),
 }
@@ -55,7 +63,35 @@ enum Fault {
 /// Listens for publishers.
 pub struct Rtmp {
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     live: Live,
+}
+
+/// What bytes come and go by: TCP, with TLS or without.
+trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
+
+/// A certificate with its key, for connections that are encrypted (RTMPS).
+///
+/// # Errors
+/// When a file cannot be read, holds none, or they do not belong together; a sentence for people.
+pub fn certificate(chain: &Path, key: &Path) -> Result<TlsAcceptor, String> {
+    let failed = |path: &Path, error: &dyn Display| format!("{}: {error}", path.display());
+    let read = CertificateDer::pem_file_iter(chain).and_then(Iterator::collect);
+    let certificates: Vec<_> = read.map_err(|error| failed(chain, &error))?;
+    if certificates.is_empty() {
+        return Err(failed(chain, &"it holds no certificate (PEM is expected)"));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, &error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(certificates, secret)
+        .map_err(|error| failed(chain, &error))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 impl Rtmp {
@@ -63,9 +99,17 @@ impl Rtmp {
     ///
     /// # Errors
     /// When it is taken, or none of this machine's.
-    pub async fn bind(address: SocketAddr, live: Live) -> std::io::Result<Self> {
+    pub async fn bind(
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        live: Live,
+    ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, live })
+        Ok(Self {
+            listener,
+            tls,
+            live,
+        })
     }
 
     /// The address that it listens on.
@@ -106,11 +150,11 @@ impl Rtmp {
                 tracing::warn!(%from, "too many RTMP connections do not publish: one gave way");
                 logged = Some(Instant::now());
             }
-            let live = self.live.clone();
+            let (live, tls) = (self.live.clone(), self.tls.clone());
             let place = waiting.place(from.ip());
             let number = place.number;
             let task = connections.spawn(async move {
-                let served = Connection::serve(stream, from.ip(), live, place).await;
+                let served = Connection::serve(stream, tls, from.ip(), live, place).await;
                 served.err().map(|fault| (from, fault))
             });
             waiting.holds(number, task);
@@ -186,7 +230,7 @@ impl Waiting {
 
 /// One connection.
 struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     from: IpAddr,
     session: Session,
     live: Live,
@@ -198,8 +242,22 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(stream: TcpStream, from: IpAddr, live: Live, place: Place) -> Result<(), Fault> {
+    async fn serve(
+        stream: TcpStream,
+        tls: Option<TlsAcceptor>,
+        from: IpAddr,
+        live: Live,
+        place: Place,
+    ) -> Result<(), Fault> {
         let _ = stream.set_nodelay(true);
+        let stream: Box<dyn Wire> = match tls {
+            None => Box::new(stream),
+            Some(tls) => {
+                let accepted = timeout(START_MAX, tls.accept(stream)).await;
+                let accepted = accepted.map_err(|_| Fault::Slow)?;
+                Box::new(accepted.map_err(Fault::Tls)?)
+            }
+        };
         let nonce = *blake3::hash(identity::random_id()?.as_bytes()).as_bytes();
         let session = Session::new(Config::default(), nonce);
         let mut connection = Self {
@@ -321,8 +379,12 @@ impl Connection {
         if bytes.is_empty() {
             return Ok(());
         }
-        let sent = timeout(SEND_MAX, self.stream.write_all(&bytes)).await;
-        Ok(sent.map_err(|_| Fault::Silent)??)
+        let sent = timeout(SEND_MAX, async {
+            self.stream.write_all(&bytes).await?;
+            // TLS may hold back what fills no record.
+            self.stream.flush().await
+        });
+        Ok(sent.await.map_err(|_| Fault::Silent)??)
     }
 }
 

@@ -111,8 +111,8 @@ use locked::lock;
 /// How far the clock may be behind the newest segment before the operator is told, in seconds.
 const CLOCK_TOLERANCE: u64 = 5;
 
-/// 2026-01-01T00:00:00Z: this program is younger.
-const CLOCK_FLOOR: Time = Time(1_767_225_600_000_000);
+/// 2020-01-01T00:00:00Z: this program is younger.
+const CLOCK_FLOOR: Time = Time(1_577_836_800_000_000);
 
 /// After how many minutes of one backup the operator is told.
 const SNAPSHOT_LONG: u64 = 10;
