@@ -22,6 +22,7 @@ mod events;
 mod forward;
 mod playlist;
 mod program;
+mod publisher;
 mod pull;
 mod rtmp;
 mod source;
@@ -37,7 +38,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lavant_media::frame::Item;
 use lavant_media::live::Config as Cut;
 use lavant_proto::content::{Kind, Priority};
 use lavant_proto::ids::{ContentId, ContentKey, Rendition};
@@ -47,6 +47,7 @@ use tokio::task::JoinSet;
 
 pub use events::{Happened, What};
 pub use forward::{BadTarget, Forward, Forwards};
+pub use publisher::Publisher;
 pub use pull::{Bad as BadPull, Origin, Phase, Pulled, Pulls};
 pub use rtmp::{Rtmp, certificate};
 pub use source::Source;
@@ -166,69 +167,6 @@ impl Studio {
     }
 }
 
-/// The place of a publisher; it is given up when this is dropped.
-pub struct Publisher {
-    stream: Arc<Stream>,
-    session: u64,
-    begun: Instant,
-}
-
-impl Publisher {
-    const fn new(stream: Arc<Stream>, session: u64, begun: Instant) -> Self {
-        Self {
-            stream,
-            session,
-            begun,
-        }
-    }
-}
-
-impl Publisher {
-    /// Takes what came.
-    ///
-    /// # Errors
-    /// See [`Ended`]: the publisher is no longer heard.
-    pub fn push(&self, item: Item) -> Result<(), Ended> {
-        self.stream.push(self.session, item, Instant::now())
-    }
-
-    /// What comes next does not go on with what came: a discontinuity.
-    ///
-    /// # Errors
-    /// See [`Ended`].
-    pub fn discontinue(&self) -> Result<(), Ended> {
-        self.stream.discontinue(self.session)
-    }
-
-    /// Notes why the publisher is cut off, for whoever asks.
-    pub fn failed(&self, reason: &str) {
-        tracing::info!(stream = %self.stream.name(), reason, "a publisher was cut off");
-        self.stream.note_error(self.session, reason);
-    }
-
-    /// Waits until more may be pushed. Whoever sends as things happen never waits.
-    pub async fn ready(&self) {
-        self.stream.ready(self.session, self.begun).await;
-    }
-
-    /// Waits until the publisher is no longer heard.
-    pub async fn replaced(&self) -> Ended {
-        self.stream.replaced(self.session).await
-    }
-
-    /// The stream that it publishes.
-    #[must_use]
-    pub fn stream(&self) -> &Stream {
-        &self.stream
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        self.stream.leave(self.session, Instant::now());
-    }
-}
-
 impl Live {
     /// No streams yet. What was live when the node ended the last time is finished after a while,
     /// unless its publisher comes back. To be called in a runtime.
@@ -301,7 +239,7 @@ impl Live {
     ) -> Result<Publisher, Refused> {
         let begun = self.admit(name, title, by).await;
         match &begun {
-            Ok(publisher) => self.tell(What::Published, &publisher.stream, by, None),
+            Ok(publisher) => self.tell(What::Published, publisher.stream(), by, None),
             Err(refused) => self.refused(name.as_str(), by, &refused.to_string()),
         }
         begun
