@@ -635,3 +635,34 @@ fn a_start_after_a_kill_does_not_read_all_of_a_large_index() {
     assert_eq!(reads_all(0), [false; 3]);
     assert_eq!(reads_all(1 << 30), [true; 3]);
 }
+
+#[test]
+fn damaged_bytes_that_many_contents_share_are_given_to_nobody() {
+    let bench = Bench::new();
+    let shared = |no: u64| NewSegment {
+        payload: bytes(7, 20_000),
+        ..vod(&format!("copy-{no}"), 0)
+    };
+    for no in 0..40 {
+        bench.store().append(shared(no)).unwrap();
+    }
+    let content = bench.content("copy-0");
+    let segment = bench.store().segment(&content, 0, Kind::Media, 0);
+    let root = segment.unwrap().unwrap().row.root;
+    let path = bench.store().settings().layout.payload(&root);
+    let mut damaged = fs::read(&path).unwrap();
+    damaged[5_000] ^= 4;
+    fs::write(&path, &damaged).unwrap();
+    assert!(bench.store().doubt(&root).unwrap());
+    assert!(!path.exists());
+    for no in 0..40 {
+        let content = bench.content(&format!("copy-{no}"));
+        if let Some(segment) = bench.store().segment(&content, 0, Kind::Media, 0).unwrap() {
+            assert!(bench.store().read_verified(&segment).is_err(), "{no}");
+        }
+        bench.store().write(|_| Ok(())).unwrap();
+        assert_eq!(bench.playlist(&format!("copy-{no}")), [(0, false)]);
+    }
+    bench.store().append(shared(0)).unwrap();
+    assert_eq!(bench.read("copy-0", 0), Some(bytes(7, 20_000)));
+}
