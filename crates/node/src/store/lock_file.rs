@@ -15,9 +15,10 @@ pub(super) struct Lock {
 pub(super) enum LastEnd {
     /// It closed it, or there was none.
     Closed,
-    /// It was killed, and the system has run since: nothing that was done to files is undone.
+    /// It was killed, no disk had failed, and the system has run since: nothing that was done to
+    /// files is undone.
     Killed,
-    /// The power may have gone.
+    /// The power may have gone, or the disk failed.
     Cut,
 }
 
@@ -53,6 +54,14 @@ impl Lock {
     /// How the last process ended.
     pub(super) const fn last_end(&self) -> LastEnd {
         self.last
+    }
+
+    /// Notes that the disk failed: what was to be taken back may be there still.
+    pub(super) fn note_failed(&self) {
+        if let Some(file) = &self.file {
+            let process = std::process::id().to_string();
+            let _ = file.write_all_at(0, text_of(&process, "").as_bytes());
+        }
     }
 
     /// Notes that the store is closed. What is not written is taken as no close.

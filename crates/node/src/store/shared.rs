@@ -64,6 +64,9 @@ impl Shared {
         let failed = outcome.err();
         // What breaks a rule says nothing of the disk.
         if failed.is_none_or(|error| error.io_kind().is_some()) {
+            if failed.is_some() {
+                self.lock.note_failed();
+            }
             *lock(&self.unwritten) = failed.cloned();
         }
     }
