@@ -6,7 +6,7 @@
 //! | how a file becomes segments, and these reach a node | [`ingest`] |
 //! | how a node is asked and told | [`client`] |
 //! | how a live stream is published and watched from outside | `live.rs` |
-//! | what speaks HTTP for both | `agent.rs` |
+//! | how long it waits | `agent.rs` |
 
 mod agent;
 pub mod client;
