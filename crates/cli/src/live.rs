@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use lavant_node::shell::ContentId;
 use lavant_node::shell::client::{Client, ClientError, encode};
+use lavant_node::shell::{ContentId, TransportStream};
 use serde_json::Value;
 
 use crate::content::NodeArgs;
@@ -337,16 +337,29 @@ fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
 #[command(after_help = "Examples:\n  \
     lavant watch harbour -o - | mpv -\n  \
     lavant watch harbour -o - | lavant live copy - --daemon http://10.0.0.5:7777\n  \
-    lavant watch harbour -o harbour.mp4\n\n\
+    lavant watch harbour -o harbour.mp4\n  \
+    lavant watch harbour -o - --format ts | vlc -\n\n\
     What is over is fetched with 'lavant get'.")]
 pub(crate) struct WatchArgs {
     /// The stream: CONTENT_ID, or PUBLISHER/CONTENT_ID
     reference: String,
-    /// Where the stream is written, as fragmented MP4: a file, or - for standard output
+    /// Where the stream is written: a file, or - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// As fragmented MP4, or as MPEG-TS [default: ts for a file that ends in .ts, else cmaf]
+    #[arg(long)]
+    format: Option<Format>,
     #[command(flatten)]
     node: NodeArgs,
+}
+
+/// The container that a stream is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Fragmented MP4, which takes every codec
+    Cmaf,
+    /// MPEG transport stream: H.264, HEVC and AAC
+    Ts,
 }
 
 pub(crate) fn watch(args: &WatchArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
@@ -362,6 +375,14 @@ pub(crate) fn watch(args: &WatchArgs, cancel: &AtomicBool) -> anyhow::Result<Exi
         true => Box::new(std::io::stdout()),
         false => Box::new(Fresh::new(&args.output)),
     };
+    let is_ts = args
+        .output
+        .extension()
+        .is_some_and(|it| it.eq_ignore_ascii_case("ts"));
+    let implied = if is_ts { Format::Ts } else { Format::Cmaf };
+    if args.format.unwrap_or(implied) == Format::Ts {
+        out = Box::new(TransportStream::new(out));
+    }
     let bytes = match client.watch(&args.reference, &mut out, cancel) {
         // A player that was closed has seen enough, which is no failure.
         Err(ClientError::Output(error)) if to_stdout && error.kind() == ErrorKind::BrokenPipe => {

@@ -361,3 +361,50 @@ fn free() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
     socket.local_addr().expect("it has an address").port()
 }
+
+#[test]
+fn what_is_watched_as_a_transport_stream_is_the_same_film() {
+    let node = Node::start(&[]);
+    let film = mp4(20);
+    let folder = TempDir::new().expect("a folder can be made");
+    // The name says the container; on a pipe the flag does.
+    let file = folder.path().join("cam.ts");
+    let mut sender = Command::new("ffmpeg");
+    sender.args([
+        "-nostdin",
+        "-v",
+        "error",
+        "-re",
+        "-i",
+        text(&film),
+        "-c",
+        "copy",
+    ]);
+    sender.args(["-muxdelay", "0", "-method", "PUT", "-f", "mpegts"]);
+    sender.arg(format!("{}/api/v1/live/cam", node.url));
+    sender.stdin(Stdio::null());
+    let sender = Program::spawn(sender);
+    until("it can be watched", || {
+        live(&node, "cam").filter(|it| it["stored"].as_u64() >= Some(1))
+    });
+    let watcher = node
+        .command_on(&["watch", "cam", "-o", text(&file)])
+        .spawn();
+    let pipe = node
+        .command_on(&["watch", "cam", "-o", "-", "--format", "ts"])
+        .spawn();
+    sender.wait().ok();
+    node.lavant(&["live", "stop", "cam"]).ok();
+    watcher.wait().ok();
+    let piped = pipe.wait().ok().out;
+    let head = fs::read(&file).expect("it was written");
+    assert!(head.len() > 188 * 100 && head[0] == 0x47 && head[188] == 0x47);
+    let pictures = frames(text(&file), "v");
+    assert!(pictures.len() > 200, "{}", pictures.len());
+    assert!(frames(text(&film), "v").ends_with(&pictures));
+    assert!(frames(text(&film), "a").len() >= frames(text(&file), "a").len());
+    let other = folder.path().join("piped.ts");
+    fs::write(&other, piped).expect("it can be written");
+    let piped = frames(text(&other), "v");
+    assert!(frames(text(&film), "v").ends_with(&piped) && piped.len() > 200);
+}

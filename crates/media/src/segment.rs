@@ -115,6 +115,9 @@ pub enum Error {
          or convert the source with ffmpeg"
     )]
     NotTransportStream,
+    /// A codec that a transport stream has no place for.
+    #[error("{0} has no place in an MPEG transport stream: take fragmented MP4 (--format cmaf)")]
+    NotForTransportStream(&'static str),
     /// No program tables.
     #[error(
         "the transport stream has no usable program table (PAT and PMT): remux the source with \

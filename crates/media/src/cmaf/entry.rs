@@ -154,8 +154,28 @@ fn sound(name: &[u8; 4], body: &[u8]) -> Result<StreamInfo, Error> {
     })
 }
 
-/// Reads the descriptors of an MPEG-4 audio track.
-fn esds(body: &[u8], rate: u32, channels: u32) -> Option<StreamInfo> {
+/// The AudioSpecificConfig of an `mp4a` entry, whole.
+pub(super) fn specific(entry: &[u8]) -> Option<&[u8]> {
+    let (_, body) = Children::of(entry).next()?.ok()?;
+    let mut reader = Reader::new(body);
+    reader.skip(8).ok()?;
+    let version = reader.u16().ok()?;
+    reader.skip(18).ok()?;
+    match version {
+        1 => reader.skip(16).ok()?,
+        2 => reader.skip(36).ok()?,
+        _ => {}
+    }
+    let config = decoder(boxes::find(reader.rest(), b"esds").ok()??)?;
+    // MPEG-4 audio and the AAC of MPEG-2.
+    if !matches!(config.first()?, 0x40 | 0x66..=0x68) {
+        return None;
+    }
+    descriptor(config.get(13..)?, 5)
+}
+
+/// The decoder's configuration in the descriptors of an MPEG-4 audio track.
+fn decoder(body: &[u8]) -> Option<&[u8]> {
     let stream = descriptor(body.get(4..)?, 3)?;
     let flags = *stream.get(2)?;
     let mut at = 3;
@@ -164,7 +184,12 @@ fn esds(body: &[u8], rate: u32, channels: u32) -> Option<StreamInfo> {
         at += 1 + usize::from(*stream.get(at)?);
     }
     at += if flags & 0x20 != 0 { 2 } else { 0 };
-    let config = descriptor(stream.get(at..)?, 4)?;
+    descriptor(stream.get(at..)?, 4)
+}
+
+/// Reads the descriptors of an MPEG-4 audio track.
+fn esds(body: &[u8], rate: u32, channels: u32) -> Option<StreamInfo> {
+    let config = decoder(body)?;
     let object = *config.first()?;
     let info = |codec: String| StreamInfo::audio(codec).sound(rate, channels);
     match object {

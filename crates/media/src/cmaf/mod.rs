@@ -5,6 +5,7 @@
 //! file (`sidx`, `mfra`, `styp` of single fragments) are left out.
 
 mod boxes;
+mod config;
 mod demux;
 mod entry;
 mod fragment;
@@ -15,6 +16,7 @@ pub(crate) mod sample;
 mod segmenter;
 pub(crate) mod write;
 
+pub(crate) use config::Configuration;
 pub use demux::Demuxer;
 pub use inspect::{inspect, inspect_init};
 pub use segmenter::Segmenter;

@@ -7,6 +7,7 @@ mod cutter;
 mod demux;
 mod inspect;
 mod key;
+mod mux;
 mod packet;
 mod segmenter;
 mod tables;
@@ -14,6 +15,7 @@ mod units;
 
 pub use demux::Demuxer;
 pub use inspect::inspect;
+pub use mux::Muxer;
 pub use segmenter::Segmenter;
 
 use crate::codec::{StreamInfo, audio, h264, hevc, mpeg2};

@@ -268,15 +268,19 @@ pub(super) async fn publish(
         .publish(&name, query.title.as_deref(), "http")
         .await?;
     let mut stopping = app.stopping.clone();
-    tokio::select! {
-        taken = take(&publisher, body) => {
-            taken.inspect_err(|error| publisher.failed(&error.message))?;
+    // Apart from the request, which ends with its connection: encoders close that with their last
+    // byte, and what they sent before it is still on its way.
+    let taking = tokio::spawn(async move {
+        tokio::select! {
+            taken = take(&publisher, body) => {
+                taken.inspect_err(|error| publisher.failed(&error.message))
+            }
+            ended = publisher.replaced() => Err(ended.into()),
+            _ = stopping.wait_for(|stop| *stop) => Err(Ended::Closed.into()),
         }
-        ended = publisher.replaced() => return Err(ended.into()),
-        _ = stopping.wait_for(|stop| *stop) => return Err(Ended::Closed.into()),
-    }
+    });
+    taking.await.map_err(|_| StoreError::Closed)??;
     // It is waited for from now on, which the answer says.
-    drop(publisher);
     let stream = find(&app, &name)?;
     Ok(Json(LiveEntry::of(&app, &stream)))
 }
