@@ -265,6 +265,30 @@ proptest! {
 }
 
 #[test]
+fn a_picture_every_dozen_seconds_is_kept() {
+    for (seconds, sound) in [(12, true), (12, false), (25, true), (25, false)] {
+        let source = Source {
+            interval: seconds * TICKS_PER_SECOND,
+            groups: vec![1],
+            reordered: false,
+            sound,
+            rounded: false,
+            begin: 1_000_000,
+            length: 150 * TICKS_PER_SECOND,
+            incidents: Vec::new(),
+        };
+        let sent = source.send();
+        let packed = pack(Config::default(), sent.items);
+        for track in 0..2 {
+            let found = numbers(&packed, track);
+            assert_eq!(found, sent.expected[track], "{seconds} s, {sound}, {track}");
+        }
+        let breaks = packed.segments.iter().filter(|it| it.discontinuity);
+        assert_eq!(breaks.count(), 0, "{seconds} s, {sound}");
+    }
+}
+
+#[test]
 fn a_hole_while_the_target_is_not_known_makes_no_long_segment() {
     let source = Source {
         interval: 18_000,
