@@ -50,6 +50,15 @@ pub enum ClientError {
     /// A part is missing.
     #[error("segment {0} is not on the node (a gap); give --gaps to leave it out")]
     Gap(String),
+    /// A stream that was watched is not published any more.
+    #[error(
+        "nobody publishes {0} any more, and nothing of it came for long; what there is of it is \
+         fetched with 'lavant get {0}'"
+    )]
+    Silent(String),
+    /// What is published cannot be read.
+    #[error("the source cannot be read: {0}")]
+    Source(std::io::Error),
     /// The output failed.
     #[error("the output could not be written: {0}")]
     Output(std::io::Error),
@@ -210,7 +219,8 @@ impl Client {
     }
 
     /// Fetches a content's segments in order and writes them to `output`, each checked against its
-    /// root. `progress` is told how many of how many segments, and how many bytes, are done.
+    /// root. `progress` is told how many of how many segments, and how many bytes, are done. Gives
+    /// the bytes, and whether it is over: what still grows is written as far as it has come.
     pub fn download(
         &self,
         reference: &str,
@@ -218,8 +228,7 @@ impl Client {
         skip_gaps: bool,
         output: &mut dyn Write,
         progress: &mut dyn FnMut(usize, usize, u64),
-    ) -> Result<u64, ClientError> {
-        // One reading: a content that still grows is written as far as it has come.
+    ) -> Result<(u64, bool), ClientError> {
         let playlist = self.playlist(reference, rendition)?;
         let total = playlist.segments.len();
         let mut init = None;
@@ -243,7 +252,7 @@ impl Client {
         }
         progress(total, total, bytes);
         output.flush().map_err(ClientError::Output)?;
-        Ok(bytes)
+        Ok((bytes, playlist.end))
     }
 
     /// The media playlist of a rendition; of the one with the highest bandwidth when none is named.
@@ -257,6 +266,8 @@ impl Client {
             Some(name) => format!("/play/{reference}/{}.m3u8", encode(name)),
             None => format!("/play/{reference}/index.m3u8"),
         };
+        // Of a stream that runs all that is kept, and not only its newest part.
+        let first = first + "?window=all";
         match self.parse(&first)? {
             Playlist::Media(playlist) => Ok(playlist),
             Playlist::Master(master) => {
