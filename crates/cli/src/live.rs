@@ -219,7 +219,8 @@ fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
                 format!("{name} is sent on whenever it runs; 'lavant live list' shows how it goes")
             }
             n => format!(
-                "{name} is sent to {n} targets whenever it runs; 'lavant live list' shows how it goes"
+                "{name} is sent to {n} targets whenever it runs; 'lavant live list' shows how \
+                 it goes"
             ),
         });
     }

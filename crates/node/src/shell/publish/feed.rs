@@ -9,7 +9,8 @@ use lavant_media::{Format, sniff};
 /// Bytes of a piece, and the most pieces that wait: a source that is faster has to wait, too.
 const PIECE: usize = 64 << 10;
 const PIECES: usize = 64;
-/// A source that is silent for so long pauses: the request ends, before the node ends it after 20 s.
+/// A source that is silent for so long pauses: the request ends, before the node ends it after
+/// twenty seconds.
 const SILENCE: Duration = Duration::from_secs(12);
 /// The most bytes of a header of fragmented MP4, which is sent before what comes later.
 const INIT_MAX: usize = 16 << 20;
