@@ -430,7 +430,7 @@ fn the_shell_says_what_is_wrong_before_it_publishes() {
     for wrong in [
         &["live", "cam", "no-such-file.mp4"][..],
         &["live", "a name", "-"],
-        &["live", "cam", "rtsp://camera"],
+        &["live", "cam", "gopher://camera"],
     ] {
         let said = node.command_on(wrong).input(Vec::new()).run().exits(2).err;
         assert_sentence(&said);

@@ -409,6 +409,27 @@ fn hevc_is_decoded() {
 }
 
 #[test]
+fn rare_pictures_beside_sound_are_decoded() {
+    let folder = folder("live_rare");
+    let args = "-f lavfi -i testsrc2=s=320x180:r=1/12 -f lavfi -i sine=r=48000 -t 70 \
+                -c:v libx264 -preset ultrafast -g 1 -pix_fmt yuv420p -c:a aac \
+                -max_interleave_delta 0 -f mpegts";
+    let source = folder.join("source.ts");
+    let data = make(&source, args);
+    let packed = pack(Config::default(), ts_items(&data));
+    let (sent, came) = (hashes(&source), packed.hashes(&folder.join("packed.mp4")));
+    let pictures = |all: &[(String, String)]| all.iter().filter(|it| it.0 == "0").count();
+    assert_eq!(pictures(&came), pictures(&sent));
+    // Sound that comes before the first picture is left out.
+    assert!(
+        came.len() + 10 >= sent.len(),
+        "{} of {}",
+        came.len(),
+        sent.len()
+    );
+}
+
+#[test]
 fn pictures_alone_are_decoded() {
     check_ffmpeg("live_alone", 30, "-c:v libx264 -preset ultrafast", "");
 }

@@ -9,6 +9,10 @@ use lavant_media::{Config, Error, Event, Format, Segment, ts};
 const VIDEO: u16 = 0x100;
 const SECOND: u64 = 90_000;
 const IDR: [u8; 6] = [0, 0, 1, 0x65, 1, 2];
+/// Parameter sets of H.264.
+const SETS: [u8; 20] = [
+    0, 0, 1, 0x67, 66, 0xc0, 30, 0xd9, 0, 0xa0, 0x47, 0xfe, 0x88, 0, 0, 1, 0x68, 0xce, 6, 0xe2,
+];
 const PLAIN: [u8; 6] = [0, 0, 1, 0x41, 1, 2];
 const CONFIG: Config = Config {
     target: 2 * SECOND,
@@ -328,12 +332,9 @@ fn watched(mux: &Mux, scrambled: impl Fn(usize) -> bool) -> (usize, Result<(), E
 
 #[test]
 fn single_scrambled_packets_are_damage_and_many_are_encryption() {
-    let set = [
-        0, 0, 1, 0x67, 66, 0xc0, 30, 0xd9, 0, 0xa0, 0x47, 0xfe, 0x88, 0, 0, 1, 0x68, 0xce, 6, 0xe2,
-    ];
     let mut mux = video_only();
     for n in 0..2000 {
-        let body = [&set[..], &IDR].concat();
+        let body = [&SETS[..], &IDR].concat();
         mux.frame(VIDEO, n * 3_600, 0, &body);
     }
     let (all, result) = watched(&mux, |_| false);
@@ -348,6 +349,21 @@ fn single_scrambled_packets_are_damage_and_many_are_encryption() {
     let mut few = video_only();
     few.frame(VIDEO, 0, 0, &IDR);
     assert_eq!(watched(&few, |_| true), (0, Err(Error::Encrypted)));
+}
+
+#[test]
+fn a_rare_picture_is_given_before_the_next_one_comes() {
+    let mut mux = Mux::default();
+    mux.tables(&[(0x1b, VIDEO), (0x0f, 0x101)]);
+    mux.frame(VIDEO, 0, 0, &[&SETS[..], &IDR].concat());
+    let mut demuxer = ts::Demuxer::default();
+    for n in 0..10 {
+        mux.frame(0x101, n * SECOND / 10, 0, &[0; 20]);
+    }
+    demuxer.push(&mux.out).unwrap();
+    let items = std::iter::from_fn(|| demuxer.pop());
+    let frames: Vec<_> = items.filter(|it| matches!(it, Item::Frame(_))).collect();
+    assert_eq!(frames.len(), 1);
 }
 
 #[test]

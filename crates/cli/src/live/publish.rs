@@ -83,7 +83,13 @@ fn pull(args: &Args, client: &Client, name: &str) -> anyhow::Result<ExitCode> {
         "title": args.title,
         "allow_private": args.allow_private,
     });
-    let entry: Value = client.call_with("POST", &path, &body)?;
+    let entry: Value = match client.call_with("POST", &path, &body) {
+        Err(ClientError::Refused {
+            status: 400,
+            message,
+        }) => return wrong(message),
+        other => other?,
+    };
     if args.node.json {
         output::json(&entry)?;
     } else {

@@ -74,6 +74,7 @@ impl Source {
             .arg(name(source))
             .args(&plan.maps)
             .args(["-c", "copy", "-strict", "-2"])
+            .args(plan.tag())
             .args(plan.format())
             .arg("-")
             .stdin(Stdio::null())
@@ -169,6 +170,7 @@ struct Plan {
     maps: Vec<String>,
     left_out: Vec<String>,
     is_mp4: bool,
+    has_hevc: bool,
 }
 
 impl Plan {
@@ -178,6 +180,7 @@ impl Plan {
             maps: Vec::new(),
             left_out: Vec::new(),
             is_mp4: false,
+            has_hevc: false,
         };
         for kind in ["video", "audio"] {
             let mut is_there = false;
@@ -191,10 +194,19 @@ impl Plan {
                 }
                 is_there = true;
                 plan.is_mp4 |= !in_transport;
+                plan.has_hevc |= codec == "hevc";
                 plan.maps.extend(["-map".to_owned(), format!("0:{index}")]);
             }
         }
         plan
+    }
+
+    /// The name by which all players of HLS know HEVC in MP4.
+    fn tag(&self) -> &'static [&'static str] {
+        match self.is_mp4 && self.has_hevc {
+            true => &["-tag:v", "hvc1"],
+            false => &[],
+        }
     }
 
     fn format(&self) -> &'static [&'static str] {
@@ -222,6 +234,7 @@ mod tests {
             maps,
             left_out,
             is_mp4,
+            has_hevc: _,
         } = Plan::of(&streams.collect::<Vec<_>>());
         (maps.join(" "), left_out, is_mp4)
     }

@@ -40,9 +40,13 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn pass(&mut self, frame: Frame) -> Pass {
         let own = self.last.get(frame.track).copied().flatten();
-        let before = own.or(self.latest);
-        let goes_on = before.is_none_or(|last| self.follows(frame.track, last, frame.dts))
-            || own.is_some_and(|last| self.has_been_silent(last, frame.dts));
+        let goes_on = match own {
+            Some(last) => {
+                self.follows(frame.track, last, frame.dts)
+                    || frame.dts > last && self.is_near(frame.dts)
+            }
+            None => self.latest.is_none() || self.is_near(frame.dts),
+        };
         if goes_on {
             // The track goes on where it was, so what is held of it came from elsewhere.
             self.held.retain(|held| held.track != frame.track);
@@ -82,10 +86,11 @@ impl Gate {
         (-BACKWARD..=FORWARD.max(step)).contains(&next.saturating_sub(last))
     }
 
-    /// Whether a step forward leads to where the other tracks are: this one alone was silent.
-    fn has_been_silent(&self, last: i64, next: i64) -> bool {
+    /// Whether a time is where the other tracks are. One that was silent, or has just come, goes on
+    /// there.
+    fn is_near(&self, time: i64) -> bool {
         let reach = FORWARD.unsigned_abs();
-        next > last && self.latest.is_some_and(|it| it.abs_diff(next) <= reach)
+        self.latest.is_some_and(|it| it.abs_diff(time) <= reach)
     }
 
     /// The frames of a track that comes in long steps, if this one is as far behind the one that

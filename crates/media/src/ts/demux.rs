@@ -16,6 +16,9 @@ const MAX_WITHOUT_PROGRAM: usize = 8 << 20;
 /// So many packets of a stream in a row must be scrambled before it counts as encrypted: a bit that
 /// flips on the way makes a single one look like that.
 const SCRAMBLED: u32 = 500;
+/// A picture of which nothing more came for so many ticks of the other streams is whole: where
+/// pictures are rare, the next one would show that much later.
+const SILENT: i64 = TICKS_PER_SECOND as i64 / 2;
 /// The most bytes of one unit.
 const MAX_UNIT: usize = 16 << 20;
 
@@ -53,6 +56,8 @@ struct Elementary {
     next: Option<i64>,
     /// Packets in a row that were scrambled.
     scrambled: u32,
+    /// The latest decode time of all streams when something of the open unit came.
+    touched: Option<i64>,
 }
 
 impl Demuxer {
@@ -120,6 +125,7 @@ impl Demuxer {
         if packet::starts_unit(packet) {
             self.close(index);
             self.open(index, payload);
+            self.close_silent(index);
         } else if let Some(it) = self.streams.get_mut(index).filter(|it| it.open) {
             if it.unit.len() + payload.len() > MAX_UNIT {
                 return Err(Error::LimitReached {
@@ -127,6 +133,7 @@ impl Demuxer {
                 });
             }
             it.unit.extend_from_slice(payload);
+            it.touched = self.clock;
         }
         // Sound says how long its units are, and need not wait for the next one.
         let it = self.streams.get(index);
@@ -203,11 +210,26 @@ impl Demuxer {
             _ => 0,
         };
         it.length = (length > 0).then(|| (length + 6).saturating_sub(header));
+        it.touched = self.clock;
         it.dts = time;
         it.pts = match (time, pes.shown) {
             (Some(dts), Some(shown)) => Some(near(dts, shown)),
             _ => time,
         };
+    }
+
+    /// Ends pictures of which nothing came for long while this stream went on.
+    fn close_silent(&mut self, index: usize) {
+        for other in 0..self.streams.len() {
+            let is_silent = self.streams.get(other).is_some_and(|it| {
+                let times = self.clock.zip(it.touched);
+                let silence = times.map_or(0, |(now, then)| now.saturating_sub(then));
+                it.open && it.stream.coding.is_video() && silence >= SILENT
+            });
+            if other != index && is_silent {
+                self.close(other);
+            }
+        }
     }
 
     /// The time stamp that is nearest to the latest one.
@@ -280,6 +302,7 @@ impl Elementary {
             adts: Adts::default(),
             next: None,
             scrambled: 0,
+            touched: None,
         }
     }
 
