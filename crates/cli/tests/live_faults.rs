@@ -137,7 +137,12 @@ fn a_publisher_goes_on_when_its_node_comes_back() {
         let mut stdin = live.stdin.take().unwrap();
         let (first, rest) = bytes.split_at(bytes.len() / 2);
         stdin.write_all(first).unwrap();
-        came(&node, name, 3.0);
+        // What is only in memory goes with the node.
+        until("two segments to be stored", || {
+            let reply = node.get(&format!("/api/v1/live/{name}"));
+            let stored = (reply.status == 200).then(|| reply.json()["stored"].as_u64())??;
+            (stored >= 2).then_some(())
+        });
         node.kill9();
         node.start_again();
         // Whatever comes, and not all of it at once.
@@ -156,7 +161,7 @@ fn a_publisher_goes_on_when_its_node_comes_back() {
         let url = format!("{}?window=all", node.play_url(name));
         let pictures = count(&url, "v");
         assert!(
-            (150..=300).contains(&pictures),
+            (170..=300).contains(&pictures),
             "{name}: {pictures} pictures"
         );
     }
