@@ -260,6 +260,7 @@ fn wrong_input_is_named_and_ends_with_2() {
         ),
         (&["live", "key", "\u{e4}/\u{f6}"], "letters and digits"),
         (&["live", "stop", "a b"], "letters and digits"),
+        (&["get", &long, "-o", "never.mp4"], "shorten"),
     ] {
         let said = node.lavant(args).exits(2).err;
         assert_sentence(&said);

@@ -28,6 +28,9 @@ pub enum ClientError {
         /// The reason given.
         reason: String,
     },
+    /// What is asked for makes no address.
+    #[error("this cannot be asked of a node: {0}; shorten what was given, or check --daemon")]
+    Address(String),
     /// The node refused.
     #[error("{message}")]
     Refused {
@@ -188,7 +191,7 @@ impl Client {
             url: self.base.clone(),
             reason,
         };
-        let request = request.map_err(|error| unreachable(error.to_string()))?;
+        let request = request.map_err(|error| ClientError::Address(error.to_string()))?;
         let mut answer = run(request).map_err(|error| unreachable(error.to_string()))?;
         let status = answer.status();
         if status.is_success() {
