@@ -44,7 +44,7 @@ function prepareNginx(playlist, segment) {
   writeFileSync(join(www, '0.ts'), segment);
   chmodSync(folder, 0o755);
   const configuration = `
-    pid ${folder}/nginx.pid; error_log ${folder}/nginx.log; daemon off; worker_processes 1;
+    user root; pid ${folder}/nginx.pid; error_log ${folder}/nginx.log; daemon off; worker_processes 1;
     events { worker_connections 1024; }
     http {
       access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;

@@ -50,7 +50,7 @@ pub(crate) struct NodeArgs {
 impl NodeArgs {
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let token = token(self.token.as_ref(), self.token_file.as_deref())?;
-        Ok(Client::new(&self.daemon, token))
+        Ok(Client::new(&self.daemon, token)?)
     }
 }
 

@@ -131,18 +131,20 @@ fn key(args: &NameArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let key = text(&reply, "key");
-    let (rtmp, srt) = (text(&reply, "rtmp"), text(&reply, "srt"));
-    if !rtmp.is_empty() {
-        output::line(format_args!("server      {rtmp}"));
+    let (rtmp, rtmps) = (text(&reply, "rtmp"), text(&reply, "rtmps"));
+    let srt = text(&reply, "srt");
+    let servers = [rtmp, rtmps].into_iter().filter(|it| !it.is_empty());
+    for server in servers.clone() {
+        output::line(format_args!("server      {server}"));
     }
     output::line(format_args!("stream key  {key}"));
-    if !rtmp.is_empty() {
-        output::line(format_args!("in one      {rtmp}/{key}"));
+    for server in servers.clone() {
+        output::line(format_args!("in one      {server}/{key}"));
     }
     if !srt.is_empty() {
         output::line(format_args!("by SRT      {srt}"));
     }
-    if rtmp.is_empty() && srt.is_empty() {
+    if servers.count() == 0 && srt.is_empty() {
         output::note(format_args!(
             "the node does not listen for publishers: start it with --rtmp 1935, or \
              --srt {}=9000",
@@ -219,8 +221,8 @@ fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
                 format!("{name} is sent on whenever it runs; 'lavant live list' shows how it goes")
             }
             n => format!(
-                "{name} is sent to {n} targets whenever it runs; 'lavant live list' shows how \
-                 it goes"
+                "{name} is sent to {n} targets whenever it runs; 'lavant live list' shows how it \
+                 goes"
             ),
         });
     }

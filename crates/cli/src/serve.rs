@@ -64,6 +64,15 @@ pub(crate) struct ConfigArgs {
     /// port; `lavant live key NAME` prints what to enter there
     #[arg(long, env = "LAVANT_RTMP", value_name = "[ADDRESS:]PORT")]
     rtmp: Option<String>,
+    /// Listen for publishers by RTMP in TLS; needs --tls-cert and --tls-key
+    #[arg(long, env = "LAVANT_RTMPS", value_name = "[ADDRESS:]PORT")]
+    rtmps: Option<String>,
+    /// The certificate of this machine for --rtmps, with those between it and an authority (PEM)
+    #[arg(long, env = "LAVANT_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, env = "LAVANT_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// Listen for a publisher by SRT, of one stream; `lavant live key NAME` prints the URL (repeat)
     #[arg(
         long,
@@ -163,6 +172,9 @@ impl ConfigArgs {
             upload_idle: self.upload_idle,
             finish_after: self.finish_after,
             rtmp: self.rtmp,
+            rtmps: self.rtmps,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
             srt: self.srt,
             pull: self.pull,
             forward: self.forward,
@@ -241,6 +253,7 @@ fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
             "token_file": ready.token_file,
             "relay_port": ready.relay_port,
             "rtmp": ready.rtmp.map(|address| address.to_string()),
+            "rtmps": ready.rtmps.map(|address| address.to_string()),
             "warnings": ready.warnings,
         });
         // A JSON value can always be written as text.
@@ -256,6 +269,9 @@ fn announce(ready: &Ready, store: &std::path::Path, json: bool) {
     output::line(format_args!("  key    {}", ready.publisher));
     if let Some(address) = ready.rtmp {
         output::line(format_args!("  rtmp   rtmp://{address}/live"));
+    }
+    if let Some(address) = ready.rtmps {
+        output::line(format_args!("  rtmp   rtmps://{address}/live"));
     }
     if let Some(port) = ready.relay_port {
         output::line(format_args!("  relay  port {port}, TCP and UDP"));

@@ -191,7 +191,7 @@ fn backup(args: BackupArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
             Err(error) => return Err(error.into()),
         },
         Err(StartError::Store(OpenError::InUse { .. })) => {
-            let client = Client::new(&daemon(args.daemon.as_deref(), &config), token(&config)?);
+            let client = Client::new(&daemon(args.daemon.as_deref(), &config), token(&config)?)?;
             // The node keeps the snapshot for as long as it sends lines.
             let mut lines = client.lines("POST", "/snapshot")?;
             match await_snapshot(&mut lines, &layout, shown(&bar, cancel))? {

@@ -3,19 +3,23 @@
 //! ```text
 //! cargo run -p lavant-node --release --example store_scale -- FOLDER [SEGMENTS]
 //! cargo run -p lavant-node --release --example store_scale -- FOLDER contents [CONTENTS [EACH]]
+//! cargo run -p lavant-node --release --example store_scale -- FOLDER killed [APPENDS]
 //! cargo run -p lavant-node --release --example store_scale -- FOLDER hold [SEGMENTS]
 //! ```
 //!
 //! The first measures a store of so many segments, the second one of so many contents, EACH of so
-//! many segments that all have the same payload; the third how long another writer waits while a
-//! content of so many segments is pinned, finished, admitted or removed. FOLDER is made; the second
-//! goes on with what is there. The figures are printed one to a line.
+//! many segments that all have the same payload; the third what so many appends to what is there
+//! cost, one after another, and how long a start takes after the process was killed; the fourth how
+//! long another writer waits while a content of so many segments is pinned, finished, admitted or
+//! removed. FOLDER is made; the second goes on with what is there. The figures are printed one to a
+//! line.
 
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,6 +42,13 @@ fn main() -> Outcome {
     let second = arguments.next();
     if second.as_deref() == Some("read") {
         return read_many(Path::new(&folder));
+    }
+    if let Some(way @ ("killed" | "appends")) = second.as_deref() {
+        let count = arguments.next().map_or(Ok(1000), |count| count.parse())?;
+        return match way {
+            "killed" => killed(Path::new(&folder), count),
+            _ => appends(Path::new(&folder), count),
+        };
     }
     if second.as_deref() == Some("contents") {
         let mut count = |default| arguments.next().map_or(Ok(default), |count| count.parse());
@@ -230,6 +241,57 @@ fn fill(folder: &Path, contents: u64, segments: u64) -> Outcome {
     println!("{contents} contents of {segments} segments stored in {took:.1} s");
     drop(store);
     reopen(folder)
+}
+
+/// Appends one after another in a process that is then killed, and has another one open the store.
+fn killed(folder: &Path, count: u64) -> Outcome {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg(folder)
+        .args(["appends", &count.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let said = child.stdout.take().ok_or("no output")?;
+    for line in BufReader::new(said).lines() {
+        let line = line?;
+        println!("{line}");
+        if line.starts_with("append:") {
+            break;
+        }
+    }
+    child.kill()?;
+    child.wait()?;
+    println!("killed");
+    reopen(folder)
+}
+
+/// Appends to a content of its own, and waits for the end of its input.
+fn appends(folder: &Path, count: u64) -> Outcome {
+    let start = Instant::now();
+    let store = open(folder)?;
+    println!("opened in {:.3} s", start.elapsed().as_secs_f64());
+    let name = format!("grow-{}", std::process::id());
+    let (start, before) = (Instant::now(), cpu_seconds()?);
+    for sequence in 0..count {
+        let seed = u64::from(std::process::id()) << 32 | sequence;
+        store.append(segment(&name, sequence, payload(seed, 512))?)?;
+    }
+    let each = |seconds: f64| seconds * 1e3 / count as f64;
+    println!(
+        "append: {:.3} ms of CPU, {:.3} ms",
+        each(cpu_seconds()? - before),
+        each(start.elapsed().as_secs_f64())
+    );
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// CPU time of this process so far.
+fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let after = stat.rsplit(") ").next().ok_or("no figures")?;
+    let ticks = after.split(' ').skip(11).take(2).map(str::parse::<f64>);
+    Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
 }
 
 /// Does something to a long content while another writer appends, and prints the longest that this

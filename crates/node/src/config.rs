@@ -3,9 +3,11 @@
 //! A [`Layer`] holds what one of these places says; layers are laid over each other and become a
 //! [`Config`], in which everything has a value. `lavant.example.toml` lists every key.
 
+mod live;
 mod relay;
 mod token;
 
+pub use live::LiveConfig;
 pub use relay::{DEFAULT_RELAY_PORT, RelayConfig, Shares, Target, TargetError};
 pub use token::new_token;
 
@@ -13,7 +15,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lavant_proto::ids::ContentId;
 use serde::Deserialize;
 
 /// Why a configuration was refused.
@@ -168,6 +169,12 @@ pub struct Layer {
     pub finish_after: Option<Span>,
     /// Where publishers by RTMP are listened for: a port, or an address and a port.
     pub rtmp: Option<String>,
+    /// The same for RTMP in TLS, with a certificate and its key.
+    pub rtmps: Option<String>,
+    /// The certificates of this machine, with those between it and an authority (PEM).
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate (PEM).
+    pub tls_key: Option<PathBuf>,
     /// Publishers by SRT that are listened for: a name, `=`, and a port with or without an address.
     pub srt: Option<Vec<String>>,
     /// Streams that the node fetches: a name, `=`, and a URL.
@@ -287,6 +294,9 @@ impl Layer {
             upload_idle: self.upload_idle.or(below.upload_idle),
             finish_after: self.finish_after.or(below.finish_after),
             rtmp: self.rtmp.or(below.rtmp),
+            rtmps: self.rtmps.or(below.rtmps),
+            tls_cert: self.tls_cert.or(below.tls_cert),
+            tls_key: self.tls_key.or(below.tls_key),
             srt: self.srt.or(below.srt),
             pull: self.pull.or(below.pull),
             forward: self.forward.or(below.forward),
@@ -331,9 +341,10 @@ impl Layer {
     }
 
     /// Fills in the defaults and checks the values against each other.
-    pub fn resolve(self) -> Result<Config, ConfigError> {
+    pub fn resolve(mut self) -> Result<Config, ConfigError> {
         let mib = |n: u64| Size(n << 20);
         let (relay, shares) = (self.resolve_relay()?, self.resolve_shares()?);
+        let live = self.resolve_live()?;
         let config = Config {
             listen: SocketAddr::new(
                 self.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -362,33 +373,7 @@ impl Layer {
             finish_after: self
                 .finish_after
                 .map_or(Duration::from_secs(300), |span| span.0),
-            live: LiveConfig {
-                rtmp: self.rtmp.as_deref().map(listen_address).transpose()?,
-                srt: once(
-                    "srt",
-                    named(self.srt, "srt", "harbour=9000", listen_address)?,
-                )?,
-                pull: once(
-                    "pull",
-                    named(self.pull, "pull", "harbour=rtsp://10.0.0.5/cam", url)?,
-                )?,
-                forward: named(
-                    self.forward,
-                    "forward",
-                    "harbour=rtmp://example.org/live/KEY",
-                    url,
-                )?,
-                allow_private: self.allow_private.unwrap_or(false),
-                hooks: self.hook.unwrap_or_default(),
-                authorize: self.authorize,
-                hook_secret: self.hook_secret,
-                window: self.window.map_or(Duration::from_secs(120), |span| span.0),
-                grace: self.grace.map_or(Duration::from_secs(60), |span| span.0),
-                part: self.part.map_or(Duration::from_millis(334), |span| span.0),
-                replay: self
-                    .replay
-                    .map_or(Duration::from_secs(30 * 86_400), |span| span.0),
-            },
+            live,
             api_token: self.api_token,
             allow_hosts: self.allow_host.unwrap_or_default(),
             allow_origins: self.allow_origin.unwrap_or_default(),
@@ -407,35 +392,6 @@ pub const DEFAULT_PORT: u16 = 7777;
 pub const DEFAULT_STORE: &str = ".lavant/store";
 /// Percent of what the disk has free at the start that others may take when no limit is set.
 const DISK_SHARE: u8 = 80;
-
-/// How live streams are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LiveConfig {
-    /// Where publishers by RTMP are listened for; nowhere when there is none.
-    pub rtmp: Option<SocketAddr>,
-    /// Where publishers by SRT are listened for, each for one stream.
-    pub srt: Vec<(ContentId, SocketAddr)>,
-    /// Streams that the node fetches, by their URLs.
-    pub pull: Vec<(ContentId, String)>,
-    /// Where streams are sent on.
-    pub forward: Vec<(ContentId, String)>,
-    /// Whether addresses may be asked for them that are not of the open internet.
-    pub allow_private: bool,
-    /// Services that are told what happens.
-    pub hooks: Vec<String>,
-    /// The service that decides who may publish and watch.
-    pub authorize: Option<String>,
-    /// What their calls are signed with.
-    pub hook_secret: Option<String>,
-    /// How much of a stream its playlist lists.
-    pub window: Duration,
-    /// How long a stream waits for its publisher to come back.
-    pub grace: Duration,
-    /// Length of a part.
-    pub part: Duration,
-    /// For how long a stream can be watched afterwards.
-    pub replay: Duration,
-}
 
 /// Everything that a node needs to know.
 #[derive(Clone, Debug)]
@@ -499,28 +455,7 @@ impl Config {
         if self.ttl.iter().any(|ttl| *ttl < Duration::from_secs(1)) {
             return wrong("a time to live must be at least 1s".into());
         }
-        let millis = |span: Duration| span.as_millis();
-        if !(200..=1000).contains(&millis(self.live.part)) {
-            return wrong("part must be 200ms to 1s: shorter ones cost more than they save".into());
-        }
-        if !(10_000..=3_600_000).contains(&millis(self.live.window)) {
-            return wrong("window must be 10s to 1h; ?window=all lists all of a stream".into());
-        }
-        if !(1_000..=86_400_000).contains(&millis(self.live.grace)) {
-            return wrong("grace must be 1s to 1d".into());
-        }
-        if self.live.replay < self.live.window {
-            return wrong("replay must be at least as long as window".into());
-        }
-        let has_hooks = !self.live.hooks.is_empty() || self.live.authorize.is_some();
-        let secret = self.live.hook_secret.as_deref().unwrap_or_default();
-        if has_hooks && secret.len() < crate::identity::TOKEN_MIN {
-            return wrong(
-                "hook and authorize need a hook_secret of at least 16 characters, by which your \
-                 service knows who calls"
-                    .into(),
-            );
-        }
+        self.live.check()?;
         if self.max_connections == 0 {
             return wrong("max_connections must be at least 1".into());
         }
@@ -539,58 +474,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-/// An address to listen on: `1935` is a port of this machine alone, `0.0.0.0:1935` one of all its
-/// addresses.
-fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
-    let port = |port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    let found = text.parse().map(port).or_else(|_| text.parse());
-    found.map_err(|_| {
-        ConfigError::Value(format!(
-            "{text:?} is no port, nor an address with one; write for example 1935 or 0.0.0.0:1935"
-        ))
-    })
-}
-
-/// What is a URL is known where it is used.
-#[expect(clippy::unnecessary_wraps, reason = "it stands where others can fail")]
-fn url(text: &str) -> Result<String, ConfigError> {
-    Ok(text.to_owned())
-}
-
-/// Refuses a list that has a name twice.
-fn once<T>(key: &str, list: Vec<(ContentId, T)>) -> Result<Vec<(ContentId, T)>, ConfigError> {
-    let mut names = std::collections::BTreeSet::new();
-    match list.iter().find(|(name, _)| !names.insert(name.clone())) {
-        Some((name, _)) => Err(ConfigError::Value(format!(
-            "{key} names {:?} twice",
-            name.as_str()
-        ))),
-        None => Ok(list),
-    }
-}
-
-/// A list of `NAME=VALUE`.
-fn named<T>(
-    list: Option<Vec<String>>,
-    key: &str,
-    example: &str,
-    value: impl Fn(&str) -> Result<T, ConfigError>,
-) -> Result<Vec<(ContentId, T)>, ConfigError> {
-    let mut found: Vec<(ContentId, T)> = Vec::new();
-    for text in list.unwrap_or_default() {
-        let wrong = |why: &str| {
-            let what = format!("{key} {text:?} {why}; write for example {example}");
-            ConfigError::Value(what)
-        };
-        let (name, rest) = text
-            .split_once('=')
-            .ok_or_else(|| wrong("names no stream"))?;
-        let name = ContentId::new(name).map_err(|error| wrong(&error.to_string()))?;
-        found.push((name, value(rest)?));
-    }
-    Ok(found)
 }
 
 fn is_origin(text: &str) -> bool {
@@ -665,6 +548,7 @@ mod tests {
         assert_eq!(named.max_connections, default.max_connections);
         let live = LiveConfig {
             rtmp: default.live.rtmp,
+            rtmps: None,
             srt: default.live.srt.clone(),
             pull: default.live.pull.clone(),
             forward: default.live.forward.clone(),

@@ -159,7 +159,7 @@ fn port(config: &Config) -> Finding {
     }
     // A port that is taken by a node is as it should be.
     let client = Client::new(&format!("http://{address}"), None);
-    match client.get::<serde_json::Value>("/health") {
+    match client.and_then(|client| client.get::<serde_json::Value>("/health")) {
         Ok(health) => {
             let id = health
                 .get("node_id")

@@ -16,6 +16,11 @@ use crate::store::{Catalog, Content, RenditionState, SegmentRow, State, Store, S
 /// Most bytes of playlists kept ready: a film of two hours takes 50 kB, the longest 12 MB.
 const READY_BYTES_MAX: usize = 32 << 20;
 
+/// What stands in the store for a live segment that it did not take: without it the content could
+/// never be finished, as a manifest has no holes. An empty box (ISO/IEC 14496-12 section 8.1.2),
+/// which players pass over where they are not told that it is a gap.
+pub const LOST: &[u8; 8] = b"\0\0\0\x08free";
+
 /// Why there is no playlist.
 #[derive(Debug, thiserror::Error)]
 pub enum Unplayable {
@@ -189,9 +194,12 @@ fn media(
     let reference = reference(catalog, content);
     let uri = |kind, sequence| segment_path(&reference, content, state, kind, sequence);
     let independent_segments = rows.iter().all(|(_, row)| row.independent);
+    let listed = state.first..state.reached;
+    let is_here = |(at, row): &&(u64, SegmentRow)| row.present && listed.contains(at);
+    let here = rows.iter().filter(is_here).count() as u64;
     let segments = entries(content, state, rows, uri);
     // The index that the rows are from may be newer than the content: what it lacks counts.
-    let whole = state.is_whole() && !segments.iter().any(|segment| segment.gap);
+    let whole = state.is_whole() && here >= state.reached - state.first;
     let complete = content.state == State::Finished && whole;
     // All of a finished content is known, so what is still on its way only ever adds to its list.
     let arriving = match content.state {
@@ -223,6 +231,11 @@ fn media(
         .map_err(|error| Unplayable::Render(id, error))
 }
 
+/// Whether a segment is a stand-in for one that was lost.
+fn is_lost(row: &SegmentRow) -> bool {
+    row.length == LOST.len() as u64 && row.root.0 == *blake3::hash(LOST).as_bytes()
+}
+
 /// One entry for each sequence from the first to the last that ever was here; what is not here of
 /// them is a gap.
 fn entries(
@@ -252,7 +265,7 @@ fn entries(
             // 4.4.3.1).
             duration: nominal.min(ceiling + TICKS_PER_SECOND / 2 - 1),
             discontinuity: row.as_ref().is_some_and(|row| row.discontinuity),
-            gap: !row.is_some_and(|row| row.present),
+            gap: !row.is_some_and(|row| row.present && !is_lost(&row)),
             init: init.map(|init| uri(Kind::Init, init)),
             ..MediaSegment::default()
         });

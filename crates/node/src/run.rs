@@ -40,6 +40,9 @@ pub enum StartError {
     /// The port for RTMP.
     #[error("cannot listen for RTMP on {0}: {1}; choose another with --rtmp")]
     Rtmp(SocketAddr, std::io::Error),
+    /// The certificate.
+    #[error("tls_cert and tls_key: {0}")]
+    Certificate(String),
     /// A stream that it is to fetch.
     #[error("pull: {0}")]
     Pull(#[from] BadPull),
@@ -69,6 +72,8 @@ pub struct Ready {
     pub relay_port: Option<u16>,
     /// Where publishers by RTMP are listened for; none when they are not.
     pub rtmp: Option<SocketAddr>,
+    /// The same in TLS.
+    pub rtmps: Option<SocketAddr>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -169,9 +174,10 @@ pub async fn run(
             .then(|| store.settings().layout.api_token()),
         relay_port,
         rtmp: streams.rtmp(),
+        rtmps: streams.rtmps(),
         warnings,
     });
-    let streams = streams.start()?;
+    let streams = streams.start(health.part("live"))?;
     let (house, disk) = (health.part("housekeeping"), health.part("disk"));
     let keeper = tokio::spawn(keep_house(store, house, disk));
     let stop = async {

@@ -40,6 +40,9 @@ const MAX_RECOVERIES = 3;
 const RECOVERY_WINDOW_MS = 30_000;
 const MAX_PARSE_FAILURES = 4;
 const PLACE_MS = 500;
+/** Behind its target by more than this, a viewer who follows is moved: rate alone would take long. */
+const JUMP_SECONDS = 1.5;
+const JUMP_PAUSE_MS = 3_000;
 
 /** Starts playback; returns the function that ends it. */
 export async function startEngine(video: HTMLVideoElement, options: EngineOptions) {
@@ -59,6 +62,11 @@ function config(fromStart: boolean): Partial<HlsConfig> {
     liveDurationInfinity: true,
     lowLatencyMode: true,
     backBufferLength: 90,
+    // Catches up what the start cost; pitch is kept.
+    maxLiveSyncPlaybackRate: 1.1,
+    // After a break of the publisher the viewer is to be as near as before. Where parts do not come
+    // steadily, the node says so in its playlist, which moves the target.
+    liveSyncOnStallIncrease: 0,
     startPosition: fromStart ? 0 : -1,
   };
 }
@@ -73,6 +81,9 @@ class HlsEngine {
   #recoveries: number[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
   #placer: ReturnType<typeof setInterval> | undefined;
+  /** Whether the viewer watches the newest pictures, and has not gone back or paused. */
+  #follows: boolean;
+  #jumped = 0;
 
   constructor(
     HlsClass: typeof Hls,
@@ -88,6 +99,9 @@ class HlsEngine {
     this.#hls.on(this.#events.MANIFEST_PARSED, () => void play(video));
     offerRenditions(video, this.#hls, this.#events);
     this.#stopSkipping = skipGaps(video, this.#hls);
+    this.#follows = !options.fromStart;
+    video.addEventListener('pause', this.#left);
+    video.addEventListener('seeking', this.#moved);
     this.#hls.loadSource(options.url);
     this.#hls.attachMedia(video);
     if (options.onPlace) this.#placer = setInterval(() => this.#place(), PLACE_MS);
@@ -97,18 +111,44 @@ class HlsEngine {
     clearTimeout(this.#timer);
     clearInterval(this.#placer);
     this.#stopSkipping();
+    this.video.removeEventListener('pause', this.#left);
+    this.video.removeEventListener('seeking', this.#moved);
     this.#hls.destroy();
+  }
+
+  readonly #left = (): void => {
+    this.#follows = false;
+  };
+
+  /** A viewer who goes back stays there; one who comes to the end again follows. */
+  readonly #moved = (): void => {
+    const newest = this.#hls.liveSyncPosition;
+    const target = this.#hls.latestLevelDetails?.targetduration ?? 2;
+    if (newest !== null) this.#follows = this.video.currentTime > newest - 2 * target;
+  };
+
+  /** Moves a viewer who follows and fell behind, as after a break of the publisher. */
+  #keepUp(): void {
+    const newest = this.#hls.liveSyncPosition;
+    const target = this.#hls.targetLatency;
+    if (!this.#follows || this.video.paused || newest === null || target === null) return;
+    const isFar = this.#hls.latency > target + JUMP_SECONDS;
+    if (!isFar || performance.now() - this.#jumped < JUMP_PAUSE_MS) return;
+    this.#jumped = performance.now();
+    this.video.currentTime = newest;
   }
 
   #place(): void {
     const details = this.#hls.latestLevelDetails;
     if (!details?.live || this.video.readyState === 0) return;
+    this.#keepUp();
     const seconds = this.#hls.latency;
     this.options.onPlace?.({
       seconds,
       far: seconds > 2 * details.targetduration,
       goLive: () => {
         this.video.currentTime = this.#hls.liveSyncPosition ?? this.video.currentTime;
+        this.#follows = true;
         void play(this.video);
       },
     });

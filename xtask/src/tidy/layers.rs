@@ -18,7 +18,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "files",
         &[
-            "disk", "layout", "settings", "payload", "pieces", "flush", "manifest", "place",
+            "disk",
+            "layout",
+            "settings",
+            "lock_file",
+            "payload",
+            "pieces",
+            "flush",
+            "manifest",
+            "place",
         ],
     ),
     (
@@ -34,22 +42,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
-            "hot",
-            "shared",
-            "writer",
-            "uploads",
-            "lock_file",
-            "engine",
-            "reserve",
-            "stage",
-            "partial",
-            "append",
-            "adopt",
-            "admit",
-            "upload",
-            "publish",
-            "finish",
-            "feed",
+            "hot", "shared", "writer", "uploads", "engine", "reserve", "stage", "partial",
+            "append", "adopt", "admit", "upload", "publish", "finish", "feed",
         ],
     ),
     (

@@ -154,13 +154,19 @@ impl Packager {
     /// Ends what is open, so that all that came is out. What is pushed next, also by another
     /// session of the source, begins a segment behind a discontinuity.
     pub fn flush(&mut self) {
+        self.cut();
+        self.tracks = Default::default();
+        self.expected = 0;
+    }
+
+    /// Ends what is open, as [`Packager::flush`] does, while the same session of the source goes
+    /// on: its tracks are not told again.
+    pub fn cut(&mut self) {
         // A short stream may have ended while the start still waited for more tracks.
         if self.running.is_none() && !self.held.is_empty() {
             let _ = self.start();
         }
         self.pause();
-        self.tracks = Default::default();
-        self.expected = 0;
         self.gate = Gate::default();
     }
 

@@ -279,7 +279,10 @@ pub(super) async fn publish(
         ended = publisher.replaced() => return Err(ended.into()),
         _ = stopping.wait_for(|stop| *stop) => return Err(Ended::Closed.into()),
     }
-    Ok(Json(LiveEntry::of(&app, publisher.stream())))
+    // It is waited for from now on, which the answer says.
+    drop(publisher);
+    let stream = find(&app, &name)?;
+    Ok(Json(LiveEntry::of(&app, &stream)))
 }
 
 /// Reads a body to its end.
@@ -297,6 +300,7 @@ async fn take(publisher: &Publisher, mut body: Body) -> Result<(), ApiError> {
         let frame = frame.map_err(|_| ApiError::bad_request("the body was cut off"))?;
         if let Ok(data) = frame.into_data() {
             source.push(&data, |item| publisher.push(item))?;
+            publisher.ready().await;
         }
     }
     Ok(source.finish(|item| publisher.push(item))?)
@@ -349,6 +353,8 @@ pub(super) struct KeyReply {
     pub key: String,
     /// The address of the server; none when the node does not listen for RTMP (`--rtmp`).
     pub rtmp: Option<String>,
+    /// The same in TLS (`--rtmps`).
+    pub rtmps: Option<String>,
     /// Where it is published by SRT, with the passphrase; none when the node does not listen for
     /// that (`--srt`).
     pub srt: Option<String>,
@@ -370,6 +376,8 @@ pub(super) async fn key(
         .map_err(ApiError::secret)?;
     let live = &app.config.live;
     let rtmp = live.rtmp.map(|to| format!("rtmp://{}/live", reachable(to)));
+    let rtmps = live.rtmps.as_ref();
+    let rtmps = rtmps.map(|(to, ..)| format!("rtmps://{}/live", reachable(*to)));
     let mut listening = live.srt.iter();
     let srt = match listening.find(|(of, _)| *of == name) {
         Some((_, to)) => {
@@ -383,6 +391,7 @@ pub(super) async fn key(
         name: name.to_string(),
         key,
         rtmp,
+        rtmps,
         srt,
     }))
 }
@@ -537,9 +546,12 @@ impl From<Ended> for ApiError {
         let status = match error {
             Ended::Media(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Ended::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            Ended::TakenOver | Ended::Finished | Ended::Stopped | Ended::Gone | Ended::Store(_) => {
-                StatusCode::CONFLICT
-            }
+            Ended::TakenOver
+            | Ended::Finished
+            | Ended::Stopped
+            | Ended::Gone
+            | Ended::Removed
+            | Ended::Store(_) => StatusCode::CONFLICT,
         };
         Self::new(status, error.to_string())
     }

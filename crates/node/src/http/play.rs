@@ -116,11 +116,25 @@ pub(super) async fn play(
     })?;
     let reference = Reference::parse(&path)?;
     permit(&app, &caller, &reference, query.token.as_deref()).await?;
-    if let Some(stream) = running(&app, &reference)
-        && !query.wants_all()
-    {
-        return live(&app, &stream, query.ask()).await;
+    let Some(stream) = running(&app, &reference) else {
+        return stored(&app, &reference, &headers).await;
+    };
+    if query.wants_all() {
+        let all = stored(&app, &reference, &headers).await;
+        // Before the first segment is stored, what runs is all there is.
+        if all.is_ok() {
+            return all;
+        }
     }
+    live(&app, &stream, query.ask()).await
+}
+
+/// The playlist of what is in the store.
+async fn stored(
+    app: &App,
+    reference: &Reference<'_>,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
     let catalog = app.store.catalog();
     let content = reference.find(&catalog, None)?;
     let rendition_no = match reference.rest.as_slice() {
@@ -143,7 +157,7 @@ pub(super) async fn play(
         }
     };
     app.counters.playlists.add(1);
-    if etag::is_held(&headers, &playlist.etag) {
+    if etag::is_held(headers, &playlist.etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, playlist.etag)]).into_response());
     }
     let mut response = playlist.text.into_response();

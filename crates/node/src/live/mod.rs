@@ -22,6 +22,7 @@ mod events;
 mod forward;
 mod playlist;
 mod program;
+mod publisher;
 mod pull;
 mod rtmp;
 mod source;
@@ -37,9 +38,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lavant_media::frame::Item;
 use lavant_media::live::Config as Cut;
-use lavant_proto::content::Priority;
+use lavant_proto::content::{Kind, Priority};
 use lavant_proto::ids::{ContentId, ContentKey, Rendition};
 use lavant_proto::time::TICKS_PER_SECOND;
 use tokio::sync::{broadcast, mpsc};
@@ -47,15 +47,16 @@ use tokio::task::JoinSet;
 
 pub use events::{Happened, What};
 pub use forward::{BadTarget, Forward, Forwards};
+pub use publisher::Publisher;
 pub use pull::{Bad as BadPull, Origin, Phase, Pulled, Pulls};
-pub use rtmp::Rtmp;
+pub use rtmp::{Rtmp, certificate};
 pub use source::Source;
 pub use stream::{Answer, Ask, Ended, NoPlaylist, State, Status, Stream};
 
 use crate::authority::{Authority, Denied};
 use crate::identity::{self, IdentityError};
 use crate::playlist::reference_of;
-use crate::store::{AsyncStore, Clock, StoreError};
+use crate::store::{AsyncStore, Change, Clock, StoreError};
 use events::Events;
 use stream::{Begin, FINISH_MAX, Write};
 
@@ -166,53 +167,6 @@ impl Studio {
     }
 }
 
-/// The place of a publisher; it is given up when this is dropped.
-pub struct Publisher {
-    stream: Arc<Stream>,
-    session: u64,
-}
-
-impl Publisher {
-    /// Takes what came.
-    ///
-    /// # Errors
-    /// See [`Ended`]: the publisher is no longer heard.
-    pub fn push(&self, item: Item) -> Result<(), Ended> {
-        self.stream.push(self.session, item, Instant::now())
-    }
-
-    /// What comes next does not go on with what came: a discontinuity.
-    ///
-    /// # Errors
-    /// See [`Ended`].
-    pub fn discontinue(&self) -> Result<(), Ended> {
-        self.stream.discontinue(self.session)
-    }
-
-    /// Notes why the publisher is cut off, for whoever asks.
-    pub fn failed(&self, reason: &str) {
-        tracing::info!(stream = %self.stream.name(), reason, "a publisher was cut off");
-        self.stream.note_error(reason);
-    }
-
-    /// Waits until the publisher is no longer heard.
-    pub async fn replaced(&self) -> Ended {
-        self.stream.replaced(self.session).await
-    }
-
-    /// The stream that it publishes.
-    #[must_use]
-    pub fn stream(&self) -> &Stream {
-        &self.stream
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        self.stream.leave(self.session, Instant::now());
-    }
-}
-
 impl Live {
     /// No streams yet. What was live when the node ended the last time is finished after a while,
     /// unless its publisher comes back. To be called in a runtime.
@@ -228,6 +182,9 @@ impl Live {
         }));
         let left = live.clone();
         live.tasks().spawn(async move { left.finish_left().await });
+        let heard = live.clone();
+        let changes = live.0.store.subscribe();
+        live.tasks().spawn(async move { heard.hear(changes).await });
         live
     }
 
@@ -282,7 +239,7 @@ impl Live {
     ) -> Result<Publisher, Refused> {
         let begun = self.admit(name, title, by).await;
         match &begun {
-            Ok(publisher) => self.tell(What::Published, &publisher.stream, by, None),
+            Ok(publisher) => self.tell(What::Published, publisher.stream(), by, None),
             Err(refused) => self.refused(name.as_str(), by, &refused.to_string()),
         }
         begun
@@ -321,7 +278,7 @@ impl Live {
                 let Some(session) = stream.join(by, Instant::now()) else {
                     return Err(Refused::Busy(name.to_string()));
                 };
-                return Ok(Publisher { stream, session });
+                return Ok(Publisher::new(stream, session, Instant::now()));
             }
             if streams.running.len() >= STREAMS_MAX {
                 // Those that are over stay only for whoever still asks for their end.
@@ -348,7 +305,7 @@ impl Live {
         while tasks.try_join_next().is_some() {}
         tasks.spawn(keep(self.clone(), stream.clone(), receiver));
         tracing::info!(stream = %name, by, "a publisher began");
-        Ok(Publisher { stream, session })
+        Ok(Publisher::new(stream, session, Instant::now()))
     }
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
@@ -450,6 +407,45 @@ impl Live {
         Ok(is_right.then_some(name))
     }
 
+    /// Hears what goes from the store, which is then listed no longer.
+    async fn hear(&self, mut changes: mpsc::UnboundedReceiver<Vec<Change>>) {
+        while let Some(batch) = changes.recv().await {
+            for change in batch {
+                match change {
+                    Change::Dropped {
+                        content_no,
+                        kind: Kind::Media,
+                        sequence,
+                        ..
+                    } => {
+                        let catalog = self.0.store.catalog();
+                        let content = catalog.get(content_no);
+                        if let Some(stream) = content.and_then(|it| self.of(&it.key)) {
+                            stream.dropped(sequence);
+                        }
+                    }
+                    Change::Removed { key, .. } => {
+                        let Some(stream) = self.of(&key) else {
+                            continue;
+                        };
+                        // Its encoder would bring it back at once.
+                        let mut streams = self.lock();
+                        streams.stopped.insert(key.content_id, Instant::now());
+                        drop(streams);
+                        stream.end(Ended::Removed);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The stream that becomes a content, while it runs.
+    fn of(&self, key: &ContentKey) -> Option<Arc<Stream>> {
+        let stream = self.stream(&key.content_id);
+        stream.filter(|it| it.key == *key && it.status().state != State::Ended)
+    }
+
     /// Finishes what was live when the node ended the last time and has no publisher since. Returns
     /// after `grace`.
     async fn finish_left(&self) {
@@ -531,7 +527,7 @@ async fn keep(live: Live, stream: Arc<Stream>, writes: mpsc::UnboundedReceiver<W
     let name = &stream.key.content_id;
     tracing::info!(stream = %name, reason = %why, "a live stream is over");
     live.tell(What::Ended, &stream, "", Some(why.to_string()));
-    if why != Ended::Closed {
+    if !matches!(why, Ended::Closed | Ended::Removed) {
         finish(store, name).await;
     }
     stream.set_done();

@@ -27,6 +27,10 @@ use crate::store::{Clock, Shown};
 /// The most bytes of segments that wait for the disk. What comes while it takes none is watched
 /// live all the same, and lacks in the replay.
 const QUEUE_MAX: usize = 64 << 20;
+/// A source that is so far ahead of time has to wait for the disk.
+const AHEAD: Duration = Duration::from_secs(5);
+/// How often it looks whether it still has to.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long one waits until all of a stream is stored and finished.
 pub(super) const FINISH_MAX: Duration = Duration::from_secs(10);
 /// A publisher that was silent for so long gives way to another one.
@@ -48,7 +52,8 @@ pub(super) enum Write {
         target_duration: u32,
         discontinuity: bool,
         independent: bool,
-        data: Bytes,
+        /// None when there was no room to let it wait: it is lost.
+        data: Option<Bytes>,
     },
 }
 
@@ -99,6 +104,9 @@ pub enum Ended {
     /// What it sends cannot be packed.
     #[error(transparent)]
     Media(#[from] lavant_media::Error),
+    /// Its content was removed.
+    #[error("its content was removed at this node")]
+    Removed,
     /// Nothing can be kept.
     #[error("{0}")]
     Store(String),
@@ -141,6 +149,8 @@ struct Inner {
     key_distance: u64,
     frames: u64,
     duration: u64,
+    /// Media time that came from the publisher that is heard.
+    came: Duration,
     stored: u64,
     lost: u64,
     fault: Option<String>,
@@ -203,6 +213,7 @@ impl Stream {
                 key_distance: 0,
                 frames: 0,
                 duration: 0,
+                came: Duration::ZERO,
                 stored: 0,
                 lost: 0,
                 fault: None,
@@ -249,10 +260,11 @@ impl Stream {
     pub(super) fn join(&self, by: &str, now: Instant) -> Option<u64> {
         let mut inner = self.lock();
         let is_silent = now.duration_since(inner.heard) >= SILENCE;
-        if inner.state == State::Ended || (inner.state != State::Waiting && !is_silent) {
+        let is_taken = !inner.by.is_empty();
+        if inner.state == State::Ended || (is_taken && !is_silent) {
             return None;
         }
-        if inner.state != State::Waiting {
+        if is_taken {
             tracing::info!(stream = %self.name, "a silent publisher was replaced");
             self.pause_packager(&mut inner);
         }
@@ -261,6 +273,7 @@ impl Stream {
             inner.state = State::Live;
         }
         inner.heard = now;
+        inner.came = Duration::ZERO;
         by.clone_into(&mut inner.by);
         inner.error = None;
         inner.left_out.clear();
@@ -340,8 +353,13 @@ impl Stream {
         self.tell();
     }
 
-    pub(super) fn note_error(&self, reason: &str) {
-        self.lock().error = Some(reason.to_owned());
+    /// Notes why the publisher of that number is cut off. One that another took over from says
+    /// nothing of the stream.
+    pub(super) fn note_error(&self, session: u64, reason: &str) {
+        let mut inner = self.lock();
+        if *self.session.borrow() == session || inner.ended.is_some() {
+            inner.error = Some(reason.to_owned());
+        }
     }
 
     /// Everything that came so far is packed; what comes next begins anew.
@@ -477,7 +495,11 @@ impl Stream {
             return Err(ended.clone());
         }
         if is_paused && inner.state != State::Paused {
-            self.pause_packager(&mut inner);
+            // The publisher stays, and does not say again what it sends.
+            inner.packager.cut();
+            self.drain(&mut inner, Instant::now());
+            inner.steady.reset();
+            (inner.anchor, inner.last_key) = (None, None);
             inner.state = State::Paused;
         } else if !is_paused && inner.state == State::Paused {
             inner.state = match inner.by.is_empty() {
@@ -513,9 +535,47 @@ impl Stream {
     }
 
     /// A segment is given up.
-    pub(super) fn lost(&self, length: usize) {
+    pub(super) fn lost(&self, no: Option<u64>, length: usize) {
         let mut inner = self.lock();
         inner.queued = inner.queued.saturating_sub(length);
-        inner.lost += 1;
+        if let Some(no) = no {
+            inner.lost += 1;
+            inner.window.lost(no);
+        }
+    }
+
+    /// As if so many bytes waited for the disk.
+    #[cfg(test)]
+    pub(super) fn queue(&self, bytes: usize) {
+        self.lock().queued = bytes;
+    }
+
+    /// A segment of it is no longer in the store.
+    pub(super) fn dropped(&self, no: u64) {
+        let mut inner = self.lock();
+        inner.window.lost(no);
+        inner.texts = [const { None }; 3];
+        drop(inner);
+        self.tell();
+    }
+
+    /// Waits while a source that runs ahead of time is further ahead than the disk can follow. One
+    /// that sends as things happen is never held up: its viewers come before the replay.
+    pub(super) async fn ready(&self, session: u64, begun: Instant) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            {
+                let inner = self.lock();
+                let is_current = *self.session.borrow() == session && inner.ended.is_none();
+                let is_full = inner.queued > QUEUE_MAX / 2 && inner.fault.is_none();
+                let ahead = inner.came.saturating_sub(begun.elapsed());
+                if !is_current || !is_full || ahead < AHEAD {
+                    return;
+                }
+            }
+            // What is stored wakes nobody by itself when no viewer waits for it.
+            let _ = tokio::time::timeout(LOOK, changed.changed()).await;
+        }
     }
 }

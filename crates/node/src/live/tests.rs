@@ -8,7 +8,7 @@ use lavant_media::frame::{Frame, Item, Track};
 use lavant_media::{Kind, StreamInfo};
 use lavant_proto::ids::{ContentId, SigningKey};
 
-use super::{Ask, Ended, Live, NoPlaylist, Publisher, Refused, Settings, State, Stream};
+use super::{Ask, Ended, Live, NoPlaylist, Publisher, Refused, Settings, State, Stream, What};
 use crate::store::{AsyncStore, Content, State as ContentState, Store};
 
 /// Ticks between frames: 25 a second.
@@ -82,6 +82,11 @@ fn track(entry: &'static [u8]) -> Item {
 fn send(publisher: &Publisher, from: i64, to: i64) -> Result<(), Ended> {
     publisher.push(Item::Expected(1))?;
     publisher.push(track(b"entry"))?;
+    go_on(publisher, from, to)
+}
+
+/// The same from a publisher that has said what it sends.
+fn go_on(publisher: &Publisher, from: i64, to: i64) -> Result<(), Ended> {
     for n in from * 25..to * 25 {
         publisher.push(Item::Frame(Frame {
             track: 0,
@@ -194,9 +199,111 @@ async fn what_is_paused_is_held_back_and_goes_on_behind_a_break() {
     assert_eq!(stream.status().state, State::Paused);
     assert_eq!(stream.status().duration, 4 * 90_000);
     stream.pause(false).unwrap();
-    send(&publisher, 8, 12).unwrap();
+    // An encoder that stayed does not say again what it sends.
+    go_on(&publisher, 8, 12).unwrap();
     let list = text(&stream, WHOLE).await;
     assert_eq!(list.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{list}");
+    assert!(stream.status().duration > 7 * 90_000);
+    // One that was cut off meanwhile finds its place free.
+    stream.pause(true).unwrap();
+    drop(publisher);
+    let publisher = world.publish("cam").await;
+    stream.pause(false).unwrap();
+    send(&publisher, 0, 4).unwrap();
+    assert_eq!(stream.status().state, State::Live);
+    let list = text(&stream, WHOLE).await;
+    assert_eq!(list.matches("#EXT-X-DISCONTINUITY\n").count(), 2, "{list}");
+}
+
+#[tokio::test]
+async fn what_the_disk_did_not_take_is_a_gap_of_a_film_that_is_whole_all_the_same() {
+    let world = World::new();
+    let publisher = world.publish("cam").await;
+    let stream = world.live.stream(&id("cam")).unwrap();
+    send(&publisher, 0, 5).unwrap();
+    stream.queue(usize::MAX / 2);
+    go_on(&publisher, 5, 9).unwrap();
+    stream.queue(0);
+    go_on(&publisher, 9, 13).unwrap();
+    drop(publisher);
+    stream.finish().await;
+    let status = stream.status();
+    assert!(status.lost > 0 && status.stored > 0, "{status:?}");
+    let content = world.content("cam").unwrap();
+    assert_eq!(content.state, ContentState::Finished);
+    let catalog = world.store.catalog();
+    let ready = crate::playlist::Ready::default();
+    let list = ready
+        .get(&world.store, &catalog, &content, Some(0))
+        .unwrap();
+    let list = String::from_utf8(list.text.to_vec()).unwrap();
+    let gaps = list.matches("#EXT-X-GAP\n").count() as u64;
+    assert_eq!(gaps, status.lost, "{list}");
+    assert!(list.contains("#EXT-X-ENDLIST"), "{list}");
+}
+
+#[tokio::test]
+async fn a_stream_whose_content_is_removed_is_over() {
+    let world = World::new();
+    let publisher = world.publish("cam").await;
+    send(&publisher, 0, 6).unwrap();
+    let stream = world.live.stream(&id("cam")).unwrap();
+    while stream.status().stored < 2 {
+        tokio::task::yield_now().await;
+    }
+    let content = world.content("cam").unwrap();
+    let store = AsyncStore::new(world.store.clone());
+    let removed = store.attempt(move |store| store.remove(&content)).await;
+    assert_eq!(removed.unwrap().0, 2);
+    assert_eq!(publisher.replaced().await, Ended::Removed);
+    assert_eq!(go_on(&publisher, 6, 8), Err(Ended::Removed));
+    // Its encoder comes back by itself.
+    let again = world.live.publish(&id("cam"), None, "test").await;
+    assert!(matches!(again, Err(Refused::Stopped(_))));
+}
+
+#[tokio::test]
+async fn a_source_that_runs_ahead_waits_for_the_disk_and_one_in_time_does_not() {
+    let world = World::new();
+    let publisher = world.publish("cam").await;
+    let stream = world.live.stream(&id("cam")).unwrap();
+    send(&publisher, 0, 4).unwrap();
+    stream.queue(usize::MAX / 2);
+    // Three seconds ahead at most: it may be one that sends as things happen.
+    publisher.ready().await;
+    go_on(&publisher, 4, 30).unwrap();
+    let waiting = publisher.ready();
+    tokio::pin!(waiting);
+    let is_over = |ready| std::task::Poll::is_ready(&ready);
+    assert!(!is_over(futures_util::poll!(waiting.as_mut())));
+    stream.queue(0);
+    waiting.await;
+}
+
+#[tokio::test]
+async fn services_hear_of_a_stream_from_its_first_publisher_to_its_end() {
+    let world = World::new();
+    let mut events = world.live.events();
+    let publisher = world.publish("cam").await;
+    send(&publisher, 0, 4).unwrap();
+    assert!(world.live.publish(&id("cam"), None, "other").await.is_err());
+    let stream = world.live.stream(&id("cam")).unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        heard.push(events.recv().await.unwrap());
+    }
+    stream.finish().await;
+    heard.push(events.recv().await.unwrap());
+    let mut kinds: Vec<What> = heard.iter().map(|it| it.what).collect();
+    assert_eq!(
+        (kinds.remove(0), kinds.pop()),
+        (What::Published, Some(What::Ended))
+    );
+    assert!(
+        kinds.contains(&What::FirstSegment) && kinds.contains(&What::Refused),
+        "{heard:?}"
+    );
+    assert_eq!(heard[3].reason.as_deref(), Some("it was finished"));
 }
 
 #[tokio::test]

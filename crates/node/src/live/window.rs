@@ -34,6 +34,8 @@ pub(super) struct Segment {
     pub(super) data: Option<Bytes>,
     pub(super) is_open: bool,
     is_stored: bool,
+    /// The store has not got it, or no longer.
+    is_lost: bool,
 }
 
 /// What is asked for by its number.
@@ -130,6 +132,7 @@ impl Window {
             data: None,
             is_open: true,
             is_stored: false,
+            is_lost: false,
         });
         self.next += 1;
     }
@@ -181,11 +184,20 @@ impl Window {
         self.trim();
     }
 
+    /// The store did not take the segment, or let it go: it can be had for as long as it is in
+    /// memory.
+    pub(super) fn lost(&mut self, no: u64) {
+        if let Some(segment) = self.segments.iter_mut().find(|segment| segment.no == no) {
+            segment.is_lost = true;
+        }
+        self.trim();
+    }
+
     fn open_mut(&mut self) -> Option<&mut Segment> {
         self.segments.back_mut().filter(|segment| segment.is_open)
     }
 
-    /// Lets go of what is too old.
+    /// Lets go of what is too old, and of what could not be fetched any more.
     fn trim(&mut self) {
         let mut covered: u64 = self.segments.iter().map(|segment| segment.duration).sum();
         while let Some(first) = self.segments.front()
@@ -193,23 +205,36 @@ impl Window {
             && covered - first.duration >= self.length
         {
             covered -= first.duration;
-            self.discontinuities_gone += u64::from(first.discontinuity);
-            self.segments.pop_front();
+            self.pop_front();
+        }
+        let held = HELD * self.target_duration() * TICKS_PER_SECOND;
+        let mut gone = 0;
+        for (index, segment) in self.segments.iter_mut().enumerate() {
+            covered -= segment.duration;
+            if covered < held {
+                break;
+            }
+            if segment.is_stored || segment.is_lost {
+                segment.parts = Vec::new();
+                segment.data = None;
+            }
+            if segment.is_lost {
+                gone = index + 1;
+            }
+        }
+        // A list may lose entries at its front alone (RFC 8216bis section 6.2.1).
+        for _ in 0..gone {
+            self.pop_front();
         }
         let oldest = self.segments.front().map(|first| first.init);
         while self.inits.len() > 1 && self.inits.front().is_some_and(|(no, _)| Some(*no) < oldest) {
             self.inits.pop_front();
         }
-        let held = HELD * self.target_duration() * TICKS_PER_SECOND;
-        for segment in &mut self.segments {
-            covered -= segment.duration;
-            if covered < held {
-                break;
-            }
-            if segment.is_stored {
-                segment.parts = Vec::new();
-                segment.data = None;
-            }
+    }
+
+    fn pop_front(&mut self) {
+        if let Some(first) = self.segments.pop_front() {
+            self.discontinuities_gone += u64::from(first.discontinuity);
         }
     }
 
@@ -390,6 +415,30 @@ mod tests {
         let whole = window.segment(34).unwrap();
         assert_eq!(whole.len(), 40);
         assert_eq!(&whole[30..], &[139; 10]);
+    }
+
+    #[test]
+    fn what_cannot_be_fetched_is_not_listed() {
+        let mut window = window();
+        filled(&mut window, 10);
+        for no in 5..15 {
+            window.stored(no);
+        }
+        // In memory it can still be had.
+        window.lost(12);
+        assert_eq!((window.segments[0].no, window.segments.len()), (5, 10));
+        assert!(window.segment(12).is_some());
+        // One that was let go takes those before it along, as a list has no holes.
+        window.lost(7);
+        assert_eq!((window.segments[0].no, window.segments.len()), (8, 7));
+        filled(&mut window, 4);
+        assert_eq!(window.segments[0].no, 13);
+        assert!(
+            window
+                .segments
+                .iter()
+                .all(|it| it.data.is_some() || it.is_stored)
+        );
     }
 
     #[test]

@@ -3,23 +3,33 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lavant_proto::ids::ContentId;
 use reqwest::Url;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
 
 use super::StartError;
 use crate::authority::{Authority, BadHook, Caller};
 use crate::config::Config;
+use crate::health::Part;
 use crate::hooks;
-use crate::live::{BadPull, BadTarget, Forwards, Live, Origin, Rtmp, Settings, Studio};
+use crate::live::{
+    BadPull, BadTarget, Forwards, Live, Origin, Rtmp, Settings, Studio, certificate,
+};
 use crate::store::{AsyncStore, Store};
+
+/// How often it is looked whether what is live is stored.
+const BEAT: Duration = Duration::from_secs(2);
 
 /// Live streams of a node that does not take any yet.
 pub(super) struct Streams {
     studio: Studio,
     targets: BTreeMap<ContentId, Vec<Url>>,
     rtmp: Option<Rtmp>,
+    rtmps: Option<Rtmp>,
     origins: Vec<(ContentId, Origin)>,
     callers: Vec<Caller>,
     node: String,
@@ -40,9 +50,13 @@ impl Streams {
         let callers = callers.collect::<Result<_, _>>()?;
         let live = Live::new(AsyncStore::new(store.clone()), settings(config, store)?);
         let rtmp = match config.live.rtmp {
-            Some(address) => {
-                let bound = Rtmp::bind(address, live.clone()).await;
-                Some(bound.map_err(|error| StartError::Rtmp(address, error))?)
+            Some(address) => Some(listen(address, None, &live).await?),
+            None => None,
+        };
+        let rtmps = match &config.live.rtmps {
+            Some((address, chain, key)) => {
+                let tls = certificate(chain, key).map_err(StartError::Certificate)?;
+                Some(listen(*address, Some(tls), &live).await?)
             }
             None => None,
         };
@@ -50,6 +64,7 @@ impl Streams {
             studio: Studio::new(live),
             targets,
             rtmp,
+            rtmps,
             origins,
             callers,
             node: store.publisher().to_string(),
@@ -66,8 +81,13 @@ impl Streams {
         self.rtmp.as_ref().and_then(|rtmp| rtmp.address().ok())
     }
 
+    /// Where publishers by RTMP in TLS are listened for.
+    pub(super) fn rtmps(&self) -> Option<SocketAddr> {
+        self.rtmps.as_ref().and_then(|rtmps| rtmps.address().ok())
+    }
+
     /// Takes publishers from now on.
-    pub(super) fn start(self) -> Result<Running, StartError> {
+    pub(super) fn start(self, part: Part) -> Result<Running, StartError> {
         // Before anybody publishes, or a service would not hear of it.
         let hooks = hooks::start(self.callers, &self.studio.live, &self.node);
         for (name, urls) in &self.targets {
@@ -77,7 +97,8 @@ impl Streams {
             let _ = self.studio.pulls.add(name, None, origin)?;
         }
         let mut listeners = JoinSet::new();
-        if let Some(rtmp) = self.rtmp {
+        listeners.spawn(watch(self.studio.live.clone(), part));
+        for rtmp in [self.rtmp, self.rtmps].into_iter().flatten() {
             listeners.spawn(rtmp.run());
         }
         Ok(Running {
@@ -92,6 +113,36 @@ impl Running {
     /// Ends all streams; what came of them is written.
     pub(super) async fn close(&self) {
         self.studio.close().await;
+    }
+}
+
+async fn listen(
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    live: &Live,
+) -> Result<Rtmp, StartError> {
+    let bound = Rtmp::bind(address, tls, live.clone()).await;
+    bound.map_err(|error| StartError::Rtmp(address, error))
+}
+
+/// Says whether the disk takes what is live: who watches now does not see it.
+async fn watch(live: Live, part: Part) {
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        let streams = live.streams();
+        let faults = streams.iter().filter_map(|stream| {
+            let status = stream.status();
+            let fault = status.fault?;
+            Some(format!("{:?} is not stored: {fault}", status.name.as_str()))
+        });
+        let faults: Vec<String> = faults.collect();
+        match faults.first() {
+            None => part.ok(),
+            Some(first) if faults.len() == 1 => part.fail(first.clone()),
+            Some(first) => part.fail(format!("{first}; and {} more", faults.len() - 1)),
+        }
     }
 }
 

@@ -4,19 +4,25 @@ use std::io::{BufRead, BufReader, Read, Write};
 
 use lavant_media::hls::{MediaPlaylist, Playlist};
 use serde::de::DeserializeOwned;
-use ureq::{Agent, SendBody, http};
+use ureq::{Agent, AsSendBody, SendBody, http};
 
 use super::agent::agent;
 
-/// Longest JSON answer or playlist that is read.
+/// Longest JSON answer or playlist that is read: the list of 200,000 segments of an upload.
 const ANSWER_MAX: u64 = 64 << 20;
 
 /// Longest line of an answer that has lines.
 const LINE_MAX: u64 = 64 * 1024;
 
+/// Longest refusal that is read.
+const REFUSAL_MAX: u64 = 64 * 1024;
+
 /// Why a call to a node failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// What was given is no address.
+    #[error("{0} is no address of a node: it begins with http://, as in http://127.0.0.1:7777")]
+    Address(String),
     /// Nobody answers.
     #[error(
         "no node answers at {url} ({reason}); start one with 'lavant serve', or name another with \
@@ -28,9 +34,9 @@ pub enum ClientError {
         /// The reason given.
         reason: String,
     },
-    /// What is asked for makes no address.
+    /// What is asked for makes no path.
     #[error("this cannot be asked of a node: {0}; shorten what was given, or check --daemon")]
-    Address(String),
+    Path(String),
     /// The node refused.
     #[error("{message}")]
     Refused {
@@ -77,20 +83,33 @@ pub struct Client {
 
 impl Client {
     /// The node at `base`, such as `http://127.0.0.1:7777`.
-    #[must_use]
-    pub fn new(base: &str, token: Option<String>) -> Self {
-        let base = base.trim_end_matches('/').to_owned();
-        Self {
+    pub fn new(base: &str, token: Option<String>) -> Result<Self, ClientError> {
+        let base = base.trim().trim_end_matches('/');
+        let base = if base.contains("://") {
+            base.to_owned()
+        } else {
+            format!("http://{base}")
+        };
+        // This client has no TLS: it would fail with a sentence that helps nobody.
+        if !base.starts_with("http://") {
+            return Err(ClientError::Address(base));
+        }
+        Ok(Self {
             agent: agent(),
             base,
             token,
-        }
+        })
     }
 
     /// The absolute URL of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
+    }
+
+    /// The node's address.
+    pub(super) fn base(&self) -> &str {
+        &self.base
     }
 
     /// `GET` of a JSON answer.
@@ -118,8 +137,26 @@ impl Client {
         path: &str,
         body: &serde_json::Value,
     ) -> Result<T, ClientError> {
-        let answer = self.send_body(method, path, Some(body))?;
-        let text = self.read_text(answer)?;
+        let json = Some("application/json");
+        self.answer(self.run(method, path, json, body.to_string())?)
+    }
+
+    /// A call with a body of that type whose answer is JSON.
+    pub(super) fn call_with_bytes<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        (mime, body): (&str, &[u8]),
+    ) -> Result<T, ClientError> {
+        self.answer(self.run(method, path, Some(mime), body)?)
+    }
+
+    /// The JSON of an answer; what the node refuses is an error with its sentence.
+    pub(super) fn answer<T: DeserializeOwned>(
+        &self,
+        answer: http::Response<ureq::Body>,
+    ) -> Result<T, ClientError> {
+        let text = self.read_text(self.checked(answer)?)?;
         serde_json::from_str(&text).map_err(|error| self.strange(error.to_string()))
     }
 
@@ -143,9 +180,7 @@ impl Client {
         // What is refused is refused before anything is sent: an answer in the midst of a body is
         // lost when the connection ends with it.
         let request = self.request("PUT", path).header("expect", "100-continue");
-        let request = request.body(body);
-        self.ask(request, |request| self.agent.run(request))
-            .map(drop)
+        self.checked(self.ask(request, body)?).map(drop)
     }
 
     pub(super) fn send(
@@ -153,24 +188,23 @@ impl Client {
         method: &str,
         path: &str,
     ) -> Result<http::Response<ureq::Body>, ClientError> {
-        self.send_body(method, path, None)
+        self.checked(self.run(method, path, None, ())?)
     }
 
-    fn send_body(
+    /// A call with a body, of that type if there is one; its answer, also when it is a refusal.
+    pub(super) fn run(
         &self,
         method: &str,
         path: &str,
-        body: Option<&serde_json::Value>,
+        mime: Option<&str>,
+        body: impl AsSendBody,
     ) -> Result<http::Response<ureq::Body>, ClientError> {
         let request = self.request(method, path);
-        match body {
-            Some(body) => {
-                let request = request.header("content-type", "application/json");
-                let request = request.body(body.to_string());
-                self.ask(request, |request| self.agent.run(request))
-            }
-            None => self.ask(request.body(()), |request| self.agent.run(request)),
-        }
+        let request = match mime {
+            Some(mime) => request.header("content-type", mime),
+            None => request,
+        };
+        self.ask(request, body)
     }
 
     fn request(&self, method: &str, path: &str) -> http::request::Builder {
@@ -181,37 +215,59 @@ impl Client {
         }
     }
 
-    /// Sends a request; what the node refuses is an error with its sentence.
-    fn ask<B>(
+    fn ask(
         &self,
-        request: http::Result<http::Request<B>>,
-        run: impl FnOnce(http::Request<B>) -> Result<http::Response<ureq::Body>, ureq::Error>,
+        request: http::request::Builder,
+        body: impl AsSendBody,
     ) -> Result<http::Response<ureq::Body>, ClientError> {
-        let unreachable = |reason: String| ClientError::Unreachable {
+        let request = request.body(body);
+        let request = request.map_err(|error| ClientError::Path(error.to_string()))?;
+        self.agent.run(request).map_err(|error| self.failed(error))
+    }
+
+    /// What a library's error says of the node.
+    fn failed(&self, error: ureq::Error) -> ClientError {
+        use ureq::Error as E;
+        let reason = match error {
+            E::Io(error) => error.to_string(),
+            E::Timeout(which) => format!("time-out: {which}"),
+            E::HostNotFound => "there is no such host".to_owned(),
+            E::ConnectionFailed => "the connection failed".to_owned(),
+            other => return self.strange(other.to_string()),
+        };
+        ClientError::Unreachable {
             url: self.base.clone(),
             reason,
-        };
-        let request = request.map_err(|error| ClientError::Address(error.to_string()))?;
-        let mut answer = run(request).map_err(|error| unreachable(error.to_string()))?;
-        let status = answer.status();
-        if status.is_success() {
+        }
+    }
+
+    /// What the node refuses is an error with its sentence.
+    fn checked(
+        &self,
+        mut answer: http::Response<ureq::Body>,
+    ) -> Result<http::Response<ureq::Body>, ClientError> {
+        if answer.status().is_success() {
             return Ok(answer);
         }
-        let body = answer
-            .body_mut()
-            .with_config()
-            .limit(64 * 1024)
-            .read_to_string();
+        Err(self.refusal(&mut answer).0)
+    }
+
+    /// What a refusal says: its sentence, and all of it if it is JSON.
+    pub(super) fn refusal(
+        &self,
+        answer: &mut http::Response<ureq::Body>,
+    ) -> (ClientError, serde_json::Value) {
+        let status = answer.status();
+        let body = answer.body_mut().with_config().limit(REFUSAL_MAX);
+        let json = body.read_json::<serde_json::Value>().unwrap_or_default();
         // Whatever else listens at that port answers without such a sentence.
-        let message = body.ok().and_then(|text| {
-            let json: serde_json::Value = serde_json::from_str(&text).ok()?;
-            Some(json.get("error")?.as_str()?.to_owned())
-        });
-        let message = message.unwrap_or_else(|| format!("{} answered {status}", self.base));
-        Err(ClientError::Refused {
-            status: status.as_u16(),
-            message,
-        })
+        let said = json.get("error").and_then(|error| error.as_str());
+        let message = match said {
+            Some(said) => said.to_owned(),
+            None => format!("{} answered {status}", self.base),
+        };
+        let status = status.as_u16();
+        (ClientError::Refused { status, message }, json)
     }
 
     pub(super) fn strange(&self, reason: String) -> ClientError {
@@ -363,4 +419,40 @@ pub fn find_player() -> Option<&'static str> {
     ["mpv", "vlc", "ffplay"]
         .into_iter()
         .find(|name| std::env::split_paths(&folders).any(|folder| folder.join(name).is_file()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_put_in_order() {
+        let url = |text| Client::new(text, None).map(|client| client.url("/status"));
+        assert_eq!(
+            url("127.0.0.1:7777/").unwrap(),
+            "http://127.0.0.1:7777/status"
+        );
+        assert_eq!(url(" http://h:1 ").unwrap(), "http://h:1/status");
+        let refused = url("https://h:1").unwrap_err().to_string();
+        assert!(
+            refused.starts_with("https://h:1 is no address of a node"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn an_absent_node_is_told() {
+        // Port 9 of the loopback address: nobody listens there.
+        let client = Client::new("http://127.0.0.1:9", None).unwrap();
+        let error = client.get::<serde_json::Value>("/status").unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("no node answers at http://127.0.0.1:9 ("),
+            "{text}"
+        );
+        assert!(
+            text.contains("lavant serve") && text.ends_with("--daemon"),
+            "{text}"
+        );
+    }
 }

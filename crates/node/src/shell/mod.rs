@@ -7,7 +7,7 @@
 //! | how a node is asked and told | [`client`] |
 //! | how a live stream is published from outside | [`publish`] |
 //! | how one is watched | `watch.rs` |
-//! | what speaks HTTP for both | `agent.rs` |
+//! | how long it waits | `agent.rs` |
 
 mod agent;
 pub mod client;

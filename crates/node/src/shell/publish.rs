@@ -117,12 +117,14 @@ impl Session<'_> {
     ) -> Result<(), ClientError> {
         let error = match error {
             // The node may have closed the connection with a reason that was lost with it.
-            ClientError::Unreachable { .. } => self.reason(was_asked).unwrap_or(error),
+            ClientError::Unreachable { .. } | ClientError::Strange { .. } => {
+                self.reason(was_asked).unwrap_or(error)
+            }
             other => other,
         };
         let is_worth = match &error {
             _ if !self.was_taken => false,
-            ClientError::Unreachable { .. } => true,
+            ClientError::Unreachable { .. } | ClientError::Strange { .. } => true,
             ClientError::Refused { status, .. } => match status {
                 408 | 500.. => true,
                 // In the midst of it: somebody ended it, or has its place.

@@ -12,7 +12,7 @@ use redb::ReadableTable;
 use super::append::check_payload;
 use super::catalog::{Content, State};
 use super::change::Change;
-use super::convert::{content_from, record_of, row_of};
+use super::convert::{content_from, record_of, rounded_seconds, row_of};
 use super::engine::Store;
 use super::error::StoreError;
 use super::insert::{check_date, check_new_content};
@@ -230,9 +230,7 @@ fn checked_rows(
 }
 
 fn lasts_no_longer(manifest: &Manifest, row: &SegmentRow) -> bool {
-    use lavant_proto::time::TICKS_PER_SECOND;
-    let rounded = (row.duration + TICKS_PER_SECOND / 2) / TICKS_PER_SECOND;
-    rounded <= u64::from(manifest.target_duration)
+    rounded_seconds(row.duration) <= u64::from(manifest.target_duration)
 }
 
 /// Refuses a content that must not come. Returns the growing one, or the finished one, that is here

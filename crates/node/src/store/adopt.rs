@@ -1,5 +1,6 @@
 //! Making stored segments of payloads that came over a link, and passing payloads on.
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
 
@@ -22,6 +23,12 @@ use super::rows::{PAYLOADS, SEGMENTS, SegmentKey, SegmentRow};
 use super::settings::Settings;
 use super::tx::Tx;
 use super::{expire, payload};
+
+/// Most rows of the index that are read to find the segments of a damaged payload: some hundredths
+/// of a second. In tests stores are small.
+const LOOKED_AT_MAX: usize = if cfg!(test) { 16 } else { 20_000 };
+/// Most segments of it that are dropped at once, each with a commit of its own.
+const DROPPED_MAX: usize = 64;
 
 /// A payload that is here, whole or in part, open for passing it on.
 #[derive(Clone, Debug)]
@@ -194,42 +201,60 @@ impl Store {
             return Ok(damaged);
         }
         tracing::error!(%root, "a segment is dropped: its bytes are damaged");
-        for key in self.keys_of(root)? {
+        let (keys, are_all) = self.keys_of(root)?;
+        for key in keys {
             let root = *root;
             damaged |= self.write(move |tx| expire::lose_payload(tx, key, &root))?;
+        }
+        if !are_all {
+            let root = *root;
+            damaged |= self.write(move |tx| expire::discard_damaged(tx, &root, length))?;
         }
         Ok(damaged)
     }
 
-    /// The segments that have a payload. Its own footer says of which it came; only of one that
-    /// several share are the others looked for in the index, until there are as many as it has.
-    fn keys_of(&self, root: &Root) -> Result<Vec<SegmentKey>, StoreError> {
+    /// Segments that have a payload, and whether these are all. Its own footer says of which it
+    /// came. Of one that several share the others are looked for among the versions of that
+    /// content, and then among all segments, of which no more than [`LOOKED_AT_MAX`] are read.
+    fn keys_of(&self, root: &Root) -> Result<(Vec<SegmentKey>, bool), StoreError> {
         let index = self.shared.index.read().map_err(|_| StoreError::Closed)?;
         let read = index.begin_read()?;
         let (table, payloads) = (read.open_table(SEGMENTS)?, read.open_table(PAYLOADS)?);
         let uses = payloads.get(root.0.as_slice())?;
         let uses = uses.map_or(0, |row| row.value().0) as usize;
-        let mut keys = Vec::new();
-        if let Some(key) = self.key_in_footer(root)
-            && let Some(row) = table.get(key.to_bytes().as_slice())?
-            && has(row.value(), root)?
-        {
-            keys.push(key);
-        }
-        if keys.len() >= uses {
-            return Ok(keys);
-        }
-        keys.clear();
-        for entry in table.iter()? {
-            let (key, row) = entry?;
-            if has(row.value(), root)? {
-                keys.push(SegmentKey::from_bytes(key.value())?);
+        let wanted = uses.min(DROPPED_MAX);
+        let mut keys = BTreeSet::new();
+        let mut ranges = Vec::new();
+        if let Some(key) = self.key_in_footer(root) {
+            if let Some(row) = table.get(key.to_bytes().as_slice())?
+                && has(row.value(), root)?
+            {
+                keys.insert(key);
             }
-            if keys.len() >= uses {
-                break;
+            let catalog = self.catalog();
+            let of = catalog.get(key.content_no);
+            let versions = of
+                .into_iter()
+                .flat_map(|content| catalog.named(&content.key.content_id));
+            ranges.extend(versions.map(|content| SegmentKey::range(content.no, None)));
+        }
+        ranges.push(SegmentKey::everything());
+        let mut left = LOOKED_AT_MAX;
+        for range in ranges {
+            let rows = table.range(range.start().as_slice()..=range.end().as_slice())?;
+            for entry in rows.take(left) {
+                if keys.len() >= wanted {
+                    break;
+                }
+                left -= 1;
+                let (key, row) = entry?;
+                if has(row.value(), root)? {
+                    keys.insert(SegmentKey::from_bytes(key.value())?);
+                }
             }
         }
-        Ok(keys)
+        let are_all = keys.len() >= uses;
+        Ok((keys.into_iter().collect(), are_all))
     }
 
     /// The segment that the file of a payload says that it is.

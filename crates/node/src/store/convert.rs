@@ -115,6 +115,11 @@ pub(super) fn row_of(record: &SegmentRecord, proof: &Proof) -> SegmentRow {
     }
 }
 
+/// Ticks in whole seconds, rounded as RFC 8216 compares durations with a target duration.
+pub(super) const fn rounded_seconds(ticks: u64) -> u64 {
+    ticks.saturating_add(TICKS_PER_SECOND / 2) / TICKS_PER_SECOND
+}
+
 /// Bit rate of `bytes` in `ticks`, rounded up, no more than a manifest can say; 0 when no time
 /// passes.
 pub(super) fn bits_per_second(bytes: u64, ticks: u64) -> u64 {

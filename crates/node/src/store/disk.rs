@@ -63,6 +63,9 @@ pub(super) trait Files: fmt::Debug + Send + Sync {
     /// What there is of the disk that holds `folder`; everything when it does not say.
     fn space(&self, folder: &Path) -> Space;
 
+    /// Names the time since the system was started; none where that is not known.
+    fn boot(&self) -> Option<String>;
+
     /// Opens the index, or fills an empty file with one.
     fn index(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError>;
 

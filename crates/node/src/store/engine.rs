@@ -8,7 +8,6 @@ use tokio::sync::oneshot;
 
 use super::catalog::Catalog;
 use super::error::StoreError;
-use super::lock_file::Lock;
 use super::rows::{SEGMENTS, SegmentKey, SegmentRow};
 use super::settings::Settings;
 use super::shared::Shared;
@@ -23,7 +22,6 @@ pub struct Store {
     pub(super) writer: Option<Arc<Writer>>,
     pub(super) uploads: Arc<Mutex<Uploads>>,
     pub(super) key: Arc<SigningKey>,
-    pub(super) _lock: Arc<Lock>,
 }
 
 impl Store {

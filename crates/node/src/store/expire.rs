@@ -12,6 +12,7 @@ use super::disk::Disk;
 use super::error::StoreError;
 use super::payload;
 use super::rows::{SegmentKey, SegmentRow, split_deadline};
+use super::settings::Settings;
 use super::tx::{Tx, Why, deadline};
 
 /// Most rows that go in one commit by themselves, so that a commit stays short; or for each
@@ -145,6 +146,27 @@ pub(super) fn lose_payload(
     }
     lose(tx, key, Why::Torn)?;
     Ok(true)
+}
+
+/// Takes the file of a damaged payload away, so that each of its segments is dropped when it is
+/// looked at next. Whether it was damaged.
+pub(super) fn discard_damaged(
+    tx: &mut Tx<'_>,
+    root: &Root,
+    length: u64,
+) -> Result<bool, StoreError> {
+    let Settings { disk, layout, .. } = tx.settings();
+    let path = layout.payload(root);
+    // It may have come again since it was looked at.
+    if tx.is_placed(&path) || is_good(disk, &path, root, length)? {
+        return Ok(false);
+    }
+    match disk.files.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove a damaged segment", error))
+        }
+        _ => Ok(true),
+    }
 }
 
 /// Whether a payload file is what its row says. Fails when that cannot be known now.

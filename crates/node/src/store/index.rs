@@ -1,8 +1,9 @@
 //! The index while it is open.
 
-use redb::{Database, ReadOnlyDatabase, ReadableDatabase};
+use redb::{CommitError, Database, ReadOnlyDatabase, ReadableDatabase, WriteTransaction};
 
 use super::error::StoreError;
+use super::settings::Settings;
 
 /// The open index.
 pub(super) enum Index {
@@ -24,7 +25,7 @@ impl Index {
         }
     }
 
-    pub(super) fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
         match self {
             Self::Writable(database) => Ok(database.begin_write()?),
             Self::ReadOnly(_) => Err(StoreError::ReadOnly),
@@ -32,4 +33,17 @@ impl Index {
             Self::Closed => Err(StoreError::Closed),
         }
     }
+}
+
+/// Whether the index has more bytes than a start reads in a moment.
+pub(super) fn is_large(settings: &Settings) -> bool {
+    let facts = settings.disk.files.facts(&settings.layout.index());
+    facts.is_ok_and(|facts| facts.length > settings.large_index)
+}
+
+/// Makes a transaction durable. In a large index it also says which pages are free: else a start
+/// after a process that was killed would have to read all of them.
+pub(super) fn commit(settings: &Settings, mut write: WriteTransaction) -> Result<(), CommitError> {
+    write.set_quick_repair(is_large(settings));
+    write.commit()
 }

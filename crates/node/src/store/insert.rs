@@ -14,7 +14,7 @@ use redb::ReadableTable;
 
 use super::catalog::{Catalog, Content, RenditionState, Shown, State};
 use super::change::Change;
-use super::convert::{is_of, row_of};
+use super::convert::{is_of, rounded_seconds, row_of};
 use super::error::StoreError;
 use super::limit::Claim;
 use super::locked::lock;
@@ -401,7 +401,7 @@ fn check_place(
         )));
     }
     let ceiling = Duration::from_secs(u64::from(content.target_duration));
-    let rounded = (record.duration + TICKS_PER_SECOND / 2) / TICKS_PER_SECOND;
+    let rounded = rounded_seconds(record.duration);
     if rounded > ceiling.as_secs() && !known {
         return Err(StoreError::Invalid(format!(
             "segment {sequence} of {id:?} lasts {:.3} s, longer than the playlist's target \

@@ -1,7 +1,7 @@
 //! Where things are inside the store's folder.
 //!
 //! ```text
-//! lock            held while a process uses the store; holds its process id
+//! lock            held while a process uses the store; holds its process id until that closes it
 //! index.redb      what is here (made again from the payload files when damaged)
 //! segments/a/..   payload files by BLAKE3 root
 //! partial/..      payload files of which some chunk groups are still missing, as ROOT.LENGTH

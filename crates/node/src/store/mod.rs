@@ -105,10 +105,14 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::watch;
 
+use lavant_proto::time::Time;
 use locked::lock;
 
 /// How far the clock may be behind the newest segment before the operator is told, in seconds.
 const CLOCK_TOLERANCE: u64 = 5;
+
+/// 2020-01-01T00:00:00Z: this program is younger.
+const CLOCK_FLOOR: Time = Time(1_577_836_800_000_000);
 
 /// After how many minutes of one backup the operator is told.
 const SNAPSHOT_LONG: u64 = 10;
@@ -148,6 +152,13 @@ impl Store {
             .last_arrival()
             .since(self.settings().clock.now())
             .as_secs();
+        if self.settings().clock.now() < CLOCK_FLOOR {
+            warnings.push(format!(
+                "the clock says {}, which cannot be: set it, or what is published until then \
+                 expires as soon as it is right",
+                self.settings().clock.now().rfc3339()
+            ));
+        }
         if behind > CLOCK_TOLERANCE {
             warnings.push(format!(
                 "the clock is {behind} s behind the newest segment in the store; segments stay \

@@ -14,10 +14,10 @@ use super::catalog::{Catalog, Content};
 use super::disk::{Access, Disk};
 use super::engine::Store;
 use super::error::{OpenError, StoreError};
-use super::index::Index;
+use super::index::{Index, is_large};
 use super::layout::{self, Layout};
 use super::limit::Limit;
-use super::lock_file::{Lock, in_use};
+use super::lock_file::{LastEnd, Lock, in_use};
 use super::partials::Partials;
 use super::queues::bring_up;
 use super::recover::{note_manifests, recover, settle_pins};
@@ -34,9 +34,6 @@ use super::{hot, payload, rebuild};
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two tries to take the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
-
-/// Longest index of which every start checks all pages: a third of a second.
-const CHECKED_MAX: u64 = 256 << 20;
 
 impl Store {
     /// Opens the store in its folder, making it when it is not there.
@@ -74,13 +71,13 @@ impl Store {
             Ok(lock) => (lock, true),
             Err(error) if is_refused(&error) && settings.disk.exists(&layout.index()) => {
                 warnings.push("the store is read-only: nothing can be added or removed".into());
-                (Lock { _file: None }, false)
+                (Lock::none(), false)
             }
             Err(error) => return Err(error),
         };
         refuse_other(&settings)?;
         let (index, catalog, used) = if writable {
-            let opened = open_writable(&settings, &standings, &mut warnings)?;
+            let opened = open_writable(&settings, &standings, lock.last_end(), &mut warnings)?;
             settle_pins(&settings, &opened.1);
             opened
         } else {
@@ -108,6 +105,7 @@ impl Store {
             listeners: Mutex::new(Vec::new()),
             warnings: Mutex::new(warnings),
             unwritten: Mutex::new(None),
+            lock,
         });
         let writer = writable.then(|| Writer::start(&shared)).transpose();
         Ok(Self {
@@ -117,7 +115,6 @@ impl Store {
             shared,
             uploads: Arc::new(Mutex::new(Uploads::default())),
             key: Arc::new(key),
-            _lock: Arc::new(lock),
         })
     }
 }
@@ -178,6 +175,7 @@ fn open_read_only(
 fn open_writable(
     settings: &Settings,
     standings: &Arc<Standings>,
+    last_end: LastEnd,
     warnings: &mut Vec<String>,
 ) -> Result<(Index, Catalog, u64), OpenError> {
     let layout = &settings.layout;
@@ -196,8 +194,13 @@ fn open_writable(
     });
     match opened {
         Ok((Some((catalog, used)), index)) => {
-            let stopped = stopped.load(Ordering::Relaxed);
-            let recovered = recover(settings, &index, &catalog, stopped).map_err(failed)?;
+            let strays = match last_end {
+                LastEnd::Killed => false,
+                LastEnd::Cut => true,
+                // The disk may have been too full to note that it was opened.
+                LastEnd::Closed => stopped.load(Ordering::Relaxed),
+            };
+            let recovered = recover(settings, &index, &catalog, strays).map_err(failed)?;
             let made = bring_up(settings, &index, &catalog, standings).map_err(failed)?;
             let noted = note_manifests(settings, &index, &catalog, standings).map_err(failed)?;
             if !recovered && !made && !noted {
@@ -330,10 +333,9 @@ fn open_noting(settings: &Settings, stopped: Arc<AtomicBool>) -> Result<Index, I
 }
 
 /// Checks the hash of every page, unless there are so many that a start would wait for it: then
-/// `lavant store check` does it. After a stop without a close all of them were checked already.
+/// `lavant store check` does it.
 fn check_pages(settings: &Settings, index: &mut Index) -> Result<(), IndexFault> {
-    let facts = settings.disk.files.facts(&settings.layout.index());
-    if !settings.check_index && facts.is_ok_and(|facts| facts.length > CHECKED_MAX) {
+    if !settings.check_index && is_large(settings) {
         return Ok(());
     }
     match index {

@@ -7,10 +7,9 @@ use lavant_proto::content::{
     Verified, merkle_root,
 };
 use lavant_proto::ids::{ContentKey, Signature, SigningKey};
-use lavant_proto::time::TICKS_PER_SECOND;
 
 use super::change::Change;
-use super::convert::content_from;
+use super::convert::{content_from, rounded_seconds};
 use super::engine::Store;
 use super::error::StoreError;
 use super::insert::check_new_id;
@@ -196,8 +195,7 @@ fn check_commit(upload: &Upload, commit: &Commit) -> Result<(), StoreError> {
         }
     }
     for ((.., sequence), segment) in &upload.segments {
-        let rounded = (segment.record.duration + TICKS_PER_SECOND / 2) / TICKS_PER_SECOND;
-        if rounded > u64::from(commit.target_duration) {
+        if rounded_seconds(segment.record.duration) > u64::from(commit.target_duration) {
             return Err(StoreError::Invalid(format!(
                 "segment {sequence} of {} is longer than the target duration of {} s",
                 segment.rendition, commit.target_duration

@@ -7,7 +7,7 @@ use lavant_proto::relay::learn::is_early;
 
 use super::catalog::{Catalog, Content};
 use super::error::StoreError;
-use super::index::Index;
+use super::index::{self, Index};
 use super::rows::{META, SegmentRow};
 use super::settings::Settings;
 use super::standing::Standings;
@@ -62,7 +62,7 @@ fn make(
         }
         tx.put_fact(MADE_FOR, standings.mark())?;
     }
-    write.commit()?;
+    index::commit(settings, write)?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use super::catalog::{Content, ManifestFacts, RenditionState, State};
 use super::convert::{content_from, mark_superseded, row_of};
 use super::counts::count;
 use super::error::StoreError;
-use super::index::Index;
+use super::index::{self, Index};
 use super::layout::{Layout, pin_line, root_of_path};
 use super::manifest::{self, Stored};
 use super::payload;
@@ -369,6 +369,6 @@ fn write(
     tx.put_fact("format", STORE_FORMAT)?;
     tx.note_used()?;
     drop(tx);
-    write.commit()?;
+    index::commit(settings, write)?;
     Ok(report)
 }

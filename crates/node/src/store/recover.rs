@@ -12,7 +12,7 @@ use redb::{ReadTransaction, ReadableTableMetadata, TableDefinition, TableHandle}
 use super::catalog::{Catalog, Content, State};
 use super::disk::Disk;
 use super::error::StoreError;
-use super::index::Index;
+use super::index::{self, Index};
 use super::layout::{Layout, pin_line, root_of_path};
 use super::rows::{ARRIVALS, GARBAGE, PAYLOADS};
 use super::settings::Settings;
@@ -23,13 +23,13 @@ use super::{expire, manifest, partials, payload};
 /// A table that an index may have and that is not used.
 const UNUSED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("partials");
 
-/// Returns whether the index changed. After a process that was `stopped` before it closed the
-/// store, or a power cut, names may be there that the index does not know.
+/// Returns whether the index changed. After a power cut names may be there that the index does not
+/// know (`strays`).
 pub(super) fn recover(
     settings: &Settings,
     index: &Index,
     catalog: &Catalog,
-    stopped: bool,
+    strays: bool,
 ) -> Result<bool, StoreError> {
     let Settings { disk, layout, .. } = settings;
     let read = index.begin_read()?;
@@ -59,7 +59,7 @@ pub(super) fn recover(
         finish_partial(settings, &read, &mut lost, &path)?;
     }
     disk.clear(&layout.snapshot());
-    if stopped {
+    if strays {
         remove_strays(settings, &read, &mut lost)?;
     }
     lost.flush(disk)?;
@@ -275,7 +275,7 @@ pub(super) fn note_manifests(
             tx.put_content(content)?;
         }
     }
-    write.commit()?;
+    index::commit(settings, write)?;
     Ok(true)
 }
 
@@ -290,7 +290,7 @@ fn clean_index(settings: &Settings, index: &Index) -> Result<(), StoreError> {
         }
     }
     write.delete_table(UNUSED)?;
-    write.commit()?;
+    index::commit(settings, write)?;
     Ok(())
 }
 

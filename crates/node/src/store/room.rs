@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lavant_proto::content::Priority;
+use lavant_proto::content::{Kind, Priority};
 use lavant_proto::ids::{PublisherKey, Root};
 use lavant_proto::relay::evict::{EvictionRank, Shares, Standing, bytes_to_free};
 use redb::ReadableTable;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Content};
 use super::error::StoreError;
 use super::expire::{expire_for_room, lose};
 use super::limit::{Claim, Limit, percent_of};
@@ -17,6 +17,10 @@ use super::payload;
 use super::rows::{SegmentKey, SegmentRow, split_eviction};
 use super::settings::Settings;
 use super::tx::{Tx, Why};
+
+/// How many segments of a rendition are looked at together when some of a publisher's own go: a
+/// thousandth of a second. In tests contents are short.
+const OLDEST: usize = if cfg!(test) { 3 } else { 256 };
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -368,8 +372,8 @@ pub(super) fn fits(
         && parts.iter().flatten().all(|part| part.takes(incoming))
 }
 
-/// Adds segments of a publisher for `needed` bytes: those of its lowest content first, in each in
-/// the order of eviction.
+/// Adds segments of a publisher for `needed` bytes: those of its lowest content first. Of that, the
+/// oldest of each rendition are looked at together, and go in the order of eviction.
 fn add_own(
     tx: &Tx<'_>,
     publisher: &PublisherKey,
@@ -377,21 +381,62 @@ fn add_own(
     victims: &mut Victims,
 ) -> Result<(), StoreError> {
     for content in tx.catalog().yielding(*publisher, priority) {
-        if victims.released >= needed {
-            return Ok(());
-        }
-        let mut rows: Vec<_> = tx
-            .rows(content.no, None)?
-            .into_iter()
-            .filter_map(|(key, row)| Some((tx.rank(content, key, &row)?, key, row)))
-            .collect();
-        rows.sort_unstable_by_key(|(rank, ..)| *rank);
-        for (rank, key, row) in rows {
+        let mut froms = vec![Some(0); content.renditions.len()];
+        while froms.iter().any(Option::is_some) {
             if victims.released >= needed {
                 return Ok(());
             }
-            victims.add(tx, (key, rank.class()), &row, true)?;
+            let mut oldest = Vec::new();
+            for (no, from) in froms.iter_mut().enumerate() {
+                if let Some(first) = *from {
+                    let some = oldest_of(tx, content, (no as u16, first))?;
+                    *from = some
+                        .last()
+                        .and_then(|(_, key, _)| key.sequence.checked_add(1));
+                    oldest.extend(some);
+                }
+            }
+            oldest.sort_unstable_by_key(|(rank, ..)| *rank);
+            for (rank, key, row) in oldest {
+                if victims.released >= needed {
+                    return Ok(());
+                }
+                victims.add(tx, (key, rank.class()), &row, true)?;
+            }
         }
     }
     Ok(())
+}
+
+/// Segments of a rendition that are here and may go, from a sequence on, at most [`OLDEST`].
+fn oldest_of(
+    tx: &Tx<'_>,
+    content: &Content,
+    (rendition_no, first): (u16, u64),
+) -> Result<Vec<(EvictionRank, SegmentKey, SegmentRow)>, StoreError> {
+    let range = SegmentKey::range(content.no, Some((rendition_no, Kind::Media)));
+    let from = SegmentKey {
+        sequence: first,
+        ..SegmentKey::from_bytes(range.start())?
+    };
+    let from = from.to_bytes();
+    let rows = tx
+        .tables()
+        .segments
+        .range(from.as_slice()..=range.end().as_slice())?;
+    let mut oldest = Vec::new();
+    for entry in rows {
+        let (key, row) = entry?;
+        let (key, row) = (
+            SegmentKey::from_bytes(key.value())?,
+            SegmentRow::decode(row.value())?,
+        );
+        if let Some(rank) = tx.rank(content, key, &row) {
+            oldest.push((rank, key, row));
+            if oldest.len() == OLDEST {
+                break;
+            }
+        }
+    }
+    Ok(oldest)
 }

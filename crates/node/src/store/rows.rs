@@ -93,6 +93,11 @@ impl SegmentKey {
         })
     }
 
+    /// The keys of all contents.
+    pub(super) const fn everything() -> std::ops::RangeInclusive<[u8; Self::BYTES]> {
+        [0; Self::BYTES]..=[u8::MAX; Self::BYTES]
+    }
+
     /// The keys of a content, or of one kind of one rendition of it.
     pub(super) fn range(
         content_no: u64,

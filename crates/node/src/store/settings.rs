@@ -11,6 +11,9 @@ use super::clock::Clock;
 use super::disk::Disk;
 use super::layout::Layout;
 
+/// A third of a second of reading.
+const LARGE_INDEX: u64 = 256 << 20;
+
 /// How a store behaves.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -38,6 +41,9 @@ pub struct Settings {
     pub hot_memory: u64,
     /// Most bytes of the index held in memory.
     pub index_memory: u64,
+    /// The bytes from which on an index is large: a start does not check its pages, and each commit
+    /// says which of them are free, so that no start reads all of it.
+    pub large_index: u64,
     /// Whether the start checks all pages of the index, however many there are.
     pub check_index: bool,
     /// After how long without a segment an upload is rolled back.
@@ -67,6 +73,7 @@ impl Settings {
             min_free: 64 << 20,
             hot_memory: 32 << 20,
             index_memory: 16 << 20,
+            large_index: LARGE_INDEX,
             check_index: false,
             upload_idle: Duration::from_secs(3600),
             finish_after: Duration::from_secs(300),

@@ -16,6 +16,7 @@ use super::error::StoreError;
 use super::hot::Hot;
 use super::index::Index;
 use super::limit::Limit;
+use super::lock_file::Lock;
 use super::locked::lock;
 use super::partials::Partials;
 use super::settings::Settings;
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub(super) warnings: Mutex<Vec<String>>,
     /// Why the disk could not be written when that was last tried; none when it could.
     pub(super) unwritten: Mutex<Option<StoreError>>,
+    pub(super) lock: Lock,
 }
 
 impl Shared {
@@ -62,6 +64,9 @@ impl Shared {
         let failed = outcome.err();
         // What breaks a rule says nothing of the disk.
         if failed.is_none_or(|error| error.io_kind().is_some()) {
+            if failed.is_some() {
+                self.lock.note_failed();
+            }
             *lock(&self.unwritten) = failed.cloned();
         }
     }
@@ -122,8 +127,8 @@ impl Drop for Shared {
     /// and a start believes one that was closed.
     fn drop(&mut self) {
         let Settings { disk, layout, .. } = &self.settings;
-        if self.is_writable {
-            let _ = layout.flush(disk);
+        if self.is_writable && layout.flush(disk).is_ok() {
+            self.lock.note_closed();
         }
     }
 }

@@ -18,6 +18,7 @@ use super::catalog::State;
 use super::effects::{Effects, Gone, Prepared};
 use super::error::StoreError;
 use super::expire;
+use super::index;
 use super::layout::root_of_path;
 use super::locked::lock;
 use super::rows::{DEADLINES, LEFTOVERS, PAYLOADS, REQUEUES, split_deadline};
@@ -214,7 +215,7 @@ fn commit<'a>(
     let prepared = effects
         .prepare(settings)
         .map_err(|error| StoreError::io("put files to their places", error))?;
-    match write.commit() {
+    match index::commit(settings, write) {
         Ok(()) => Ok(prepared.carry_out()),
         Err(error) => {
             *failed = Some(prepared);

@@ -5,7 +5,6 @@ use lavant_proto::time::ticks_to_seconds;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::catalog::folded;
 use crate::playlist::reference;
 use crate::store::{Catalog, Content, RenditionState, State};
 
@@ -176,12 +175,6 @@ pub(in crate::http) struct CatalogQuery {
 }
 
 impl CatalogQuery {
-    /// The words of the search, as they are compared.
-    pub(in crate::http) fn words(&self) -> Vec<String> {
-        let search = folded(&self.search);
-        search.split_whitespace().map(str::to_owned).collect()
-    }
-
     /// Where the contents after these are.
     pub(in crate::http) fn next(&self, offset: usize) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use lavant_media::Kind;
 use lavant_media::frame::Item;
 use lavant_media::live::Event;
@@ -93,6 +94,7 @@ impl Inner {
             }
             Event::Part(part) => {
                 self.duration += part.duration;
+                self.came += ticks(part.duration);
                 if let Some(end) = self.window.part(part) {
                     self.steady.note(now, end);
                 }
@@ -105,8 +107,9 @@ impl Inner {
                 let target = u32::try_from(target).unwrap_or(u32::MAX);
                 self.write_inits(target);
                 if let Some(segment) = self.window.end(duration, independent) {
-                    let data = segment.data.clone().unwrap_or_default();
-                    let length = data.len();
+                    let has_room = self.queued <= QUEUE_MAX;
+                    let data = segment.data.clone().filter(|_| has_room);
+                    let length = data.as_ref().map_or(0, Bytes::len);
                     let write = Write::Segment {
                         no: segment.no,
                         init: segment.init,
@@ -148,11 +151,6 @@ impl Inner {
     }
 
     fn write(&mut self, write: Write, length: usize) {
-        // Init segments always go: what comes later needs them.
-        if length > 0 && self.queued > QUEUE_MAX {
-            self.lost += 1;
-            return;
-        }
         if let Some(writes) = &self.writes
             && writes.send(write).is_ok()
         {

@@ -38,7 +38,10 @@ pub enum NoPlaylist {
     #[error("{0}")]
     Bad(String),
     /// Nothing is there yet.
-    #[error("{0:?} has no segment yet; its publisher has just begun, or sends nothing")]
+    #[error(
+        "{0:?} has no segment yet: its publisher has just begun, or sends nothing, or makes key \
+         frames too rarely (two seconds are good)"
+    )]
     Empty(String),
     /// The rules of playlists would be broken.
     #[error("the playlist cannot be written: {0}")]

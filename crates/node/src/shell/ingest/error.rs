@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::super::client::ClientError;
+
 /// What went wrong, in one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
@@ -61,32 +63,9 @@ pub enum IngestError {
     /// The bytes cannot be cut into segments.
     #[error("{0}")]
     Media(#[from] lavant_media::Error),
-    /// The node did not answer.
-    #[error("no node answers at {url} ({reason}): start one with `lavant serve`, or give --daemon")]
-    Unreachable {
-        /// The node's address.
-        url: String,
-        /// What the system said.
-        reason: String,
-    },
-    /// The node answered with an error.
-    #[error("the node at {url} refused: {reason}")]
-    Refused {
-        /// The node's address.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-        /// The node's own sentence.
-        reason: String,
-    },
-    /// The node's answer makes no sense.
-    #[error("the node at {url} gave an answer that is not lavant's ({reason}): check --daemon")]
-    BadAnswer {
-        /// The node's address.
-        url: String,
-        /// What was wrong with it.
-        reason: String,
-    },
+    /// The node did not answer, refused, or is none.
+    #[error(transparent)]
+    Node(#[from] ClientError),
     /// ffmpeg is missing.
     #[error("ffmpeg is not installed; install it with: apt-get install ffmpeg")]
     NoFfmpeg,
@@ -125,7 +104,8 @@ impl IngestError {
             | Self::CannotCopy { .. }
             | Self::GapOnStdin(_)
             | Self::Media(_) => 2,
-            Self::Unreachable { .. } | Self::Refused { .. } | Self::BadAnswer { .. } => 3,
+            Self::Node(ClientError::Address(_)) => 2,
+            Self::Node(_) => 3,
             Self::NoFfmpeg => 4,
             Self::Cancelled => 130,
             Self::Ffmpeg(_) | Self::Stalled(_) | Self::Io { .. } => 1,
@@ -164,13 +144,14 @@ mod tests {
 
     #[test]
     fn exit_codes_tell_classes_apart() {
-        let url = || "http://127.0.0.1:1".to_owned();
-        let unreachable = IngestError::Unreachable {
-            url: url(),
+        let unreachable = IngestError::Node(ClientError::Unreachable {
+            url: "http://127.0.0.1:1".to_owned(),
             reason: String::new(),
-        };
+        });
         assert_eq!(unreachable.exit_code(), 3);
         assert!(unreachable.to_string().contains("lavant serve"));
+        let address = ClientError::Address("https://h:1".to_owned());
+        assert_eq!(IngestError::Node(address).exit_code(), 2);
         assert_eq!(IngestError::NoFfmpeg.exit_code(), 4);
         assert_eq!(IngestError::Cancelled.exit_code(), 130);
         assert_eq!(IngestError::EmptyInput.exit_code(), 2);

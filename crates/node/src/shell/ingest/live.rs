@@ -13,10 +13,11 @@ use lavant_proto::ids::{ContentId, PublisherKey};
 use lavant_proto::time::ticks_to_seconds;
 use serde_json::Value;
 
+use super::super::client::{Client, ClientError};
 use super::error::IngestError;
 use super::plan::Plan;
 use super::segments::Piece;
-use super::upload::{Client, Sink, patiently};
+use super::upload::{Sink, patiently};
 
 /// A growing content of the node's own.
 #[derive(Clone)]
@@ -47,30 +48,31 @@ impl Stream {
         plan: &Plan,
     ) -> Result<Self, IngestError> {
         // Not `/health`: a node whose other half is down takes a stream all the same.
-        let status = client.get("/status")?;
+        let status: Value = client.get("/status")?;
         let publisher = status.get("publisher").and_then(Value::as_str);
-        let publisher = publisher.ok_or_else(|| client.bad_answer("it names no key"))?;
+        let publisher = publisher.ok_or_else(|| client.strange("it names no key".to_owned()))?;
         // With its publisher: the plain id could mean a content of somebody else.
         let reference = format!("{publisher}/{}", id.to_url());
         let mut starts = HashMap::new();
-        match client.content(&reference) {
+        match client.content(&reference)? {
             // It does not exist yet.
-            Err(IngestError::Refused { status: 404, .. }) => {}
-            Err(error) => return Err(error),
-            Ok(entry) if entry.get("state").and_then(Value::as_str) == Some("finished") => {
+            None => {}
+            Some(entry) if entry.get("state").and_then(Value::as_str) == Some("finished") => {
                 return Err(IngestError::Usage(format!(
                     "{:?} is finished: give another --content-id or --title, or remove it first \
                      with `lavant rm`",
                     id.as_str()
                 )));
             }
-            Ok(_) => {
+            Some(_) => {
                 // A stream that broke off goes on under the numbers that its viewers expect next.
                 for rendition in &plan.renditions {
                     let path = format!("/play/{reference}/{}.m3u8", rendition.name);
-                    let start = match client.text(&path)? {
+                    let start = match client.text_if_there(&path)? {
                         // From another number the segments would meet those that are there.
-                        Some(text) => after(&text).map_err(|error| client.bad_answer(error))?,
+                        Some(text) => {
+                            after(&text).map_err(|error| client.strange(error.to_string()))?
+                        }
                         None => Start::default(),
                     };
                     starts.insert(rendition.name.clone(), start);
@@ -88,10 +90,11 @@ impl Stream {
     }
 
     /// Ends the content, for these nodes or for everybody; the answer is the catalog's entry.
-    pub(super) fn finish(&self, to: &[PublisherKey]) -> Result<Value, IngestError> {
+    pub(super) fn finish(&self, to: &[PublisherKey]) -> Result<Value, ClientError> {
         let to: Vec<String> = to.iter().map(ToString::to_string).collect();
         let (id, to) = (self.id.to_url(), to.join(","));
-        self.client.post(&format!("/ingest/{id}/finish?to={to}"))
+        let path = format!("/ingest/{id}/finish?to={to}");
+        self.client.call("POST", &path)
     }
 
     fn query(&self, rendition: &str, piece: &Piece) -> Vec<(&'static str, String)> {

@@ -51,15 +51,14 @@ pub use lavant_proto::ids::{PublisherKey, SigningKey};
 pub use plan::{Ladder, Mode};
 pub use source::Input;
 
+use super::client::{Client, ClientError};
 use live::Stream;
 use pipeline::{Feed, Job};
 use plan::{Plan, Refusal, Wish};
 use reach::Reach;
 use segments::{Cut, Summary};
 use source::Source;
-use upload::{
-    Client, Commit, NodeSink, Opened, Opening, RenditionName, RenditionSums, Sink, Upload,
-};
+use upload::{Commit, NodeSink, Opened, Opening, RenditionName, RenditionSums, Sink, Upload};
 
 /// The longest silence of a URL, and of a file.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(600));
@@ -98,7 +97,7 @@ pub fn ingest_from(
     if let Some(id) = &options.content_id {
         ContentId::new(id).map_err(|e| IngestError::Usage(e.to_string()))?;
     }
-    let client = Arc::new(Client::new(&options.daemon, options.token.as_deref())?);
+    let client = Arc::new(Client::new(&options.daemon, options.token.clone())?);
     let reach = Arc::new(Reach::of(&options.input, &options.also_from)?);
     let source = Source::open(&options.input, stdin, cancel)?;
     let mut session = Session {
@@ -331,7 +330,7 @@ impl Session<'_> {
         }
         let entry = match finished {
             // Nothing was published before the end, so there is no content to finish.
-            Err(IngestError::Refused { status: 404, .. }) => return Err(IngestError::Cancelled),
+            Err(ClientError::Refused { status: 404, .. }) => return Err(IngestError::Cancelled),
             other => other?,
         };
         if self.options.pin {
@@ -362,7 +361,7 @@ impl Session<'_> {
         );
         let mime_type = plan.mime();
         let renditions = plan.renditions.iter();
-        self.client.open(&Opening {
+        let opened = self.client.open(&Opening {
             content_id: options.content_id.as_deref(),
             title,
             priority: options.priority.as_str(),
@@ -381,7 +380,8 @@ impl Session<'_> {
                 .collect(),
             pin: options.pin,
             to: options.to.iter().map(ToString::to_string).collect(),
-        })
+        })?;
+        Ok(opened)
     }
 
     fn transfer(
@@ -488,7 +488,7 @@ impl Session<'_> {
                 to: &self.options.to,
             };
             let signature = sign::sign(key, upload, &terms, &commit, summaries)
-                .map_err(|reason| self.client.bad_answer(reason))?;
+                .map_err(|reason| self.client.strange(reason.to_string()))?;
             commit.signature = Some(signature);
         }
         Ok(commit)
@@ -504,12 +504,13 @@ impl Session<'_> {
 
     /// The same source is there already.
     fn published(&self, content_id: &str, plan: &Plan) -> Result<Outcome, IngestError> {
-        let id = ContentId::new(content_id).map_err(|e| self.client.bad_answer(e))?;
+        let id = ContentId::new(content_id);
+        let id = id.map_err(|error| self.client.strange(error.to_string()))?;
         let reference = match &self.options.publish_as {
             Some(key) => format!("{}/{}", key.publisher(), id.to_url()),
             None => id.to_url(),
         };
-        let entry = self.client.content(&reference)?;
+        let entry = self.client.get(&format!("/content/{reference}"))?;
         Ok(Outcome {
             already_here: true,
             ..self.outcome(entry, content_id.to_owned(), plan)

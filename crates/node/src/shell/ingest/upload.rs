@@ -5,20 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lavant_media::hls::MAX_BYTES;
 use lavant_proto::ids::{ContentId, Root};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body, RequestBuilder};
+use ureq::http::StatusCode;
 
-use super::super::agent::agent;
+use super::super::client::{Client, ClientError};
 use super::error::IngestError;
 use super::segments::{Fact, Piece};
 
-/// Bytes of an answer that are read: the list of 200,000 segments.
-const ANSWER_BYTES: u64 = 64 << 20;
 /// Pauses before a segment is sent again.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(500),
@@ -111,147 +106,79 @@ struct Stored {
     root: String,
 }
 
-#[derive(Deserialize)]
-struct Refusal {
-    error: String,
-    existing: Option<Existing>,
-}
-
-#[derive(Deserialize)]
-struct Existing {
-    content_id: String,
-}
-
-/// Talks to one node over connections that are kept.
-pub(super) struct Client {
-    agent: Agent,
-    base: String,
-    token: Option<String>,
-}
-
+/// What an ingest asks of a node, over connections that are kept.
 impl Client {
-    /// A client of the node at `base`.
-    pub(super) fn new(base: &str, token: Option<&str>) -> Result<Self, IngestError> {
-        let base = base.trim().trim_end_matches('/');
-        let base = if base.contains("://") {
-            base.to_owned()
-        } else {
-            format!("http://{base}")
-        };
-        // This client has no TLS: it would fail with a sentence that helps nobody.
-        if !base.starts_with("http://") {
-            return Err(IngestError::Usage(format!(
-                "{base} is no address of a node: it begins with http://, as in \
-                 http://127.0.0.1:7777"
-            )));
-        }
-        Ok(Self {
-            agent: agent(),
-            base,
-            token: token.map(str::to_owned),
-        })
-    }
-
-    /// The node's address.
-    pub(super) fn base(&self) -> &str {
-        &self.base
-    }
-
     /// Opens or resumes an upload.
-    pub(super) fn open(&self, opening: &Opening<'_>) -> Result<Opened, IngestError> {
-        let request = self.authorized(self.agent.post(self.url("/uploads")));
-        let mut response = request.send_json(opening).map_err(|e| self.failed(e))?;
+    pub(super) fn open(&self, opening: &Opening<'_>) -> Result<Opened, ClientError> {
+        let body =
+            serde_json::to_string(opening).map_err(|error| self.strange(error.to_string()))?;
+        let mut answer = self.run("POST", "/uploads", Some("application/json"), body)?;
         // A conflict that names the content says that the same source is here; any other is an
         // error.
-        if response.status() == StatusCode::CONFLICT {
-            let refusal = self.refusal(&mut response);
-            return match refusal.existing {
-                Some(Existing { content_id }) => Ok(Opened::Published { content_id }),
-                None => Err(self.refused(response.status(), refusal.error)),
+        if answer.status() == StatusCode::CONFLICT {
+            let (refused, said) = self.refusal(&mut answer);
+            let existing = said.get("existing").and_then(|it| it.get("content_id"));
+            return match existing.and_then(Value::as_str) {
+                Some(id) => Ok(Opened::Published {
+                    content_id: id.to_owned(),
+                }),
+                None => Err(refused),
             };
         }
-        self.answer(response).map(Opened::Upload)
+        self.answer(answer).map(Opened::Upload)
     }
 
     /// Sends one piece; sending it again does no harm.
-    fn put(&self, id: &str, rendition: &str, piece: &Piece) -> Result<(), IngestError> {
+    fn put(&self, id: &str, rendition: &str, piece: &Piece) -> Result<(), ClientError> {
         let Fact {
             duration,
             discontinuity,
             init,
             ..
         } = piece.fact;
-        let mut url = self.url(&format!(
+        let mut path = format!(
             "/uploads/{id}/segments/{rendition}/{}?duration={duration}&discontinuity={}",
             piece.fact.name(),
             u8::from(discontinuity),
-        ));
+        );
         if let Some(init) = init {
-            url.push_str(&format!("&init={init}"));
+            path.push_str(&format!("&init={init}"));
         }
-        let request = self.authorized(self.agent.put(url));
-        let request = request.header("Content-Type", "application/octet-stream");
-        let response = request.send(&piece.data[..]).map_err(|e| self.failed(e))?;
-        let stored: Stored = self.answer(response)?;
+        let body = ("application/octet-stream", &piece.data[..]);
+        let stored: Stored = self.call_with_bytes("PUT", &path, body)?;
         // What was changed on its way shows here, and not only when somebody plays it.
         if stored.root != piece.fact.root.to_string() {
-            return Err(self.bad_answer("it stored other bytes than were sent"));
+            return Err(self.strange("it stored other bytes than were sent".to_owned()));
         }
         Ok(())
     }
 
     /// Publishes what was uploaded; the answer is the catalog's entry.
-    pub(super) fn commit(&self, id: &str, commit: &Commit) -> Result<Value, IngestError> {
-        let request = self.authorized(self.agent.post(self.url(&format!("/uploads/{id}/commit"))));
-        self.answer(request.send_json(commit).map_err(|e| self.failed(e))?)
+    pub(super) fn commit(&self, id: &str, commit: &Commit) -> Result<Value, ClientError> {
+        let body = serde_json::to_value(commit).map_err(|error| self.strange(error.to_string()))?;
+        self.call_with("POST", &format!("/uploads/{id}/commit"), &body)
     }
 
     /// Rolls an upload back.
-    pub(super) fn delete(&self, id: &str) -> Result<(), IngestError> {
-        let url = self.url(&format!("/uploads/{id}"));
-        let mut request = self.agent.delete(url);
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        let response = request.call().map_err(|e| self.failed(e))?;
-        self.answer(response).map(|_: Value| ())
+    pub(super) fn delete(&self, id: &str) -> Result<(), ClientError> {
+        let deleted: Result<Value, _> = self.call("DELETE", &format!("/uploads/{id}"));
+        deleted.map(drop)
     }
 
-    /// What the node says of a content.
-    pub(super) fn content(&self, reference: &str) -> Result<Value, IngestError> {
-        let url = self.url(&format!("/content/{reference}"));
-        self.answer(self.agent.get(url).call().map_err(|e| self.failed(e))?)
+    /// What the node says of a content; none when it has none of that reference.
+    pub(super) fn content(&self, reference: &str) -> Result<Option<Value>, ClientError> {
+        if_there(self.get(&format!("/content/{reference}")))
     }
 
-    /// A JSON answer.
-    pub(super) fn get(&self, path: &str) -> Result<Value, IngestError> {
-        let response = self.agent.get(self.url(path)).call();
-        self.answer(response.map_err(|e| self.failed(e))?)
-    }
-
-    /// A text; `None` where the node has none.
-    pub(super) fn text(&self, path: &str) -> Result<Option<String>, IngestError> {
-        let response = self.agent.get(self.url(path)).call();
-        let mut response = response.map_err(|e| self.failed(e))?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        let body = response.body_mut().with_config().limit(MAX_BYTES as u64);
-        body.read_to_string().map(Some).map_err(|e| self.failed(e))
-    }
-
-    /// A call without a body.
-    pub(super) fn post(&self, path: &str) -> Result<Value, IngestError> {
-        let request = self.authorized(self.agent.post(self.url(path)));
-        self.answer(request.send_empty().map_err(|e| self.failed(e))?)
+    /// A text; none where the node has none.
+    pub(super) fn text_if_there(&self, path: &str) -> Result<Option<String>, ClientError> {
+        if_there(self.text("GET", path))
     }
 
     /// Keeps a content from eviction and expiry.
-    pub(super) fn pin(&self, id: &ContentId) -> Result<(), IngestError> {
-        let url = self.url(&format!("/content/{}/pin", id.to_url()));
-        let request = self.authorized(self.agent.put(url));
-        let response = request.send_empty().map_err(|e| self.failed(e))?;
-        self.answer(response).map(|_: Value| ())
+    pub(super) fn pin(&self, id: &ContentId) -> Result<(), ClientError> {
+        let pinned: Result<Value, _> = self.call("PUT", &format!("/content/{}/pin", id.to_url()));
+        pinned.map(drop)
     }
 
     /// Publishes one segment of a growing content.
@@ -260,82 +187,19 @@ impl Client {
         query: &[(&'static str, String)],
         mime: &str,
         data: &[u8],
-    ) -> Result<(), IngestError> {
-        let mut request = self.authorized(self.agent.post(self.url("/ingest")));
-        for (name, value) in query {
-            request = request.query(*name, value);
-        }
-        let request = request.header("Content-Type", mime);
-        let response = request.send(data).map_err(|e| self.failed(e))?;
-        self.answer(response).map(|_: Value| ())
+    ) -> Result<(), ClientError> {
+        let mut encoded = form_urlencoded::Serializer::new(String::new());
+        encoded.extend_pairs(query);
+        let path = format!("/ingest?{}", encoded.finish());
+        let stored: Result<Value, _> = self.call_with_bytes("POST", &path, (mime, data));
+        stored.map(drop)
     }
+}
 
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
-    }
-
-    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
-        match &self.token {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
-        }
-    }
-
-    fn answer<T: DeserializeOwned>(&self, mut response: Response<Body>) -> Result<T, IngestError> {
-        if !response.status().is_success() {
-            let refusal = self.refusal(&mut response);
-            return Err(self.refused(response.status(), refusal.error));
-        }
-        let body = response.body_mut().with_config().limit(ANSWER_BYTES);
-        body.read_json().map_err(|e| self.failed(e))
-    }
-
-    fn refusal(&self, response: &mut Response<Body>) -> Refusal {
-        let said = response
-            .body_mut()
-            .with_config()
-            .limit(ANSWER_BYTES)
-            .read_json::<Refusal>();
-        said.unwrap_or_else(|_| Refusal {
-            error: format!("it answered {} without a reason", response.status()),
-            existing: None,
-        })
-    }
-
-    fn refused(&self, status: StatusCode, reason: String) -> IngestError {
-        let reason = if status == StatusCode::UNAUTHORIZED && self.token.is_none() {
-            format!("{reason} (give --token or LAVANT_TOKEN)")
-        } else {
-            reason
-        };
-        IngestError::Refused {
-            url: self.base.clone(),
-            status: status.as_u16(),
-            reason,
-        }
-    }
-
-    /// An answer that no node of ours gives.
-    pub(super) fn bad_answer(&self, reason: impl ToString) -> IngestError {
-        IngestError::BadAnswer {
-            url: self.base.clone(),
-            reason: reason.to_string(),
-        }
-    }
-
-    fn failed(&self, error: ureq::Error) -> IngestError {
-        use ureq::Error as E;
-        let reason = match error {
-            E::Io(e) => e.to_string(),
-            E::Timeout(which) => format!("time-out: {which}"),
-            E::HostNotFound => "there is no such host".to_owned(),
-            E::ConnectionFailed => "the connection failed".to_owned(),
-            other => return self.bad_answer(other),
-        };
-        IngestError::Unreachable {
-            url: self.base.clone(),
-            reason,
-        }
+fn if_there<T>(found: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match found {
+        Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+        found => found.map(Some),
     }
 }
 
@@ -392,47 +256,17 @@ impl Sink for NodeSink {
 /// Tries again while the node cannot be reached: it may be restarting.
 pub(super) fn patiently(
     stop: &AtomicBool,
-    attempt: impl Fn() -> Result<(), IngestError>,
+    attempt: impl Fn() -> Result<(), ClientError>,
 ) -> Result<(), IngestError> {
     // Only where nobody answered: a node that refused would refuse again.
     for pause in PAUSES {
         match attempt() {
-            Err(IngestError::Unreachable { .. }) => std::thread::sleep(pause),
-            other => return other,
+            Err(ClientError::Unreachable { .. }) => std::thread::sleep(pause),
+            other => return Ok(other?),
         }
         if stop.load(Ordering::Relaxed) {
             return Err(IngestError::Cancelled);
         }
     }
-    attempt()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_put_in_order() {
-        let base = |text| Client::new(text, None).map(|client| client.base().to_owned());
-        assert_eq!(base("127.0.0.1:7777/").unwrap(), "http://127.0.0.1:7777");
-        assert_eq!(base(" http://h:1 ").unwrap(), "http://h:1");
-        assert_eq!(base("https://h:1").unwrap_err().exit_code(), 2);
-    }
-
-    #[test]
-    fn an_absent_node_is_told() {
-        // Port 9 of the loopback address: nobody listens there.
-        let client = Client::new("http://127.0.0.1:9", None).unwrap();
-        let error = client.content("x").unwrap_err();
-        let text = error.to_string();
-        assert_eq!(error.exit_code(), 3, "{text}");
-        assert!(
-            text.starts_with("no node answers at http://127.0.0.1:9 ("),
-            "{text}"
-        );
-        assert!(
-            text.ends_with("start one with `lavant serve`, or give --daemon"),
-            "{text}"
-        );
-    }
+    Ok(attempt()?)
 }

@@ -75,6 +75,7 @@ impl Simulated {
             overdue: Vec::new(),
             end: None,
             is_off: false,
+            boot: 0,
         };
         let root = state.node(Path::new("/"), true);
         state.names.insert("/".into(), root);
@@ -190,6 +191,7 @@ impl Simulated {
             overdue: Vec::new(),
             end: None,
             is_off: false,
+            boot: state.boot,
         })))
     }
 
@@ -237,6 +239,7 @@ impl Simulated {
         state.nodes.retain(|no, _| named.contains(no));
         (state.durable, state.names) = (names.clone(), names);
         state.random = Random(random.below(u64::MAX));
+        state.boot += 1;
         drop(state);
         after
     }
@@ -362,6 +365,10 @@ impl Files for Simulated {
             free: total.saturating_sub(state.taken()),
             total,
         }
+    }
+
+    fn boot(&self) -> Option<String> {
+        Some(self.state().boot.to_string())
     }
 
     fn index(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {

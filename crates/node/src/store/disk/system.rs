@@ -81,6 +81,11 @@ impl Files for System {
         })
     }
 
+    fn boot(&self) -> Option<String> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(boot.trim().to_owned()).filter(|boot| !boot.is_empty())
+    }
+
     fn index(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {
         builder.create(path)
     }

@@ -78,6 +78,9 @@ impl World {
         settings.clock = clock.clone();
         settings.min_free = 0;
         settings.index_memory = 1 << 20;
+        if random.below(4) == 0 {
+            settings.large_index = 0;
+        }
         if random.below(2) == 0 {
             settings.limit = Some(60_000 + random.below(200_000));
         }

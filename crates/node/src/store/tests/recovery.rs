@@ -604,3 +604,65 @@ fn a_failed_batch_leaves_nothing_behind() {
     bench.store().append(vod("film", 1)).unwrap();
     assert_eq!(bench.content("film").segment_count(), 2);
 }
+
+/// The index as a process leaves it that is killed now.
+fn index_of_killed(bench: &Bench) -> (TempDir, PathBuf) {
+    let folder = private_folder();
+    let copy = folder.path().join("index.redb");
+    fs::copy(index(bench), &copy).unwrap();
+    (folder, copy)
+}
+
+#[test]
+fn a_start_after_a_kill_does_not_read_all_of_a_large_index() {
+    let reads_all = |large_index: u64| {
+        let mut bench = Bench::with(|settings| settings.large_index = large_index);
+        // Whatever wrote last: a start, a growing content, the writer by itself.
+        let mut ways = Vec::new();
+        for turn in 0..3 {
+            bench.store().append(vod("film", turn)).unwrap();
+            if turn == 2 {
+                bench.store().remove(&bench.content("film")).unwrap();
+            }
+            let (_folder, copy) = index_of_killed(&bench);
+            let mut builder = redb::Builder::new();
+            builder.set_repair_callback(redb::RepairSession::abort);
+            ways.push(builder.open(&copy).is_err());
+            bench.reopen();
+        }
+        ways
+    };
+    assert_eq!(reads_all(0), [false; 3]);
+    assert_eq!(reads_all(1 << 30), [true; 3]);
+}
+
+#[test]
+fn damaged_bytes_that_many_contents_share_are_given_to_nobody() {
+    let bench = Bench::new();
+    let shared = |no: u64| NewSegment {
+        payload: bytes(7, 20_000),
+        ..vod(&format!("copy-{no}"), 0)
+    };
+    for no in 0..40 {
+        bench.store().append(shared(no)).unwrap();
+    }
+    let content = bench.content("copy-0");
+    let segment = bench.store().segment(&content, 0, Kind::Media, 0);
+    let root = segment.unwrap().unwrap().row.root;
+    let path = bench.store().settings().layout.payload(&root);
+    let mut damaged = fs::read(&path).unwrap();
+    damaged[5_000] ^= 4;
+    fs::write(&path, &damaged).unwrap();
+    assert!(bench.store().doubt(&root).unwrap());
+    assert!(!path.exists());
+    for no in 0..40 {
+        let content = bench.content(&format!("copy-{no}"));
+        if let Some(segment) = bench.store().segment(&content, 0, Kind::Media, 0).unwrap() {
+            assert!(bench.store().read_verified(&segment).is_err(), "{no}");
+        }
+        bench.store().write(|_| Ok(())).unwrap();
+        assert_eq!(bench.playlist(&format!("copy-{no}")), [(0, false)]);
+    }
+    bench.store().append(shared(0)).unwrap();
+    assert_eq!(bench.read("copy-0", 0), Some(bytes(7, 20_000)));
+}

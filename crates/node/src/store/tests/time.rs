@@ -256,6 +256,18 @@ fn a_clock_set_back_expires_nothing_and_is_told() {
 }
 
 #[test]
+fn a_clock_that_cannot_be_is_told_of() {
+    let mut bench = Bench::new();
+    bench.clock.set(Time::from_seconds(1_000_000_000));
+    bench.reopen();
+    let warnings = bench.store().warnings();
+    assert!(
+        warnings[0].contains("the clock says 2001-09-09"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn the_reaper_wakes_by_itself_at_the_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings::new(folder.path());

@@ -51,6 +51,8 @@ pub(super) struct State {
     /// With which change the power goes.
     pub(super) end: Option<u64>,
     pub(super) is_off: bool,
+    /// How many times the power came back.
+    pub(super) boot: u64,
 }
 
 /// A file or folder.

@@ -437,3 +437,26 @@ fn a_long_content_that_is_given_up_leaves_nothing() {
     assert_eq!(film.segment_count(), LONG);
     check(&store, &disk, false);
 }
+
+#[test]
+fn a_start_after_a_kill_looks_for_what_nobody_names_only_if_the_disk_had_failed() {
+    for has_failed in [false, true] {
+        let (disk, store) = old_store();
+        store.append(vod("film", 0)).unwrap();
+        if has_failed {
+            disk.set_faults(Faults {
+                broken_files: Some(|path| path.ends_with("index.redb")),
+                ..Faults::default()
+            });
+            assert!(store.append(vod("film", 1)).is_err());
+            disk.set_faults(Faults::default());
+        }
+        let killed = disk.fork();
+        let root = lavant_proto::ids::Root([7; 32]);
+        let stray = store.settings().layout.payload(&root);
+        killed.disk().write(&stray, b"stray").unwrap();
+        let store = open(&killed);
+        assert_eq!(killed.disk().exists(&stray), !has_failed);
+        check(&store, &killed, !has_failed);
+    }
+}
