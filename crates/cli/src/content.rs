@@ -255,7 +255,7 @@ pub(crate) fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     let path = match &args.output {
         Some(path) => path.clone(),
-        None => default_name(&client, args)?,
+        None => default_name(&client, args).map_err(|error| begun(&client, args, error))?,
     };
     // Before anything is fetched.
     if !to_stdout && path.exists() {
@@ -279,16 +279,16 @@ pub(crate) fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
             &mut progress,
         )
     };
-    let bytes = if to_stdout {
-        download(&mut std::io::stdout().lock())?
+    let (bytes, is_over) = if to_stdout {
+        download(&mut std::io::stdout().lock()).map_err(|error| begun(&client, args, error))?
     } else {
         // Under another name until it is whole: half a film is not taken for one.
         let part = path.with_added_extension("part");
         let mut file = File::create(&part).with_context(|| part.display().to_string())?;
-        let outcome = download(&mut file).map_err(anyhow::Error::from);
-        let outcome = outcome.and_then(|bytes| {
+        let outcome = download(&mut file).map_err(|error| begun(&client, args, error));
+        let outcome = outcome.map_err(anyhow::Error::from).and_then(|done| {
             std::fs::rename(&part, &path)?;
-            Ok(bytes)
+            Ok(done)
         });
         if outcome.is_err() {
             // The error that led here is the one to tell.
@@ -297,6 +297,16 @@ pub(crate) fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
         outcome?
     };
     bar.finish_and_clear();
+    if !to_stdout {
+        warn_of_name(&path, mime_of(&client, args).as_deref().unwrap_or_default());
+    }
+    if !is_over {
+        let reference = &args.reference;
+        output::note(format_args!(
+            "{reference} still grows, and this is what was there: get it again when it is over, or \
+             follow it with 'lavant watch {reference}'"
+        ));
+    }
     // Standard output is the film itself.
     if args.node.json && !to_stdout {
         output::json(&serde_json::json!({ "file": path, "bytes": bytes }))?;
@@ -306,7 +316,50 @@ pub(crate) fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn default_name(client: &Client, args: &GetArgs) -> anyhow::Result<PathBuf> {
+/// Says of a stream that has just begun why nothing of it is there.
+fn begun(client: &Client, args: &GetArgs, error: ClientError) -> ClientError {
+    let name = &args.reference;
+    let path = format!("/api/v1/live/{}", encode(name));
+    match error {
+        ClientError::Refused { status: 404, .. } if client.get::<Value>(&path).is_ok() => {
+            ClientError::Refused {
+                status: 404,
+                message: format!(
+                    "{name} has just begun, and nothing of it is stored: wait a moment, or follow \
+                     it with 'lavant watch {name}'"
+                ),
+            }
+        }
+        error => error,
+    }
+}
+
+/// The media type of what is fetched, where the node tells it.
+fn mime_of(client: &Client, args: &GetArgs) -> Option<String> {
+    let path = format!("/content/{}", encode(&args.reference));
+    let entry: CatalogEntry = client.get(&path).ok()?;
+    let is_it = |name: &String| args.rendition.as_ref().is_none_or(|wanted| wanted == name);
+    let mut renditions = entry.renditions.into_iter();
+    Some(renditions.find(|it| is_it(&it.name))?.mime_type)
+}
+
+/// Says that a file is of another kind than its name.
+pub(crate) fn warn_of_name(path: &Path, mime: &str) {
+    let ending = path.extension().unwrap_or_default().to_string_lossy();
+    let is = match (ending.to_ascii_lowercase().as_str(), mime) {
+        ("ts" | "m2ts" | "mts", "video/mp4") => "fragmented MP4",
+        ("mp4" | "m4v" | "mov", "video/mp2t") => "MPEG-TS",
+        ("mkv" | "webm" | "flv" | "avi", "video/mp4") => "fragmented MP4",
+        ("mkv" | "webm" | "flv" | "avi", "video/mp2t") => "MPEG-TS",
+        _ => return,
+    };
+    output::note(format_args!(
+        "{} is {is}, whatever its name says: 'ffmpeg -i FILE -c copy' makes another of it",
+        path.display()
+    ));
+}
+
+fn default_name(client: &Client, args: &GetArgs) -> Result<PathBuf, ClientError> {
     let path = format!("/content/{}", encode(&args.reference));
     let entry: CatalogEntry = client.get(&path)?;
     let rendition = entry.renditions.iter().find(|rendition| {

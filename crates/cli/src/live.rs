@@ -1,15 +1,16 @@
 //! `lavant live` and `lavant watch`.
 
-use std::fs::File;
-use std::io::{ErrorKind, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Program, ExitCode, Stdio};
-use std::sync::atomic::AtomicBool;
+mod publish;
+mod source;
+mod watch;
 
-use anyhow::{Context, bail};
+pub(crate) use watch::{Args as WatchArgs, run as watch};
+
+use std::process::ExitCode;
+
 use clap::Subcommand;
-use lavant_node::shell::client::{Client, ClientError, encode};
-use lavant_node::shell::{ContentId, TransportStream};
+use lavant_node::shell::ContentId;
+use lavant_node::shell::client::encode;
 use serde_json::Value;
 
 use crate::content::NodeArgs;
@@ -96,115 +97,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Command::Resume(args)) => tell(args, "resume"),
         Some(Command::Stop(args)) => tell(args, "stop"),
         Some(Command::Forward(args)) => forward(args),
-        None => publish(args),
-    }
-}
-
-fn publish(args: &Args) -> anyhow::Result<ExitCode> {
-    let name = args.name.as_deref().unwrap_or_default();
-    check_name(name)?;
-    let client = args.node.client()?;
-    if args.source.contains("://") {
-        return pull(args, &client, name);
-    }
-    let mut source = Source::open(&args.source)?;
-    if !args.node.json {
-        let url = client.url(&format!("/play/{}/index.m3u8", encode(name)));
-        output::note(format_args!("publishing {name}; watch it at {url}"));
-    }
-    let ended = client.publish(name, args.title.as_deref(), &mut source)?;
-    source.check()?;
-    if args.node.json {
-        output::json(&ended)?;
-    } else {
-        output::line(format_args!(
-            "{name} is finished: {}, {} segments",
-            output::duration(number(&ended, "seconds")),
-            ended.get("stored").and_then(Value::as_u64).unwrap_or(0)
-        ));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Lets the node fetch a stream, which it goes on with after this program has ended.
-fn pull(args: &Args, client: &Client, name: &str) -> anyhow::Result<ExitCode> {
-    let path = format!("/api/v1/live/{}/pull", encode(name));
-    let body = serde_json::json!({
-        "url": args.source,
-        "title": args.title,
-        "allow_private": args.allow_private,
-    });
-    let entry: Value = client.call_with("POST", &path, &body)?;
-    if args.node.json {
-        output::json(&entry)?;
-    } else {
-        let url = client.url(text(&entry, "play"));
-        output::line(format_args!(
-            "the node fetches {name} until 'lavant live stop {name}'; watch it at {url}"
-        ));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Where the bytes are from.
-enum Source {
-    Stdin(std::io::Stdin),
-    /// ffmpeg, which gives a file out at the speed at which it is played.
-    Program(Child),
-}
-
-impl Source {
-    fn open(source: &str) -> anyhow::Result<Self> {
-        if source == "-" {
-            let stdin = std::io::stdin();
-            if stdin.is_terminal() {
-                return wrong("standard input is a terminal: pipe a stream in, or name a file");
-            }
-            return Ok(Self::Stdin(stdin));
-        }
-        if let Err(error) = File::open(source) {
-            return wrong(format!("{source} cannot be read: {error}"));
-        }
-        let child = Program::new("ffmpeg")
-            .args(["-nostdin", "-loglevel", "error", "-re", "-i"])
-            // A name that begins with a dash is no option, nor is one with a colon a protocol.
-            .arg(format!("file:{source}"))
-            .args(["-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy"])
-            .args(["-f", "mpegts", "-"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn();
-        let child = child.context("ffmpeg, which files need, cannot be started")?;
-        Ok(Self::Program(child))
-    }
-
-    /// Whether it came to its end.
-    fn check(&mut self) -> anyhow::Result<()> {
-        if let Self::Program(child) = self
-            && !child.wait()?.success()
-        {
-            bail!("ffmpeg did not come to the end of the file; its message stands above");
-        }
-        Ok(())
-    }
-}
-
-impl Read for Source {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self {
-            Self::Stdin(stdin) => stdin.read(buffer),
-            Self::Program(child) => child.stdout.as_mut().map_or(Ok(0), |out| out.read(buffer)),
-        }
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        if let Self::Program(child) = self {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        None => publish::run(args),
     }
 }
 
@@ -212,7 +105,8 @@ fn wrong<T>(what: impl Into<String>) -> anyhow::Result<T> {
     Err(WrongInput(what.into()).into())
 }
 
-/// Before anything is sent: the node would refuse it in the midst of that.
+/// Before anything is sent: the node would refuse it in the midst of that, or another path would be
+/// asked for.
 fn check_name(name: &str) -> anyhow::Result<()> {
     match ContentId::new(name) {
         Ok(_) => Ok(()),
@@ -229,6 +123,7 @@ fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
 }
 
 fn key(args: &NameArgs) -> anyhow::Result<ExitCode> {
+    check_name(&args.name)?;
     let path = format!("/api/v1/live/{}/key", encode(&args.name));
     let reply: Value = args.node.client()?.call("POST", &path)?;
     if args.node.json {
@@ -299,6 +194,7 @@ fn list(args: &NodeArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn tell(args: &NameArgs, action: &str) -> anyhow::Result<ExitCode> {
+    check_name(&args.name)?;
     let path = format!("/api/v1/live/{}/{action}", encode(&args.name));
     let entry: Value = args.node.client()?.call("POST", &path)?;
     if args.node.json {
@@ -311,6 +207,7 @@ fn tell(args: &NameArgs, action: &str) -> anyhow::Result<ExitCode> {
 }
 
 fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
+    check_name(&args.name)?;
     let path = format!("/api/v1/live/{}/forward", encode(&args.name));
     let body = serde_json::json!({ "to": args.to });
     let targets: Vec<Value> = args.node.client()?.call_with("PUT", &path, &body)?;
@@ -330,100 +227,4 @@ fn forward(args: &ForwardArgs) -> anyhow::Result<ExitCode> {
         });
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Arguments of `lavant watch`.
-#[derive(clap::Args)]
-#[command(after_help = "Examples:\n  \
-    lavant watch harbour -o - | mpv -\n  \
-    lavant watch harbour -o - | lavant live copy - --daemon http://10.0.0.5:7777\n  \
-    lavant watch harbour -o harbour.mp4\n  \
-    lavant watch harbour -o - --format ts | vlc -\n\n\
-    What is over is fetched with 'lavant get'.")]
-pub(crate) struct WatchArgs {
-    /// The stream: CONTENT_ID, or PUBLISHER/CONTENT_ID
-    reference: String,
-    /// Where the stream is written: a file, or - for standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-    /// As fragmented MP4, or as MPEG-TS [default: ts for a file that ends in .ts, else cmaf]
-    #[arg(long)]
-    format: Option<Format>,
-    #[command(flatten)]
-    node: NodeArgs,
-}
-
-/// The container that a stream is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// Fragmented MP4, which takes every codec
-    Cmaf,
-    /// MPEG transport stream: H.264, HEVC and AAC
-    Ts,
-}
-
-pub(crate) fn watch(args: &WatchArgs, cancel: &AtomicBool) -> anyhow::Result<ExitCode> {
-    let client: Client = args.node.client()?;
-    let to_stdout = args.output.as_os_str() == "-";
-    if to_stdout && args.node.json {
-        return wrong("--json and -o - would both write to standard output: give a file");
-    }
-    let mut out: Box<dyn Write> = match to_stdout {
-        true if std::io::stdout().is_terminal() => {
-            return wrong("standard output is a terminal: give -o FILE, or pipe it into a player");
-        }
-        true => Box::new(std::io::stdout()),
-        false => Box::new(Fresh::new(&args.output)),
-    };
-    let is_ts = args
-        .output
-        .extension()
-        .is_some_and(|it| it.eq_ignore_ascii_case("ts"));
-    let implied = if is_ts { Format::Ts } else { Format::Cmaf };
-    if args.format.unwrap_or(implied) == Format::Ts {
-        out = Box::new(TransportStream::new(out));
-    }
-    let bytes = match client.watch(&args.reference, &mut out, cancel) {
-        // A player that was closed has seen enough, which is no failure.
-        Err(ClientError::Output(error)) if to_stdout && error.kind() == ErrorKind::BrokenPipe => {
-            return Ok(ExitCode::SUCCESS);
-        }
-        written => written?,
-    };
-    if args.node.json {
-        output::json(&serde_json::json!({ "bytes": bytes }))?;
-    } else {
-        output::note(format_args!("{} written", output::bytes(bytes)));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A file that is made with its first byte: one of a stream that is not there would be left empty,
-/// or take the place of an older one.
-struct Fresh {
-    path: PathBuf,
-    file: Option<File>,
-}
-
-impl Fresh {
-    fn new(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            file: None,
-        }
-    }
-}
-
-impl Write for Fresh {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => self.file.insert(File::create(&self.path)?),
-        };
-        file.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.as_mut().map_or(Ok(()), File::flush)
-    }
 }

@@ -69,7 +69,7 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
 fn code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return match error {
-            ClientError::Address(_) => 2,
+            ClientError::Address(_) | ClientError::Path(_) => 2,
             ClientError::Unreachable { .. }
             | ClientError::Refused { .. }
             | ClientError::Strange { .. } => 3,

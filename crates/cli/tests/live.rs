@@ -422,6 +422,20 @@ fn a_store_that_takes_nothing_delays_nobody_who_watches() {
     assert!(fault.contains("full"), "{fault}");
     assert_eq!(told["stored"], 0);
     assert_eq!(node.get("/content/cam").status, 404);
+    let health = until("health to say so", || {
+        let reply = node.get("/health");
+        (reply.status == 503).then(|| reply.json())
+    });
+    let reason = health["failed"]["live"].as_str().unwrap();
+    assert!(
+        reason.contains("cam") && reason.contains("full"),
+        "{health}"
+    );
+    // Whoever publishes from the shell hears what the replay lacks.
+    let film = std::fs::read(transport(5)).unwrap();
+    let done = node.command_on(&["live", "other", "-"]).input(film).run();
+    let said = done.exits(1).err;
+    assert!(said.contains("not in the replay"), "{said}");
 }
 
 #[test]
@@ -430,6 +444,7 @@ fn the_shell_says_what_is_wrong_before_it_publishes() {
     for wrong in [
         &["live", "cam", "no-such-file.mp4"][..],
         &["live", "a name", "-"],
+        &["live", "cam", "gopher://camera"],
     ] {
         let said = node.command_on(wrong).input(Vec::new()).run().exits(2).err;
         assert_sentence(&said);

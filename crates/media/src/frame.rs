@@ -110,7 +110,7 @@ pub enum Item {
     /// A track became known, or is coded in another way from here on. Its number is below
     /// [`TRACKS_MAX`]; it comes before the track's first frame.
     Track(usize, Track),
-    /// A stream of the source that is not taken, by the name of its codec.
+    /// A stream of the source that is not taken: its codec, for people.
     LeftOut(String),
     /// The next frame.
     Frame(Frame),

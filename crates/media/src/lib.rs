@@ -40,4 +40,4 @@ pub mod ts;
 pub use codec::{Inspection, Kind, StreamInfo, codecs};
 pub use pool::Pool;
 pub use segment::{Config, Error, Event, Segment, Segmenter, TICKS_PER_SECOND};
-pub use sniff::{Format, sniff};
+pub use sniff::{Format, HEAD, refusal, sniff};

@@ -118,6 +118,18 @@ pub enum Error {
     /// A codec that a transport stream has no place for.
     #[error("{0} has no place in an MPEG transport stream: take fragmented MP4 (--format cmaf)")]
     NotForTransportStream(&'static str),
+    /// Nothing came.
+    #[error("the input is empty: nothing came before its end")]
+    Empty,
+    /// No container that is known.
+    #[error(
+        "the input is neither MPEG-TS nor fragmented MP4{}: convert the source with ffmpeg",
+        looks_like(*looks)
+    )]
+    Unknown {
+        /// What it looks like, where that is known.
+        looks: Option<&'static str>,
+    },
     /// No program tables.
     #[error(
         "the transport stream has no usable program table (PAT and PMT): remux the source with \
@@ -134,6 +146,9 @@ pub enum Error {
         "no key frame with a time stamp was found: check that the source is complete, or transcode"
     )]
     NoKeyFrame,
+    /// A header, and nothing behind it.
+    #[error("the input has no frames: it ends behind its header, or within its first fragment")]
+    NoFrames,
     /// The stream is scrambled.
     #[error("the stream is encrypted by its sender: send it without conditional access or DRM")]
     Encrypted,
@@ -176,6 +191,10 @@ impl Error {
     pub(crate) const fn malformed(what: &'static str) -> Self {
         Self::Malformed { what }
     }
+}
+
+fn looks_like(what: Option<&str>) -> String {
+    what.map_or_else(String::new, |what| format!("; it looks like {what}"))
 }
 
 fn seconds(ticks: u64) -> f64 {

@@ -265,6 +265,30 @@ proptest! {
 }
 
 #[test]
+fn a_picture_every_dozen_seconds_is_kept() {
+    for (seconds, sound) in [(12, true), (12, false), (25, true), (25, false)] {
+        let source = Source {
+            interval: seconds * TICKS_PER_SECOND,
+            groups: vec![1],
+            reordered: false,
+            sound,
+            rounded: false,
+            begin: 1_000_000,
+            length: 150 * TICKS_PER_SECOND,
+            incidents: Vec::new(),
+        };
+        let sent = source.send();
+        let packed = pack(Config::default(), sent.items);
+        for track in 0..2 {
+            let found = numbers(&packed, track);
+            assert_eq!(found, sent.expected[track], "{seconds} s, {sound}, {track}");
+        }
+        let breaks = packed.segments.iter().filter(|it| it.discontinuity);
+        assert_eq!(breaks.count(), 0, "{seconds} s, {sound}");
+    }
+}
+
+#[test]
 fn a_hole_while_the_target_is_not_known_makes_no_long_segment() {
     let source = Source {
         interval: 18_000,
@@ -382,6 +406,27 @@ fn h264_with_pictures_out_of_order_and_aac_are_decoded() {
 fn hevc_is_decoded() {
     let codec = "-c:v libx265 -preset ultrafast -bf 2 -x265-params log-level=0 -tag:v hvc1";
     check_ffmpeg("live_hevc", 24, codec, SOUND);
+}
+
+#[test]
+fn rare_pictures_beside_sound_are_decoded() {
+    let folder = folder("live_rare");
+    let args = "-f lavfi -i testsrc2=s=320x180:r=1/12 -f lavfi -i sine=r=48000 -t 70 \
+                -c:v libx264 -preset ultrafast -g 1 -pix_fmt yuv420p -c:a aac \
+                -max_interleave_delta 0 -f mpegts";
+    let source = folder.join("source.ts");
+    let data = make(&source, args);
+    let packed = pack(Config::default(), ts_items(&data));
+    let (sent, came) = (hashes(&source), packed.hashes(&folder.join("packed.mp4")));
+    let pictures = |all: &[(String, String)]| all.iter().filter(|it| it.0 == "0").count();
+    assert_eq!(pictures(&came), pictures(&sent));
+    // Sound that comes before the first picture is left out.
+    assert!(
+        came.len() + 10 >= sent.len(),
+        "{} of {}",
+        came.len(),
+        sent.len()
+    );
 }
 
 #[test]

@@ -3,11 +3,16 @@
 mod common;
 
 use common::{drive, segments};
+use lavant_media::frame::{Demuxer, Item};
 use lavant_media::{Config, Error, Event, Format, Segment, ts};
 
 const VIDEO: u16 = 0x100;
 const SECOND: u64 = 90_000;
 const IDR: [u8; 6] = [0, 0, 1, 0x65, 1, 2];
+/// Parameter sets of H.264.
+const SETS: [u8; 20] = [
+    0, 0, 1, 0x67, 66, 0xc0, 30, 0xd9, 0, 0xa0, 0x47, 0xfe, 0x88, 0, 0, 1, 0x68, 0xce, 6, 0xe2,
+];
 const PLAIN: [u8; 6] = [0, 0, 1, 0x41, 1, 2];
 const CONFIG: Config = Config {
     target: 2 * SECOND,
@@ -309,4 +314,70 @@ fn a_refusal_is_final_and_keeps_what_was_cut() {
         (Ok(()), Ok(()))
     );
     assert_eq!(segmenter.push(&[0]), Err(Error::Finished));
+}
+
+/// Pictures of a stream, some of whose packets are scrambled, and how it ended.
+fn watched(mux: &Mux, scrambled: impl Fn(usize) -> bool) -> (usize, Result<(), Error>) {
+    let mut bytes = mux.out.clone();
+    let of_video = bytes.chunks_mut(188).filter(|it| it[1] & 0x1f == 1);
+    for (_, packet) in of_video.enumerate().filter(|(no, _)| scrambled(*no)) {
+        packet[3] |= 0x80;
+    }
+    let mut demuxer = ts::Demuxer::default();
+    let result = demuxer.push(&bytes).and_then(|()| demuxer.finish());
+    let items = std::iter::from_fn(|| demuxer.pop());
+    let frames = items.filter(|item| matches!(item, Item::Frame(_)));
+    (frames.count(), result)
+}
+
+#[test]
+fn single_scrambled_packets_are_damage_and_many_are_encryption() {
+    let mut mux = video_only();
+    for n in 0..2000 {
+        let body = [&SETS[..], &IDR].concat();
+        mux.frame(VIDEO, n * 3_600, 0, &body);
+    }
+    let (all, result) = watched(&mux, |_| false);
+    assert_eq!((all, result), (2000, Ok(())));
+    // One in a hundred, and a disturbance of four seconds.
+    let (frames, result) = watched(&mux, |no| no % 100 == 50);
+    assert_eq!((frames, result), (1980, Ok(())));
+    let (frames, result) = watched(&mux, |no| (500..600).contains(&no));
+    assert_eq!((frames, result), (1900, Ok(())));
+    assert_eq!(watched(&mux, |no| no >= 500), (500, Err(Error::Encrypted)));
+    assert_eq!(watched(&mux, |_| true), (0, Err(Error::Encrypted)));
+    let mut few = video_only();
+    few.frame(VIDEO, 0, 0, &IDR);
+    assert_eq!(watched(&few, |_| true), (0, Err(Error::Encrypted)));
+}
+
+#[test]
+fn a_rare_picture_is_given_before_the_next_one_comes() {
+    let mut mux = Mux::default();
+    mux.tables(&[(0x1b, VIDEO), (0x0f, 0x101)]);
+    mux.frame(VIDEO, 0, 0, &[&SETS[..], &IDR].concat());
+    let mut demuxer = ts::Demuxer::default();
+    for n in 0..10 {
+        mux.frame(0x101, n * SECOND / 10, 0, &[0; 20]);
+    }
+    demuxer.push(&mux.out).unwrap();
+    let items = std::iter::from_fn(|| demuxer.pop());
+    let frames: Vec<_> = items.filter(|it| matches!(it, Item::Frame(_))).collect();
+    assert_eq!(frames.len(), 1);
+}
+
+#[test]
+fn what_is_left_out_is_told() {
+    let mut mux = Mux::default();
+    mux.tables(&[(0x81, 0x101), (0x1b, VIDEO), (0x0f, 0x102), (0x0f, 0x103)]);
+    let mut demuxer = ts::Demuxer::default();
+    demuxer.push(&mux.out).unwrap();
+    let _ = demuxer.finish();
+    let items = std::iter::from_fn(|| demuxer.pop());
+    let names = items.filter_map(|item| match item {
+        Item::LeftOut(name) => Some(name),
+        _ => None,
+    });
+    let names: Vec<String> = names.collect();
+    assert_eq!(names, ["ac-3 audio", "a further mp4a.40.2 audio"]);
 }

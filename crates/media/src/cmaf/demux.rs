@@ -13,6 +13,10 @@ use crate::{Error, Kind};
 /// The most bytes of an index, and of a fragment's data.
 const MAX_INDEX: u64 = 16 << 20;
 const MAX_DATA: u64 = 64 << 20;
+/// The most bytes of a box that is not known, between fragments.
+const MAX_UNKNOWN: u64 = 1 << 20;
+/// So many bytes without a frame are no damage that passes.
+const MAX_WITHOUT: usize = 256 << 20;
 /// The most samples of a fragment.
 const MAX_SAMPLES: usize = 1 << 16;
 
@@ -23,6 +27,11 @@ pub struct Demuxer {
     /// Bytes of a box that is passed over.
     skip: u64,
     saw_box: bool,
+    /// Whether any frame came, and bytes since the latest.
+    gave: bool,
+    without: usize,
+    /// Whether the boundaries of boxes are lost.
+    is_lost: bool,
     tracks: Vec<Track>,
     init: Bytes,
     /// Samples whose data is awaited.
@@ -58,38 +67,113 @@ impl Demuxer {
                     return Ok(());
                 }
             }
-            let Some(header) = boxes::header(&self.input)? else {
+            if self.is_lost && !self.find() {
                 return Ok(());
-            };
-            if !self.saw_box && !matches!(&header.kind, b"ftyp" | b"styp" | b"moov") {
-                return Err(Error::NotMp4);
             }
-            self.saw_box = true;
-            let body = header.body.ok_or(Error::malformed("a box has no end"))?;
-            let max = match &header.kind {
-                b"moov" | b"moof" => MAX_INDEX,
-                b"mdat" if !self.samples.is_empty() => MAX_DATA,
-                b"mdat" if self.tracks.is_empty() => return Err(Error::NotFragmented),
-                _ => {
-                    self.since = self.since.saturating_add(body + header.len as u64);
-                    self.skip = body.saturating_add(header.len as u64);
+            let header = match boxes::header(&self.input) {
+                Ok(Some(header)) => header,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    self.lose(error)?;
                     continue;
                 }
             };
-            if body > max {
-                return Err(Error::LimitReached {
-                    what: "a fragment is too large",
-                });
-            }
-            let size = header.len + body as usize;
+            let size = match self.wanted(header) {
+                Ok(Some(size)) => size,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.lose(error)?;
+                    continue;
+                }
+            };
             if self.input.len() < size {
                 // Room for the whole box at once, but not before its bytes begin to come.
                 self.input.reserve((size - self.input.len()).min(1 << 20));
                 return Ok(());
             }
             let bytes = self.input.split_to(size).freeze();
-            self.whole(header, &bytes)?;
+            if let Err(error) = self.whole(header, &bytes) {
+                self.bear(error)?;
+            }
         }
+    }
+
+    /// Bytes of a box that is needed whole; `None` when it is passed over.
+    fn wanted(&mut self, header: Header) -> Result<Option<usize>, Error> {
+        match &header.kind {
+            _ if self.saw_box => {}
+            b"ftyp" | b"styp" | b"moov" => {}
+            b"moof" | b"sidx" => return Err(Error::NoInit),
+            _ => return Err(Error::NotMp4),
+        }
+        self.saw_box = true;
+        let body = header.body.ok_or(Error::malformed("a box has no end"))?;
+        let has_begun = !self.tracks.is_empty();
+        let (max, is_needed) = match &header.kind {
+            b"moov" | b"moof" => (MAX_INDEX, true),
+            b"mdat" if !has_begun => return Err(Error::NotFragmented),
+            b"mdat" => (MAX_DATA, !self.samples.is_empty()),
+            b"free" | b"skip" | b"uuid" | b"sidx" | b"emsg" => (MAX_INDEX, false),
+            // What is no name comes from within a box.
+            kind if self.gave && !kind.iter().all(u8::is_ascii_alphanumeric) => {
+                return Err(Error::malformed("a box has no name"));
+            }
+            _ if self.gave => (MAX_UNKNOWN, false),
+            _ => (u64::MAX, false),
+        };
+        if body > max {
+            return Err(Error::LimitReached {
+                what: "a fragment is too large",
+            });
+        }
+        if is_needed {
+            return Ok(Some(header.len + body as usize));
+        }
+        let size = body.saturating_add(header.len as u64);
+        self.since = self.since.saturating_add(size);
+        self.skip = size;
+        Ok(None)
+    }
+
+    /// Where the boxes are is not known any more: the next fragment is searched for.
+    fn lose(&mut self, error: Error) -> Result<(), Error> {
+        self.bear(error)?;
+        self.is_lost = true;
+        // What is at the beginning is none.
+        self.input.advance(self.input.len().min(4));
+        Ok(())
+    }
+
+    /// Goes on behind damage. What never gave a frame is refused instead.
+    fn bear(&mut self, error: Error) -> Result<(), Error> {
+        self.samples.clear();
+        let is_damage = matches!(
+            error,
+            Error::Malformed { .. } | Error::LimitReached { .. } | Error::AbsoluteOffsets
+        );
+        match self.gave && is_damage {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
+    /// Passes over what comes before the next header of a fragment, or of the whole.
+    fn find(&mut self) -> bool {
+        // Size, name, and the name of the first box in it.
+        const LEN: usize = 16;
+        let at = self.input.windows(LEN).position(|bytes| {
+            let [a, b, c, d, name @ ..] = bytes else {
+                return false;
+            };
+            let size = u32::from_be_bytes([*a, *b, *c, *d]);
+            (LEN as u32..=MAX_INDEX as u32).contains(&size)
+                && (name.starts_with(b"moof") && name.ends_with(b"mfhd")
+                    || name.starts_with(b"moov") && name.ends_with(b"mvhd"))
+        });
+        self.is_lost = at.is_none();
+        let past = at.unwrap_or(self.input.len().saturating_sub(LEN - 1));
+        self.input.advance(past);
+        at.is_some()
     }
 
     fn whole(&mut self, header: Header, bytes: &Bytes) -> Result<(), Error> {
@@ -300,6 +384,9 @@ impl Demuxer {
                 },
             }));
         }
+        if !samples.is_empty() {
+            (self.gave, self.without) = (true, 0);
+        }
         Ok(())
     }
 }
@@ -310,7 +397,11 @@ impl frame::Demuxer for Demuxer {
             return Err(error);
         }
         self.input.extend_from_slice(data);
-        let result = self.take();
+        self.without = self.without.saturating_add(data.len());
+        let result = self.take().and_then(|()| match self.without > MAX_WITHOUT {
+            true => Err(Error::malformed("nothing in it can be read any more")),
+            false => Ok(()),
+        });
         self.refused = result.err();
         result
     }
@@ -326,6 +417,7 @@ impl frame::Demuxer for Demuxer {
         match (self.saw_box, self.tracks.is_empty()) {
             (false, _) => Err(Error::NotMp4),
             (true, true) => Err(Error::NoMedia),
+            (true, false) if !self.gave => Err(Error::NoFrames),
             (true, false) => Ok(()),
         }
     }
@@ -383,6 +475,93 @@ mod tests {
         assert_eq!((frames, result.is_err()), (0, true));
         // One that is outside.
         assert!(read(&fragment(&[(64, 11)], 1, 10)).1.is_err());
+    }
+
+    /// Fragments of one frame each, of these bytes.
+    fn fragments(frames: std::ops::Range<u8>) -> Vec<Vec<u8>> {
+        let one = |no: u8| {
+            let run = Run {
+                track: 1,
+                time: u64::from(no) * 1024,
+                samples: vec![mux::Sample {
+                    duration: 1024,
+                    offset: 0,
+                    key: true,
+                    data: Bytes::from(vec![no; 1000]),
+                }],
+            };
+            mux::fragment(u32::from(no), &[run])
+        };
+        frames.map(one).collect()
+    }
+
+    /// The first bytes of all frames, and how it ended.
+    fn taken(bytes: &[u8], piece: usize) -> (Vec<u8>, Result<(), Error>) {
+        let mut demuxer = Demuxer::default();
+        let pushed = bytes.chunks(piece).try_for_each(|piece| {
+            let pushed = demuxer.push(piece);
+            assert!(demuxer.input.len() <= 64 << 10, "it holds what it passes");
+            pushed
+        });
+        let result = pushed.and_then(|()| demuxer.finish());
+        let frames = std::iter::from_fn(|| demuxer.pop()).filter_map(|item| match item {
+            Item::Frame(frame) => frame.data.first().copied(),
+            _ => None,
+        });
+        (frames.collect(), result)
+    }
+
+    #[test]
+    fn damage_costs_the_fragments_that_it_is_in() {
+        let init = mux::init(&[&track()]);
+        let all = fragments(0..20);
+        let whole = [&init[..], &all.concat()].concat();
+        let at = init.len() + all[0].len() * 10;
+        let length = all[0].len();
+        // Bytes that are missing, changed or too many, wherever they are in the eleventh fragment.
+        for from in (at..at + length).step_by(7) {
+            let missing = [&whole[..from], &whole[from + 300..]].concat();
+            let more = [&whole[..from], &[0x47; 300][..], &whole[from..]].concat();
+            let mut changed = whole.clone();
+            changed[from..from + 8].fill(0xff);
+            for (what, bytes) in [("missing", missing), ("more", more), ("changed", changed)] {
+                let (frames, result) = taken(&bytes, 333);
+                assert_eq!(result, Ok(()), "{what} at {}", from - at);
+                assert!(frames.starts_with(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]));
+                let kept = frames.ends_with(&[13, 14, 15, 16, 17, 18, 19]);
+                assert!(kept, "{what} at {}: {frames:?}", from - at);
+                assert_eq!(taken(&bytes, 5), (frames, result));
+            }
+        }
+        // Sizes that are no end, between fragments.
+        for junk in [
+            &b"\0\0\0\0mdat"[..],
+            b"\x7f\xff\xff\xffmdat",
+            b"\0\0\0\x01mdat\x7f\0\0\0",
+        ] {
+            let bytes = [&whole[..at], junk, &[0; 8], &whole[at..]].concat();
+            let (frames, result) = taken(&bytes, 100);
+            assert_eq!((frames.len(), result), (20, Ok(())), "{junk:?}");
+        }
+    }
+
+    #[test]
+    fn what_gives_no_frame_is_refused() {
+        let init = mux::init(&[&track()]);
+        assert_eq!(taken(&init, 100), (vec![], Err(Error::NoFrames)));
+        let endless = [&init[..], b"\x7f\xff\xff\xffmdat", &[0; 5000]].concat();
+        assert!(matches!(
+            taken(&endless, 100).1,
+            Err(Error::LimitReached { .. })
+        ));
+        let endless = [&init[..], b"\0\0\0\0mdat", &[0; 5000]].concat();
+        assert!(matches!(
+            taken(&endless, 100).1,
+            Err(Error::Malformed { .. })
+        ));
+        let first = fragments(0..1).concat();
+        let cut = [&init[..], &first[..first.len() - 1]].concat();
+        assert_eq!(taken(&cut, 100), (vec![], Err(Error::NoFrames)));
     }
 
     #[test]

@@ -135,6 +135,11 @@ impl Packager {
             Item::Frame(frame) => match self.gate.pass(frame) {
                 Pass::Hold => {}
                 Pass::Next(frame) => self.frame(frame)?,
+                Pass::Late(frames) => {
+                    for frame in frames {
+                        self.frame(frame)?;
+                    }
+                }
                 Pass::Jump(frames) => {
                     self.pause();
                     for frame in frames {

@@ -7,12 +7,18 @@ use super::packet::{self, LEN, Packet, SYNC, TIME_BITS};
 use super::tables::{PAT_PID, Stream, Tables, Update};
 use super::units::{Adts, Sets};
 use crate::frame::{self, Frame, Item, TRACKS_MAX, Track};
-use crate::{Error, TICKS_PER_SECOND};
+use crate::{Error, Kind, TICKS_PER_SECOND};
 
 /// Bytes without packets after which the input is no transport stream.
 const MAX_GARBAGE: usize = 1 << 20;
 /// Bytes of packets without a usable program after which the input is refused.
 const MAX_WITHOUT_PROGRAM: usize = 8 << 20;
+/// So many packets of a stream in a row must be scrambled before it counts as encrypted: a bit that
+/// flips on the way makes a single one look like that.
+const SCRAMBLED: u32 = 500;
+/// A picture of which nothing more came for so many ticks of the other streams is whole: where
+/// pictures are rare, the next one would show that much later.
+const SILENT: i64 = TICKS_PER_SECOND as i64 / 2;
 /// The most bytes of one unit.
 const MAX_UNIT: usize = 16 << 20;
 
@@ -48,6 +54,10 @@ struct Elementary {
     adts: Adts,
     /// Ticks at which the next frame of sound begins if none is told.
     next: Option<i64>,
+    /// Packets in a row that were scrambled.
+    scrambled: u32,
+    /// The latest decode time of all streams when something of the open unit came.
+    touched: Option<i64>,
 }
 
 impl Demuxer {
@@ -104,13 +114,18 @@ impl Demuxer {
             }
             return Ok(());
         };
-        if packet::is_scrambled(packet) {
-            return Err(Error::Encrypted);
+        if self.is_left_out(index, packet)? {
+            // What follows in the clear does not belong to the picture before.
+            if packet::starts_unit(packet) {
+                self.close(index);
+            }
+            return Ok(());
         }
         let payload = packet::payload(packet);
         if packet::starts_unit(packet) {
             self.close(index);
             self.open(index, payload);
+            self.close_silent(index);
         } else if let Some(it) = self.streams.get_mut(index).filter(|it| it.open) {
             if it.unit.len() + payload.len() > MAX_UNIT {
                 return Err(Error::LimitReached {
@@ -118,6 +133,7 @@ impl Demuxer {
                 });
             }
             it.unit.extend_from_slice(payload);
+            it.touched = self.clock;
         }
         // Sound says how long its units are, and need not wait for the next one.
         let it = self.streams.get(index);
@@ -125,6 +141,19 @@ impl Demuxer {
             self.close(index);
         }
         Ok(())
+    }
+
+    /// Whether a packet is of no use because it is scrambled.
+    fn is_left_out(&mut self, index: usize, packet: &Packet) -> Result<bool, Error> {
+        let is_scrambled = packet::is_scrambled(packet);
+        let Some(it) = self.streams.get_mut(index) else {
+            return Ok(true);
+        };
+        it.scrambled = if is_scrambled { it.scrambled + 1 } else { 0 };
+        match it.scrambled > SCRAMBLED {
+            true => Err(Error::Encrypted),
+            false => Ok(is_scrambled),
+        }
     }
 
     /// The program has other streams: what is open of the old ones ends.
@@ -135,15 +164,15 @@ impl Demuxer {
         let mut old = std::mem::take(&mut self.streams);
         for stream in self.tables.streams().to_vec() {
             if !matches!(stream.coding, Coding::H264 | Coding::Hevc | Coding::Adts) {
-                if let Some(info) = stream.coding.fallback() {
-                    self.items.push_back(Item::LeftOut(info.codec));
-                }
+                self.items.extend(named(stream).map(Item::LeftOut));
                 continue;
             }
             // The first of each kind: players take no others.
             let same_kind =
                 |it: &Elementary| it.stream.coding.is_video() == stream.coding.is_video();
             if self.streams.iter().any(same_kind) || self.streams.len() >= TRACKS_MAX {
+                let name = named(stream).map(|name| format!("a further {name}"));
+                self.items.extend(name.map(Item::LeftOut));
                 continue;
             }
             let kept = old.iter().position(|it| it.stream == stream);
@@ -181,11 +210,26 @@ impl Demuxer {
             _ => 0,
         };
         it.length = (length > 0).then(|| (length + 6).saturating_sub(header));
+        it.touched = self.clock;
         it.dts = time;
         it.pts = match (time, pes.shown) {
             (Some(dts), Some(shown)) => Some(near(dts, shown)),
             _ => time,
         };
+    }
+
+    /// Ends pictures of which nothing came for long while this stream went on.
+    fn close_silent(&mut self, index: usize) {
+        for other in 0..self.streams.len() {
+            let is_silent = self.streams.get(other).is_some_and(|it| {
+                let times = self.clock.zip(it.touched);
+                let silence = times.map_or(0, |(now, then)| now.saturating_sub(then));
+                it.open && it.stream.coding.is_video() && silence >= SILENT
+            });
+            if other != index && is_silent {
+                self.close(other);
+            }
+        }
     }
 
     /// The time stamp that is nearest to the latest one.
@@ -218,10 +262,22 @@ impl Demuxer {
             Error::NoProgram
         } else if self.streams.is_empty() {
             Error::NoMedia
+        } else if self.streams.iter().all(|it| it.scrambled > 0) {
+            Error::Encrypted
         } else {
             Error::NoKeyFrame
         }
     }
+}
+
+/// A stream's codec and kind, for people; none when it is neither video nor audio.
+fn named(stream: Stream) -> Option<String> {
+    let info = stream.coding.fallback()?;
+    let kind = match info.kind {
+        Kind::Video => "video",
+        Kind::Audio => "audio",
+    };
+    Some(format!("{} {kind}", info.codec))
 }
 
 /// The time with these 33 bits that is nearest to another one.
@@ -245,6 +301,8 @@ impl Elementary {
             sets: Sets::default(),
             adts: Adts::default(),
             next: None,
+            scrambled: 0,
+            touched: None,
         }
     }
 

@@ -86,6 +86,8 @@ pub(super) struct LiveEntry {
     pub part_target: Option<f64>,
     /// Why the latest publisher was cut off, if it was.
     pub error: Option<String>,
+    /// What its publisher sends and is not taken, such as `ac-3 audio`.
+    pub left_out: Vec<String>,
     /// Whether low latency is offered: parts come steadily.
     pub low_latency: bool,
 }
@@ -108,6 +110,7 @@ impl LiveEntry {
             lost,
             fault,
             error,
+            left_out,
             target_duration,
             part_target,
             is_low,
@@ -140,6 +143,7 @@ impl LiveEntry {
             lost,
             fault,
             error,
+            left_out,
             target_duration,
             part_target: part_target.map(ticks_to_seconds),
             low_latency: is_low,

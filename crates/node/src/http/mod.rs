@@ -17,6 +17,7 @@ mod play;
 mod pool;
 mod range;
 mod reference;
+mod roots;
 mod segment;
 mod sendfile;
 mod serve;
@@ -59,6 +60,7 @@ pub struct AppState {
     pub(crate) started: Instant,
     pub(crate) auth_required: bool,
     ready: Ready,
+    roots: roots::Roots,
     parts: catalog::Parts,
     counters: metrics::Counters,
     /// For segments on their way in.
@@ -90,6 +92,7 @@ impl AppState {
             started: Instant::now(),
             auth_required,
             ready: Ready::default(),
+            roots: roots::Roots::default(),
             parts: catalog::Parts::default(),
             counters: metrics::Counters::default(),
             ingest_memory: body::Memory::new(config.ingest_memory.0, config.segment_limit.0),

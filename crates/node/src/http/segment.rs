@@ -127,6 +127,7 @@ async fn live(app: &App, path: &str, headers: &HeaderMap) -> Result<Option<Respo
     let mut stem = name.split('.');
     let first = stem.next().unwrap_or_default();
     let second = stem.next().unwrap_or_default();
+    let is_part = second.parse::<u64>().is_ok();
     let found = match (first.strip_prefix("init-"), first.parse(), second.parse()) {
         (Some(init), ..) => init.parse().ok().and_then(|no| stream.init(no)),
         (None, Ok(no), Ok(part)) => {
@@ -141,7 +142,11 @@ async fn live(app: &App, path: &str, headers: &HeaderMap) -> Result<Option<Respo
     let Some(bytes) = found else {
         return Ok(None);
     };
-    let etag = format!("\"{}\"", reference.rest.join("/"));
+    // A segment has the same entity tag from here as from the store: its root. No part has one.
+    let etag = match is_part {
+        true => format!("\"{}\"", reference.rest.join("/")),
+        false => format!("\"{}\"", app.roots.of(path, &bytes)),
+    };
     let length = bytes.len() as u64;
     let (status, from, to) = match wanted(headers, &etag, length) {
         Wanted::Whole => (StatusCode::OK, 0, length),

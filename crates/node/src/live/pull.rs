@@ -437,7 +437,11 @@ impl Sink<'_> {
         if let Some(publisher) = &self.publisher
             && self.source.is_begun()
         {
-            self.source.finish::<Fault>(|item| give(publisher, item))?;
+            match self.source.finish::<Fault>(|item| give(publisher, item)) {
+                // A header whose segment could not be had.
+                Err(Fault::Ended(Ended::Media(lavant_media::Error::NoFrames))) => {}
+                finished => finished?,
+            }
             self.source = Source::default();
         }
         Ok(())

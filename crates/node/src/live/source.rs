@@ -1,10 +1,10 @@
 //! Bytes of a publisher as they come: which container it is, and its frames.
 
 use lavant_media::frame::{Demuxer, Item};
-use lavant_media::{Error, sniff};
+use lavant_media::{Error, Format, HEAD, refusal, sniff};
 
-/// With so many bytes a container is known, or none is (three packets of a transport stream).
-const HEAD: usize = 564;
+/// With so many bytes most containers are known (three packets of a transport stream).
+const USUAL: usize = 564;
 
 /// A live source of bytes: an MPEG transport stream or fragmented MP4.
 #[derive(Default)]
@@ -27,10 +27,12 @@ impl Source {
             Some(demuxer) => demuxer.push(data),
             None => {
                 self.head.extend_from_slice(data);
-                if self.head.len() < HEAD {
-                    return Ok(());
+                let found = (self.head.len() >= USUAL).then(|| sniff(&self.head));
+                match found.flatten() {
+                    Some(format) => self.begin(format),
+                    None if self.head.len() < HEAD => return Ok(()),
+                    None => Err(refusal(&self.head)),
                 }
-                self.begin()
             }
         };
         self.drain(&mut take)?;
@@ -46,7 +48,8 @@ impl Source {
         mut take: impl FnMut(Item) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.demuxer.is_none() {
-            self.begin()?;
+            let format = sniff(&self.head).ok_or_else(|| refusal(&self.head))?;
+            self.begin(format)?;
         }
         let finished = match &mut self.demuxer {
             Some(demuxer) => demuxer.finish(),
@@ -61,9 +64,8 @@ impl Source {
         self.demuxer.is_some() || !self.head.is_empty()
     }
 
-    fn begin(&mut self) -> Result<(), Error> {
+    fn begin(&mut self, format: Format) -> Result<(), Error> {
         let head = std::mem::take(&mut self.head);
-        let format = sniff(&head).ok_or(Error::NotTransportStream)?;
         self.demuxer.insert(format.demuxer()).push(&head)
     }
 

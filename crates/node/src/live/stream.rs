@@ -156,6 +156,8 @@ struct Inner {
     fault: Option<String>,
     /// Why the latest publisher was cut off.
     error: Option<String>,
+    /// What its publisher sends and is not taken.
+    left_out: Vec<String>,
     /// Why publishers are no longer heard.
     ended: Option<Ended>,
     writes: Option<mpsc::UnboundedSender<Write>>,
@@ -216,6 +218,7 @@ impl Stream {
                 lost: 0,
                 fault: None,
                 error: None,
+                left_out: Vec::new(),
                 ended: None,
                 writes: Some(writes),
                 queued: 0,
@@ -273,6 +276,7 @@ impl Stream {
         inner.came = Duration::ZERO;
         by.clone_into(&mut inner.by);
         inner.error = None;
+        inner.left_out.clear();
         let mut number = 0;
         self.session.send_modify(|session| {
             *session += 1;
@@ -291,6 +295,9 @@ impl Stream {
             return Err(Ended::TakenOver);
         }
         inner.heard = now;
+        if let Item::LeftOut(what) = &item {
+            inner.leave_out(&self.name, what);
+        }
         inner.note(&item, now, self.clock.now());
         if inner.state == State::Paused && matches!(item, Item::Frame(_)) {
             return Ok(());

@@ -34,6 +34,9 @@ pub enum ClientError {
         /// The reason given.
         reason: String,
     },
+    /// What is asked for makes no path.
+    #[error("this cannot be asked of a node: {0}; shorten what was given, or check --daemon")]
+    Path(String),
     /// The node refused.
     #[error("{message}")]
     Refused {
@@ -56,6 +59,15 @@ pub enum ClientError {
     /// A part is missing.
     #[error("segment {0} is not on the node (a gap); give --gaps to leave it out")]
     Gap(String),
+    /// A stream that was watched is not published any more.
+    #[error(
+        "nobody publishes {0} any more, and nothing of it came for long; what there is of it is \
+         fetched with 'lavant get {0}'"
+    )]
+    Silent(String),
+    /// What is published cannot be read.
+    #[error("the source cannot be read: {0}")]
+    Source(std::io::Error),
     /// The output failed.
     #[error("the output could not be written: {0}")]
     Output(std::io::Error),
@@ -209,7 +221,7 @@ impl Client {
         body: impl AsSendBody,
     ) -> Result<http::Response<ureq::Body>, ClientError> {
         let request = request.body(body);
-        let request = request.map_err(|error| self.strange(error.to_string()))?;
+        let request = request.map_err(|error| ClientError::Path(error.to_string()))?;
         self.agent.run(request).map_err(|error| self.failed(error))
     }
 
@@ -266,7 +278,8 @@ impl Client {
     }
 
     /// Fetches a content's segments in order and writes them to `output`, each checked against its
-    /// root. `progress` is told how many of how many segments, and how many bytes, are done.
+    /// root. `progress` is told how many of how many segments, and how many bytes, are done. Gives
+    /// the bytes, and whether it is over: what still grows is written as far as it has come.
     pub fn download(
         &self,
         reference: &str,
@@ -274,8 +287,7 @@ impl Client {
         skip_gaps: bool,
         output: &mut dyn Write,
         progress: &mut dyn FnMut(usize, usize, u64),
-    ) -> Result<u64, ClientError> {
-        // One reading: a content that still grows is written as far as it has come.
+    ) -> Result<(u64, bool), ClientError> {
         let playlist = self.playlist(reference, rendition)?;
         let total = playlist.segments.len();
         let mut init = None;
@@ -299,7 +311,7 @@ impl Client {
         }
         progress(total, total, bytes);
         output.flush().map_err(ClientError::Output)?;
-        Ok(bytes)
+        Ok((bytes, playlist.end))
     }
 
     /// The media playlist of a rendition; of the one with the highest bandwidth when none is named.
@@ -313,6 +325,8 @@ impl Client {
             Some(name) => format!("/play/{reference}/{}.m3u8", encode(name)),
             None => format!("/play/{reference}/index.m3u8"),
         };
+        // Of a stream that runs all that is kept, and not only its newest part.
+        let first = first + "?window=all";
         match self.parse(&first)? {
             Playlist::Media(playlist) => Ok(playlist),
             Playlist::Master(master) => {

@@ -5,16 +5,19 @@
 //! |---|---|
 //! | how a file becomes segments, and these reach a node | [`ingest`] |
 //! | how a node is asked and told | [`client`] |
-//! | how a live stream is published and watched from outside | `live.rs` |
+//! | how a live stream is published from outside | [`publish`] |
+//! | how one is watched | `watch.rs` |
 //! | how it becomes a transport stream on the way | `remux.rs` |
 //! | how long it waits | `agent.rs` |
 
 mod agent;
 pub mod client;
 pub mod ingest;
-mod live;
+pub mod publish;
 mod remux;
+mod watch;
 
 pub use lavant_proto::content::is_hidden;
 pub use lavant_proto::ids::ContentId;
+pub use lavant_proto::limits::TITLE_BYTES_MAX;
 pub use remux::TransportStream;

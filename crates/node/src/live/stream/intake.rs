@@ -6,6 +6,7 @@ use bytes::Bytes;
 use lavant_media::Kind;
 use lavant_media::frame::Item;
 use lavant_media::live::Event;
+use lavant_proto::ids::ContentId;
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
 
 use super::{Inner, QUEUE_MAX, Write};
@@ -22,7 +23,20 @@ pub(super) struct Rate {
     pub(super) bits: u64,
 }
 
+/// The most streams of a source that are named as left out.
+const LEFT_OUT_MAX: usize = 8;
+
 impl Inner {
+    /// Notes a stream of the source that is not taken.
+    pub(super) fn leave_out(&mut self, name: &ContentId, what: &str) {
+        let is_known = self.left_out.iter().any(|it| it == what);
+        if !is_known && self.left_out.len() < LEFT_OUT_MAX {
+            tracing::warn!(stream = %name, what, "a part of the source is left out: its codec, or \
+                a second of its kind, is not taken");
+            self.left_out.push(what.to_owned());
+        }
+    }
+
     /// Notes what an item says of the stream's health.
     pub(super) fn note(&mut self, item: &Item, now: Instant, time: Time) {
         let frame = match item {

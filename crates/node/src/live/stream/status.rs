@@ -39,6 +39,8 @@ pub struct Status {
     pub fault: Option<String>,
     /// Why the latest publisher was cut off, if it was.
     pub error: Option<String>,
+    /// What its publisher sends and is not taken, for people.
+    pub left_out: Vec<String>,
     /// Target duration in seconds, once it is known.
     pub target_duration: Option<u64>,
     /// Part target in ticks, once it is known.
@@ -70,6 +72,7 @@ impl Stream {
             lost: inner.lost,
             fault: inner.fault.clone(),
             error: inner.error.clone(),
+            left_out: inner.left_out.clone(),
             target_duration: targets.map(|(seconds, _)| seconds),
             part_target: targets.map(|(_, part)| part),
             is_low: inner.is_low(),
