@@ -381,13 +381,13 @@ fn add_own(
     victims: &mut Victims,
 ) -> Result<(), StoreError> {
     for content in tx.catalog().yielding(*publisher, priority) {
-        let mut froms = vec![Some(0); content.renditions.len()];
-        while froms.iter().any(Option::is_some) {
+        let mut others = vec![Some(0); content.renditions.len()];
+        while others.iter().any(Option::is_some) {
             if victims.released >= needed {
                 return Ok(());
             }
             let mut oldest = Vec::new();
-            for (no, from) in froms.iter_mut().enumerate() {
+            for (no, from) in others.iter_mut().enumerate() {
                 if let Some(first) = *from {
                     let some = oldest_of(tx, content, (no as u16, first))?;
                     *from = some
