@@ -97,8 +97,12 @@ export interface LiveStream {
   name: string;
   version: number;
   state: 'live' | 'paused' | 'waiting' | 'ended';
-  /** How its publisher is connected: `http`, `rtmp`, or empty. */
+  /** How its publisher is connected: `http`, `rtmp`, `srt`, `pull`, or empty. */
   by: string;
+  /** Where the node fetches it from. */
+  source: string | null;
+  /** Where it is sent on. */
+  forwards: { to: string; running: boolean; error: string | null }[];
   since: string;
   play: string;
   codecs: string;
@@ -107,6 +111,12 @@ export interface LiveStream {
   bit_rate: number;
   key_seconds: number;
   frames: number;
+  /** Frames that were left out because of their times. */
+  dropped: number;
+  /** Seconds by which the media runs ahead of the clock. */
+  drift: number | null;
+  /** Tracks that were not taken, by their codecs. */
+  left_out: string[];
   seconds: number;
   stored: number;
   lost: number;

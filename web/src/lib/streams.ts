@@ -3,6 +3,8 @@ import { refOf, type CatalogEntry, type LiveStream } from './api';
 
 /** Above this many seconds between key frames viewers wait long for their first picture. */
 const KEY_SECONDS_MAX = 4;
+/** Seconds behind the clock from which the publisher is told. */
+const DRIFT_MAX = 3;
 
 /** The REF of a stream. */
 export function refOfStream(stream: LiveStream): string {
@@ -82,21 +84,33 @@ export function megabits(bits: number): string {
 /** How a stream is doing, as names and values. */
 export function healthOf(stream: LiveStream): [string, string][] {
   const size = stream.width > 0 ? `, ${stream.width} \u00d7 ${stream.height}` : '';
-  const by = { http: 'HTTP', rtmp: 'RTMP' }[stream.by] ?? stream.by;
+  const by = { http: 'HTTP', rtmp: 'RTMP', srt: 'SRT', pull: 'this node' }[stream.by] ?? stream.by;
+  const dropped = stream.dropped > 0 ? `, ${stream.dropped.toLocaleString()} left out` : '';
   return [
     ['State', STATE[stream.state]],
     ['Publisher by', by || 'not connected'],
+    ...(stream.source ? [['Fetched from', stream.source] as [string, string]] : []),
     ['Codecs', stream.codecs ? stream.codecs.replaceAll(',', ', ') + size : 'not known yet'],
     ['Bit rate', megabits(stream.bit_rate)],
     [
       'Key frames',
       stream.key_seconds > 0 ? `every ${stream.key_seconds.toFixed(1)} s` : 'not known yet',
     ],
-    ['Frames', stream.frames.toLocaleString()],
+    ['Frames', stream.frames.toLocaleString() + dropped],
+    ['Against the clock', stream.drift === null ? 'not known yet' : driftOf(stream.drift)],
     ['Segments stored', stream.stored.toLocaleString()],
     ['Segments lost', stream.lost.toLocaleString()],
     ['Low latency', stream.low_latency ? 'yes' : 'no'],
+    ...stream.forwards.map(({ to, running, error }): [string, string] => [
+      `Sent to ${to}`,
+      running ? 'running' : (error ?? 'waiting'),
+    ]),
   ];
+}
+
+function driftOf(seconds: number): string {
+  if (Math.abs(seconds) < 0.05) return 'in time';
+  return `${Math.abs(seconds).toFixed(1)} s ${seconds > 0 ? 'ahead' : 'behind'}`;
 }
 
 /** What the publisher of a stream should mend, in sentences. */
@@ -106,6 +120,13 @@ export function hintsOf(stream: LiveStream): string[] {
     hints.push(
       `Key frames come only every ${stream.key_seconds.toFixed(1)} s. ` +
         'Set the key-frame interval of your encoder to 2 s, so that viewers start faster.',
+    );
+  }
+  if (stream.left_out.length > 0) hints.push(`Not taken: ${stream.left_out.join(', ')}.`);
+  if (stream.drift !== null && stream.drift < -DRIFT_MAX) {
+    hints.push(
+      `The stream comes ${(-stream.drift).toFixed(1)} s too late: ` +
+        'the encoder, or the way to here, is too slow. A lower bit rate helps.',
     );
   }
   if (stream.lost > 0) hints.push(`The replay lacks ${stream.lost} segments.`);

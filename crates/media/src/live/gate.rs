@@ -35,6 +35,8 @@ pub(super) struct Gate {
     /// The latest of all tracks, for those that have none of their own.
     latest: Option<i64>,
     held: Vec<Frame>,
+    /// Frames that came from elsewhere.
+    pub(super) dropped: u64,
 }
 
 impl Gate {
@@ -49,7 +51,9 @@ impl Gate {
         };
         if goes_on {
             // The track goes on where it was, so what is held of it came from elsewhere.
+            let before = self.held.len();
             self.held.retain(|held| held.track != frame.track);
+            self.dropped += (before - self.held.len()) as u64;
             self.note(&frame);
             return Pass::Next(frame);
         }
@@ -63,6 +67,7 @@ impl Gate {
         });
         if !confirmed {
             if self.held.len() >= HELD {
+                self.dropped += self.held.len() as u64;
                 self.held.clear();
             }
             self.held.push(frame);
@@ -70,7 +75,9 @@ impl Gate {
         }
         let mut frames = std::mem::take(&mut self.held);
         // Of before the jump, and of neither line.
+        let before = frames.len();
         frames.retain(|held| held.dts.abs_diff(frame.dts) < FORWARD.unsigned_abs());
+        self.dropped += (before - frames.len()) as u64;
         frames.push(frame);
         self.last = Default::default();
         self.latest = None;

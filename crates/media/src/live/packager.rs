@@ -80,6 +80,8 @@ pub struct Packager {
     /// Decode time of the first frame that waited.
     since: Option<i64>,
     gate: Gate,
+    /// Frames that were left out, but those that the gate counts.
+    dropped: u64,
     /// What runs, and the numbers of its tracks in the order of the init segment.
     running: Option<(Stream, Vec<usize>)>,
     /// Where the next line of time begins, and whether behind a discontinuity.
@@ -103,6 +105,7 @@ impl Packager {
             held_bytes: 0,
             since: None,
             gate: Gate::default(),
+            dropped: 0,
             running: None,
             resume: 0,
             discontinuity: false,
@@ -167,7 +170,15 @@ impl Packager {
             let _ = self.start();
         }
         self.pause();
+        self.dropped += self.gate.dropped;
         self.gate = Gate::default();
+    }
+
+    /// How many frames were left out because of their times: those that come from elsewhere, that
+    /// stand before others, or where more come than time has room for.
+    #[must_use]
+    pub const fn dropped(&self) -> u64 {
+        self.dropped + self.gate.dropped
     }
 
     /// Ends the segment; the next frames begin another one.
@@ -204,7 +215,7 @@ impl Packager {
         if let Some((stream, order)) = &mut self.running {
             if let Some(line) = order.iter().position(|number| *number == frame.track) {
                 let mut cuts = Vec::new();
-                stream.push(line, frame, &mut cuts);
+                self.dropped += u64::from(!stream.push(line, frame, &mut cuts));
                 let order = order.clone();
                 self.emit(&order, cuts);
             }
@@ -295,7 +306,7 @@ impl Packager {
             if let Some(line) = line
                 && (line != leader || index >= first)
             {
-                stream.push(line, frame, &mut cuts);
+                self.dropped += u64::from(!stream.push(line, frame, &mut cuts));
             }
         }
         self.running = Some((stream, order.clone()));

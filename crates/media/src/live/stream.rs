@@ -131,23 +131,24 @@ impl Stream {
     }
 
     /// Takes the next frame of a line.
-    pub(super) fn push(&mut self, line: usize, frame: Frame, cuts: &mut Vec<Cut>) {
+    /// False when the frame was left out.
+    pub(super) fn push(&mut self, line: usize, frame: Frame, cuts: &mut Vec<Cut>) -> bool {
         // What comes from before the first picture has nothing to be heard with.
         let at = u64::try_from(frame.dts.saturating_sub(self.offset));
         let Some(at) = at.ok().filter(|at| *at >= self.begin) else {
-            return;
+            return true;
         };
         let key = frame.key;
         let Some(track) = self.lines.get_mut(line) else {
-            return;
+            return false;
         };
         let size = frame.data.len();
         // Where time does not go on, no part ends: what is too much is left out.
         if track.samples.len() >= WAITING_MAX || self.waiting + size > self.config.max_bytes {
-            return;
+            return false;
         }
         let Some(now) = track.push(frame, at) else {
-            return;
+            return false;
         };
         self.waiting += size;
         if line == self.leader {
@@ -157,6 +158,7 @@ impl Stream {
             self.announce(until, cuts);
             self.slice(until, cuts);
         }
+        true
     }
 
     /// A frame of the leader stands at `now`: what is before it can be cut.

@@ -72,6 +72,10 @@ pub(super) struct LiveEntry {
     pub key_seconds: f64,
     /// Frames that came.
     pub frames: u64,
+    /// Frames that were left out because of their times.
+    pub dropped: u64,
+    /// Seconds by which the media runs ahead of the clock; less than 0 when it comes too slowly.
+    pub drift: Option<f64>,
     /// Seconds of media that came.
     pub seconds: f64,
     /// Segments that are in the store.
@@ -105,6 +109,8 @@ impl LiveEntry {
             bit_rate,
             key_distance,
             frames,
+            dropped,
+            drift,
             duration,
             stored,
             lost,
@@ -138,6 +144,8 @@ impl LiveEntry {
             bit_rate,
             key_seconds: ticks_to_seconds(key_distance),
             frames,
+            dropped,
+            drift,
             seconds: ticks_to_seconds(duration),
             stored,
             lost,

@@ -151,6 +151,8 @@ struct Inner {
     duration: u64,
     /// Media time that came from the publisher that is heard.
     came: Duration,
+    /// When its first part came, and how much of `came` was there then.
+    begun: Option<(Instant, Duration)>,
     stored: u64,
     lost: u64,
     fault: Option<String>,
@@ -214,6 +216,7 @@ impl Stream {
                 frames: 0,
                 duration: 0,
                 came: Duration::ZERO,
+                begun: None,
                 stored: 0,
                 lost: 0,
                 fault: None,
@@ -273,7 +276,7 @@ impl Stream {
             inner.state = State::Live;
         }
         inner.heard = now;
-        inner.came = Duration::ZERO;
+        (inner.came, inner.begun) = (Duration::ZERO, None);
         by.clone_into(&mut inner.by);
         inner.error = None;
         inner.left_out.clear();
@@ -499,7 +502,7 @@ impl Stream {
             inner.packager.cut();
             self.drain(&mut inner, Instant::now());
             inner.steady.reset();
-            (inner.anchor, inner.last_key) = (None, None);
+            (inner.anchor, inner.last_key, inner.begun) = (None, None, None);
             inner.state = State::Paused;
         } else if !is_paused && inner.state == State::Paused {
             inner.state = match inner.by.is_empty() {

@@ -431,3 +431,27 @@ async fn a_stream_key_opens_one_name() {
         assert_eq!(world.live.name_of(wrong).unwrap(), None, "{wrong}");
     }
 }
+
+#[tokio::test]
+async fn frames_from_elsewhere_are_left_out_and_counted() {
+    let world = World::new();
+    let publisher = world.publish("cam").await;
+    let stream = world.live.stream(&id("cam")).unwrap();
+    send(&publisher, 0, 4).unwrap();
+    assert_eq!(stream.status().dropped, 0);
+    publisher
+        .push(Item::Frame(Frame {
+            track: 0,
+            dts: 1 << 40,
+            pts: 1 << 40,
+            samples: 0,
+            key: false,
+            data: Bytes::from_static(b"stray"),
+        }))
+        .unwrap();
+    go_on(&publisher, 4, 8).unwrap();
+    let status = stream.status();
+    assert_eq!((status.dropped, status.frames), (1, 201));
+    // All of it came at once, so that it is ahead of the clock.
+    assert!(status.drift.is_some_and(|drift| drift > 5.0), "{status:?}");
+}

@@ -9,7 +9,7 @@ use lavant_media::live::Event;
 use lavant_proto::ids::ContentId;
 use lavant_proto::time::{TICKS_PER_SECOND, Time};
 
-use super::{Inner, QUEUE_MAX, Write};
+use super::{Inner, QUEUE_MAX, State, Write};
 use crate::shown;
 
 /// How often a bit rate is measured.
@@ -95,6 +95,8 @@ impl Inner {
             Event::Part(part) => {
                 self.duration += part.duration;
                 self.came += ticks(part.duration);
+                // By the first part: what an encoder sends at once at its start is no drift.
+                self.begun.get_or_insert((now, self.came));
                 if let Some(end) = self.window.part(part) {
                     self.steady.note(now, end);
                 }
@@ -123,6 +125,13 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// Seconds by which media runs ahead of the clock since the first part of a session.
+    pub(super) fn drift(&self, now: Instant) -> Option<f64> {
+        let (begun, came) = self.begun.filter(|_| self.state == State::Live)?;
+        let media = self.came.saturating_sub(came).as_secs_f64();
+        Some(media - now.duration_since(begun).as_secs_f64())
     }
 
     /// Hands the init segments over that are not written yet. Not as they come: a record says the

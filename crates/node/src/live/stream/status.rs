@@ -1,5 +1,7 @@
 //! What is known of a stream, for people.
 
+use std::time::Instant;
+
 use lavant_proto::ids::ContentId;
 use lavant_proto::time::Time;
 
@@ -29,6 +31,11 @@ pub struct Status {
     pub key_distance: u64,
     /// Frames that came.
     pub frames: u64,
+    /// Frames that were left out because of their times.
+    pub dropped: u64,
+    /// Seconds by which the media of the publisher that is heard runs ahead of the clock; less
+    /// than 0 when it comes too slowly, which viewers see as stalls.
+    pub drift: Option<f64>,
     /// Media time of all that came, in ticks.
     pub duration: u64,
     /// Segments that are in the store, and those that never came there.
@@ -67,6 +74,8 @@ impl Stream {
             bit_rate: inner.rate.bits,
             key_distance: inner.key_distance,
             frames: inner.frames,
+            dropped: inner.packager.dropped(),
+            drift: inner.drift(Instant::now()),
             duration: inner.duration,
             stored: inner.stored,
             lost: inner.lost,
