@@ -354,6 +354,12 @@ fn srt_takes_who_has_the_passphrase_and_whoever_comes_next() {
     }
     let entry = live(&node, "ship").unwrap();
     assert_eq!(entry["version"], 1, "it is one broadcast: {entry}");
+    // Whoever is stopped may come back later, so that it is listened for.
+    node.lavant(&["live", "stop", "ship"]).ok();
+    let entry = over(&node, "ship");
+    assert!(entry.contains("ship"));
+    let listens = live(&node, "ship").expect("it is listed");
+    assert!(listens["source"].as_str().unwrap().contains("listening"));
 }
 
 /// A port that nobody listens at.

@@ -151,6 +151,8 @@ struct Running {
 
 struct Entry {
     source: String,
+    /// Whether it waits for publishers, whoever they are, and asks nobody.
+    listens: bool,
     phase: watch::Receiver<Phase>,
     task: AbortHandle,
 }
@@ -226,7 +228,7 @@ impl Pulls {
             return Err(Bad::TooMany);
         }
         let (tell, phase) = watch::channel(Phase::Asking);
-        let source = from.shown();
+        let (source, listens) = (from.shown(), matches!(from, Origin::Srt(_)));
         tracing::info!(stream = %name, %source, "a stream is pulled");
         let pull = Pull {
             live: self.live.clone(),
@@ -237,6 +239,7 @@ impl Pulls {
         };
         let entry = Entry {
             source,
+            listens,
             phase: phase.clone(),
             task: tokio::spawn(pull.keep()).abort_handle(),
         };
@@ -244,11 +247,16 @@ impl Pulls {
         Ok(phase)
     }
 
-    /// Stops to pull a stream. False when it is not pulled.
+    /// Stops to pull a stream. False when it is not pulled. Publishers by SRT are listened for
+    /// as long as the node runs: like others, they may come back after a while.
     #[must_use]
     pub fn remove(&self, name: &ContentId) -> bool {
-        let removed = self.lock().pulls.remove(name);
-        let Some(entry) = removed else { return false };
+        let mut running = self.lock();
+        let is_pulled = running.pulls.get(name).is_some_and(|entry| !entry.listens);
+        let Some(entry) = is_pulled.then(|| running.pulls.remove(name)).flatten() else {
+            return false;
+        };
+        drop(running);
         let was_running = !entry.task.is_finished();
         entry.task.abort();
         was_running
@@ -305,7 +313,7 @@ impl Pull {
             let ended = self.once().await;
             match ended {
                 Ok(Next::Over) => break,
-                Err(Fault::Ended(Ended::Stopped | Ended::Finished | Ended::Closed)) => break,
+                Err(Fault::Ended(ended)) if self.is_last(&ended) => break,
                 Ok(Next::Again) => self.failed("the source ended"),
                 Ok(Next::Listen) => {
                     self.tell.send_replace(Phase::Asking);
@@ -323,6 +331,18 @@ impl Pull {
         }
         self.tell.send_replace(Phase::Over);
         tracing::info!(stream = %self.name, "a stream is no longer pulled");
+    }
+
+    /// Whether nothing follows on such an end.
+    fn is_last(&self, ended: &Ended) -> bool {
+        match ended {
+            Ended::Closed => true,
+            // Whoever publishes by SRT may come back.
+            Ended::Stopped | Ended::Finished | Ended::Removed => {
+                !matches!(self.from, Origin::Srt(_))
+            }
+            _ => false,
+        }
     }
 
     fn failed(&self, reason: &str) {
