@@ -278,31 +278,70 @@ fn what_cannot_be_fetched_is_said_and_takes_no_name() {
 
 #[test]
 fn what_ffmpeg_opens_is_pulled_until_it_is_stopped() {
-    let node = Node::start(&[]);
-    let number = free();
-    let url = format!("rtmp://127.0.0.1:{number}/live/cam");
-    // It waits for whoever wants the stream, as a camera does.
-    let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-v", "error", "-re", "-i", text(&mp4(20))]);
-    command.args(["-c", "copy", "-f", "flv", "-listen", "1", &url]);
-    command.stdin(Stdio::null());
-    let _camera = Program::spawn(command);
-    until("the camera answers", || {
-        pull(&node, "cam", &url).code.filter(|code| *code == 0)
-    });
+    let (node, web) = (Node::start(&[]), Web::new());
+    let film = mp4(20);
+    let file = web.path("film.mkv");
+    let copied = ["-v", "error", "-nostdin", "-i", text(&film), "-c", "copy"];
+    run("ffmpeg", &[&copied[..], &[text(&file)]].concat());
+    let url = format!("{}/film.mkv", web.url);
+    pull(&node, "cam", &url).ok();
     until("segments come", || {
         live(&node, "cam").filter(|it| it["stored"].as_u64() >= Some(2))
     });
     let taken = pull(&node, "cam", &url);
-    assert!(
-        taken.reason().contains("lavant live stop cam"),
-        "{}",
-        taken.reason()
-    );
+    let reason = taken.reason();
+    assert!(reason.contains("lavant live stop cam"), "{reason}");
     node.lavant(&["live", "stop", "cam"]).ok();
     let pictures = frames(&over(&node, "cam"), "v");
     assert!(pictures.len() >= 50, "{}", pictures.len());
-    assert!(contains_run(&frames(text(&mp4(20)), "v"), &pictures));
+    assert!(contains_run(&frames(text(&film), "v"), &pictures));
+}
+
+#[test]
+fn a_source_that_breaks_off_is_asked_again() {
+    let node = Node::start(&[]);
+    let number = free();
+    let url = format!("rtmp://127.0.0.1:{number}/live/cam");
+    // It serves whoever comes first, as a camera does, and ends with them.
+    let camera = || {
+        let mut command = Command::new("ffmpeg");
+        command.args(["-nostdin", "-v", "error", "-re", "-i", text(&mp4(20))]);
+        command.args(["-c", "copy", "-f", "flv", "-listen", "1", &url]);
+        command.stdin(Stdio::null());
+        Program::spawn(command)
+    };
+    let mut running = camera();
+    until("the camera answers", || {
+        if !running.is_running() {
+            running = camera();
+        }
+        pull(&node, "cam", &url).code.filter(|code| *code == 0)
+    });
+    let stored = |least: u64| {
+        move |it: &Value| it["state"] == "live" && it["stored"].as_u64() >= Some(least)
+    };
+    let before = until("segments come", || {
+        if !running.is_running() {
+            running = camera();
+        }
+        live(&node, "cam").filter(stored(1))
+    });
+    running.kill9();
+    let lost = until("it is missed", || {
+        live(&node, "cam").filter(|it| it["error"].is_string())
+    });
+    assert!(
+        !lost["error"].as_str().unwrap().contains("127.0.0.1"),
+        "{lost}"
+    );
+    running = camera();
+    let more = before["stored"].as_u64().unwrap() + 2;
+    until("it comes again", || {
+        if !running.is_running() {
+            running = camera();
+        }
+        live(&node, "cam").filter(stored(more))
+    });
 }
 
 #[test]
@@ -362,10 +401,15 @@ fn srt_takes_who_has_the_passphrase_and_whoever_comes_next() {
     assert!(listens["source"].as_str().unwrap().contains("listening"));
 }
 
-/// A port that nobody listens at.
+/// A port that nobody listens at, by UDP or TCP.
 fn free() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-    socket.local_addr().expect("it has an address").port()
+    loop {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        let address = socket.local_addr().expect("it has an address");
+        if TcpListener::bind(address).is_ok() {
+            return address.port();
+        }
+    }
 }
 
 #[test]

@@ -33,6 +33,14 @@ pub(crate) fn parse(unit: &[u8]) -> Option<StreamInfo> {
     Some(info)
 }
 
+/// Whether a slice is the first of a picture and needs no other picture, by the first byte behind
+/// its unit's header: the number of its first block and its type (ISO/IEC 14496-10 section 7.3.3).
+pub(crate) fn begins_intra(byte: u8) -> bool {
+    let byte = [byte];
+    let mut bits = Bits::new(&byte);
+    bits.ue() == Some(0) && matches!(bits.ue(), Some(2 | 4 | 7 | 9))
+}
+
 /// The `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15 section 5.3.3.1) of parameter sets, from
 /// their header bytes on.
 pub(crate) fn config(sequence: &[Vec<u8>], pictures: &[Vec<u8>]) -> Option<Vec<u8>> {

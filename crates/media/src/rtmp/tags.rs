@@ -12,6 +12,9 @@ use crate::frame::{Frame, Item};
 
 /// Ticks of a millisecond.
 const MILLI: i64 = 90;
+/// A step that is so near to 2^31 ms is none: many encoders write 31 bits of the time alone, which
+/// wrap after 25 days (libavformat does, "timestamps are 32 bits _signed_").
+const NEAR: u32 = 60_000;
 
 /// Types of packets, of audio and video alike where both have them.
 const SEQUENCE_START: u8 = 0;
@@ -287,9 +290,7 @@ impl Tags {
     fn unwrap(&mut self, time: u32) -> i64 {
         let now = match self.clock {
             None => i64::from(time),
-            Some((last, now)) => {
-                now.saturating_add(i64::from(time.wrapping_sub(last).cast_signed()))
-            }
+            Some((last, now)) => now.saturating_add(step(time.wrapping_sub(last))),
         };
         self.clock = Some((time, now));
         now
@@ -411,6 +412,15 @@ fn extended(multitrack: u8, mut packet: u8, mut body: Bytes) -> Option<Extended>
     }
 }
 
+/// Milliseconds from one time to the next, by their difference modulo 2^32.
+fn step(difference: u32) -> i64 {
+    const HALF: u32 = 1 << 31;
+    match difference.abs_diff(HALF) < NEAR {
+        true => i64::from(difference) - i64::from(HALF),
+        false => i64::from(difference.cast_signed()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -492,6 +502,26 @@ mod tests {
         assert_eq!((frame(&it).dts, frame(&it).samples), (last + 900, 1024));
         let it = video(&mut tags, u32::MAX - 9, &picture);
         assert_eq!(frame(&it).dts, last - 810);
+    }
+
+    #[test]
+    fn a_clock_of_31_bits_goes_on_where_it_wraps() {
+        let mut tags = Tags::default();
+        video(&mut tags, 0, &avc_header());
+        audio(&mut tags, 0, &[0xaf, 0, 0x12, 0x10]);
+        let picture = [0x17, 1, 0, 0, 0, 0, 0, 0, 1, 0x65];
+        let last = u32::MAX >> 1;
+        let it = video(&mut tags, last, &picture);
+        let start = frame(&it).dts;
+        let it = audio(&mut tags, 9, &[0xaf, 1, 5]);
+        assert_eq!(frame(&it).dts - start, 900);
+        let it = video(&mut tags, last - 9, &picture);
+        assert_eq!(frame(&it).dts - start, -810);
+        // One of 32 bits goes on through the middle of its range.
+        for (time, ticks) in [(last, 0), (last + 11, 990), (last - 9, -810)] {
+            let it = video(&mut tags, time, &picture);
+            assert_eq!(frame(&it).dts - start, ticks);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Finds out whether a picture is one to begin a segment with.
 
 use super::Coding;
+use crate::codec::h264;
 
 /// How many bytes of a picture are searched before it is taken as no key frame.
 /// The units that decide come before those of the picture itself.
@@ -24,6 +25,9 @@ pub(super) struct KeyScan {
     /// The latest four bytes.
     window: u32,
     seen: usize,
+    /// A parameter set came, and whether the next byte tells what a slice behind it is.
+    has_sets: bool,
+    is_slice: bool,
 }
 
 impl KeyScan {
@@ -33,6 +37,8 @@ impl KeyScan {
             // No start code can be seen in it before three bytes have come.
             window: u32::MAX,
             seen: 0,
+            has_sets: false,
+            is_slice: false,
         }
     }
 
@@ -43,6 +49,12 @@ impl KeyScan {
             return Verdict::Key;
         }
         for &byte in bytes {
+            if self.is_slice {
+                return match h264::begins_intra(byte) {
+                    true => Verdict::Key,
+                    false => Verdict::Plain,
+                };
+            }
             self.window = self.window << 8 | u32::from(byte);
             if self.window >> 8 == 1 {
                 let verdict = self.judge(byte);
@@ -60,19 +72,26 @@ impl KeyScan {
     }
 
     /// Judges by the first byte after a start code.
-    fn judge(&self, byte: u8) -> Verdict {
+    fn judge(&mut self, byte: u8) -> Verdict {
         match self.coding {
             // 5 is an IDR picture, 7 a parameter set, which stands before pictures to begin with:
             // streams of open groups of pictures have no 5. 1 to 4 are slices of other pictures.
+            // Some encoders repeat their sets before all of them, so that the slice decides.
             Coding::H264 => match byte & 0x1f {
-                5 | 7 => Verdict::Key,
+                5 => Verdict::Key,
+                1 if self.has_sets => {
+                    self.is_slice = true;
+                    Verdict::Open
+                }
                 1..=4 => Verdict::Plain,
-                _ => Verdict::Open,
+                kind => {
+                    self.has_sets |= kind == 7;
+                    Verdict::Open
+                }
             },
             Coding::Hevc => match byte >> 1 & 0x3f {
-                // 16 to 23 are random access points, 32 and 33 parameter sets, below 16 slices of
-                // other pictures.
-                16..=23 | 32 | 33 => Verdict::Key,
+                // 16 to 23 are random access points, below 16 slices of other pictures.
+                16..=23 => Verdict::Key,
                 0..=15 => Verdict::Plain,
                 _ => Verdict::Open,
             },
@@ -118,9 +137,23 @@ mod tests {
             scan(Coding::H264, &[0, 0, 1, 9, 16, 0, 0, 1]),
             Verdict::Open
         );
+        // Sets before a slice that needs others, before one that needs none, and before an IDR.
+        let sets = [0, 0, 1, 0x67, 0x64, 0, 0, 1, 0x68, 0xee, 0, 0, 1];
+        for (slice, verdict) in [
+            (&[0x41, 0x9a][..], Verdict::Plain),
+            (&[0x41, 0x88], Verdict::Key),
+            (&[0x65], Verdict::Key),
+            (&[0x41], Verdict::Open),
+        ] {
+            assert_eq!(scan(Coding::H264, &[&sets[..], slice].concat()), verdict);
+        }
         assert_eq!(
-            scan(Coding::Hevc, &[0, 0, 1, 0x46, 1, 0, 0, 1, 0x40]),
+            scan(Coding::Hevc, &[0, 0, 1, 0x40, 1, 0, 0, 1, 0x26]),
             Verdict::Key
+        );
+        assert_eq!(
+            scan(Coding::Hevc, &[0, 0, 1, 0x40, 1, 0, 0, 1, 0x02]),
+            Verdict::Plain
         );
         assert_eq!(scan(Coding::Hevc, &[0, 0, 1, 0x02]), Verdict::Plain);
         assert_eq!(scan(Coding::Mpeg2, &[0, 0, 1, 0xb3]), Verdict::Key);

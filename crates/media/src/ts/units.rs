@@ -68,7 +68,7 @@ impl Sets {
             h264_unit
         };
         let mut data = Vec::with_capacity(stream.len() + 64);
-        let (mut key, mut slices) = (false, false);
+        let (mut key, mut slices, mut is_intra) = (false, false, false);
         let mut found = Self::default();
         for unit in units(stream) {
             // Zeros after a unit belong to the next start code.
@@ -85,6 +85,9 @@ impl Sets {
                 Unit::Mark => {}
                 other => {
                     if let Unit::Slice(begins) = other {
+                        if !slices && let Some(byte) = unit.get(1) {
+                            is_intra = h264::begins_intra(*byte);
+                        }
                         slices = true;
                         key |= begins;
                     }
@@ -94,8 +97,8 @@ impl Sets {
             }
         }
         // Streams of open groups have no instantaneous refresh; parameter sets stand before
-        // pictures to begin with.
-        key |= !found.sequence.is_empty() && coding == Coding::H264;
+        // pictures to begin with. Some encoders repeat them before all others, too.
+        key |= !found.sequence.is_empty() && is_intra && coding == Coding::H264;
         let came = self.replace(found);
         let picture = slices.then(|| Picture {
             key,
