@@ -62,8 +62,9 @@ function config(fromStart: boolean): Partial<HlsConfig> {
     liveDurationInfinity: true,
     lowLatencyMode: true,
     backBufferLength: 90,
-    // Catches up what the start cost; pitch is kept.
-    maxLiveSyncPlaybackRate: 1.1,
+    // Catches up what the start cost; pitch is kept. A film that still arrives looks like a stream,
+    // and would be played faster than it comes.
+    maxLiveSyncPlaybackRate: fromStart ? 1 : 1.1,
     // After a break of the publisher the viewer is to be as near as before. Where parts do not come
     // steadily, the node says so in its playlist, which moves the target.
     liveSyncOnStallIncrease: 0,
